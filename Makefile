@@ -1,0 +1,62 @@
+# Every target makes what it needs: a virtual environment in .venv, with raykube installed for development.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt types unit sim props integration cluster bench proto clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@echo "raykube: making $(VENV) and installing into it (a minute or two the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raykube needs Python 3.11 or newer; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## three machines on this computer: serve, heal, lose a leader, lose a machine
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## every test
+	@$(PYTEST) tests
+
+lint: $(STAMP) ## ruff, mypy, the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy raykube
+	@PYTHONPATH=. $(BIN)/lint-imports
+
+fmt: $(STAMP) ## format, and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(STAMP) ## mypy alone
+	@$(BIN)/mypy raykube
+
+unit: $(STAMP) ## tests of the cores: transcripts, properties (seconds)
+	@$(PYTEST) tests -m "not integration and not ray"
+
+sim: $(STAMP) ## the store's simulator; SEED=n replays one run
+	@$(PYTEST) tests/sim
+
+props: $(STAMP) ## property tests, ten times as many examples
+	@$(PYTEST) tests -m "not integration and not ray" --hypothesis-profile=deep
+
+integration: $(STAMP) ## components as processes, real kubectl, the official client
+	@$(PYTEST) tests -m integration
+
+cluster: $(STAMP) ## tests on real Ray
+	@$(PYTEST) tests -m ray
+
+bench: $(STAMP) ## pods created to bound through the real control plane, with CPU per component
+	@$(BIN)/python -m benchmarks.schedule
+
+proto: $(STAMP) ## generate raykube/pb from protos/
+	@cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --pyi_out=.. raykube/pb/*.proto
+
+clean: ## remove .venv and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
