@@ -1,0 +1,1 @@
+"""The `raykube` command: one module per group of subcommands, imported when used."""

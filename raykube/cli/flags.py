@@ -1,0 +1,76 @@
+"""Command-line flags out of a component's Config: a flag per field, in the form that upstream's programs take.
+
+`--leader-elect`, `--leader-elect=false`, `--etcd-servers=a,b`, `--node-monitor-grace-period=40s` all work; a value that
+the Config refuses is one line on stderr and exit code 2.
+"""
+
+import types
+import typing
+from typing import Any
+
+import click
+from pydantic import BaseModel, ValidationError
+
+
+def _is(annotation: Any, wanted: type) -> bool:
+    """Whether `annotation` is `wanted`, `wanted | None`, or an Annotated form of either."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _is(typing.get_args(annotation)[0], wanted)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(argument, wanted) for argument in typing.get_args(annotation))
+    return annotation is wanted or origin is wanted
+
+
+def options_of(config: type[BaseModel]) -> list[click.Option]:
+    """The options that `config`'s fields stand for, in the order of the fields."""
+    options = []
+    for name, field in config.model_fields.items():
+        is_list = _is(field.annotation, list) or _is(field.annotation, tuple)
+        is_bool = _is(field.annotation, bool)
+        shown = "" if field.is_required() or field.default in (None, "", [], ()) else str(field.get_default())
+        help_text = field.description or ""
+        if field.is_required():
+            help_text = f"{help_text} (required)"
+        elif shown and not (is_list and shown == "[]"):
+            help_text = f"{help_text} [default: {shown.lower() if is_bool else shown}]"
+        options.append(
+            click.Option(
+                [f"--{name.replace('_', '-')}", name],
+                multiple=is_list,
+                is_flag=False,
+                flag_value="true" if is_bool else None,
+                metavar="BOOL" if is_bool else None,
+                help=help_text,
+            )
+        )
+    return options
+
+
+def config_from(config: type[BaseModel], given: dict[str, Any]) -> BaseModel:
+    """A Config out of parsed options; flags that were not given keep their defaults. Raises click.UsageError."""
+    values: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        value = given.get(name)
+        if value is None or value == ():
+            continue
+        if isinstance(value, tuple):
+            value = [part for item in value for part in item.split(",") if part]
+        elif _is(field.annotation, dict):
+            pairs = [part.partition("=") for part in value.split(",") if part]
+            value = {key: rest for key, _, rest in pairs}
+        values[name] = value
+    try:
+        return config(**values)
+    except ValidationError as error:
+        raise click.UsageError(describe(error)) from None
+
+
+def describe(error: ValidationError) -> str:
+    """One line for a refused configuration."""
+    problems = []
+    for problem in error.errors():
+        flag = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "flags"
+        message = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{flag}: {'is required' if problem['type'] == 'missing' else message}")
+    return "; ".join(problems)

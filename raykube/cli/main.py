@@ -1,0 +1,74 @@
+"""The entry point: the list of subcommands, and how errors leave."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from raykube.cli.serve import ComponentCommand
+
+COMPONENTS = {
+    "kv": ("raykube.kv", "Run a member of the replicated store (etcd's role and flags)."),
+    "apiserver": ("raykube.apiserver", "Run an apiserver."),
+    "router": ("raykube.router", "Run the layer-4 load balancer in front of the apiservers."),
+    "scheduler": ("raykube.scheduler", "Run the scheduler."),
+    "controller-manager": ("raykube.controllers", "Run every controller, in one process."),
+    "kubelet": ("raykube.kubelet", "Run the kubelet of a machine."),
+    "kube-proxy": ("raykube.kubeproxy", "Run the service proxy of a machine."),
+    "runtime": ("raykube.runtime", "Run the embedded container runtime: pods as plain processes, over CRI."),
+}
+# name → (module, attribute, one line): imported when used, so that `raykube --help` needs no Ray.
+COMMANDS = {
+    "up": ("raykube.cli.cluster", "up", "Start a cluster, or bring an existing one to what is asked."),
+    "down": ("raykube.cli.cluster", "down", "Stop a cluster; its data directory stays."),
+    "status": ("raykube.cli.cluster", "status", "Show every component of a cluster."),
+    "version": ("raykube.cli.version", "version", "Show the version of raykube and of the API it serves."),
+}
+
+
+class RaykubeGroup(click.Group):
+    """The subcommands, loaded by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *COMPONENTS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMPONENTS:
+            package, help_text = COMPONENTS[cmd_name]
+            return ComponentCommand(cmd_name, package, help_text)
+        if cmd_name in COMMANDS:
+            module, attribute, _ = COMMANDS[cmd_name]
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Cluster"):
+            formatter.write_dl([(name, row[2]) for name, row in COMMANDS.items()])
+        with formatter.section("Components (each runs alone, without Ray)"):
+            formatter.write_dl([(name, row[1]) for name, row in COMPONENTS.items()])
+
+
+@click.group(cls=RaykubeGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def root() -> None:
+    """Kubernetes as a distributed actor system on Ray."""
+
+
+def main() -> None:
+    """Runs the command line. Exit code 1: it failed and said why in one line; 2: the command was not understood."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines would stand between ours, and repeat what we say
+    try:
+        root.main(prog_name="raykube", standalone_mode=False)
+    except click.UsageError as error:
+        click.echo(f"raykube: {error.format_message()}", err=True)
+        if error.ctx is not None:
+            click.echo(f"See '{error.ctx.command_path} --help'.", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"raykube: {error.format_message()}", err=True)
+        sys.exit(1)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)

@@ -1,0 +1,73 @@
+"""Runs one component in the foreground: the plain command behind `raykube kv`, `raykube apiserver` and the others."""
+
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+from typing import Any
+
+import click
+import uvloop
+
+from raykube.cli import flags
+
+LOG_FORMAT = "%(asctime)s %(levelname).1s %(name)s %(message)s"
+
+
+async def _run(service: Any) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    starting = asyncio.create_task(service.start())
+    signalled = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return
+        starting.result()
+        for name, address in service.status()["addresses"].items():
+            logging.getLogger("raykube").info("serving %s on %s", name, address)
+        ended = asyncio.create_task(service.wait())
+        await asyncio.wait({ended, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+        else:
+            ended.cancel()
+    finally:
+        signalled.cancel()
+        await service.stop()
+
+
+class ComponentCommand(click.Command):
+    """A subcommand whose options come from the component's Config, which is imported when they are needed."""
+
+    def __init__(self, name: str, package: str, help_text: str) -> None:
+        super().__init__(name, callback=self._serve, help=help_text, short_help=help_text)
+        self._package = package
+        self._loaded = False
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not self._loaded:
+            self.params = [
+                *flags.options_of(importlib.import_module(f"{self._package}.config").Config),
+                click.Option(["-v", "--v", "verbosity"], default="2", help="log level: 0 errors … 4 debug [default: 2]"),
+            ]
+            self._loaded = True
+        return super().get_params(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        self.get_params(ctx)
+        return super().parse_args(ctx, args)
+
+    def _serve(self, verbosity: str, **given: Any) -> None:
+        config = flags.config_from(importlib.import_module(f"{self._package}.config").Config, given)
+        levels = {"0": logging.ERROR, "1": logging.WARNING, "2": logging.INFO, "3": logging.INFO}
+        logging.basicConfig(level=levels.get(verbosity, logging.DEBUG), format=LOG_FORMAT, stream=sys.stderr)
+        service_type = importlib.import_module(f"{self._package}.service").Service
+        try:
+            uvloop.run(_run(service_type(config)))
+        except (OSError, ValueError) as error:
+            raise click.ClickException(str(error)) from None

@@ -1,0 +1,163 @@
+"""The one actor class: a process on a machine that hosts a component.
+
+The component's services run in a thread with an event loop of their own, so that no call over Ray can stall them and
+they stall no call. The thread starts when the actor is made, which Ray does again after a crash: a restarted actor needs
+nobody to tell it to serve. A service that ends by itself ends the process, and Ray makes a new one.
+"""
+
+import asyncio
+import gc
+import importlib
+import logging
+import logging.handlers
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from pydantic import BaseModel, ConfigDict
+
+log = logging.getLogger("raykube.actor")
+
+RETRY_S = 0.3
+RESTART_PAUSE_S = 1.0
+LOG_BYTES_MAX = 10_000_000
+
+
+class HostSpec(BaseModel):
+    """Everything an actor needs, wherever it lands: no path of the computer that sent it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # "apiserver-raykube-1"
+    services: list[tuple[str, dict[str, Any]]]  # (package, flags) in boot order; each is a raykube.<component>
+    files: dict[str, bytes]  # absolute path → content, mode 0600: certificates and keys
+    log_file: str
+    start_timeout_s: float = 120.0
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file that only its owner reads, atomically; an equal file is left alone."""
+    try:
+        if path.read_bytes() == content:
+            return
+    except FileNotFoundError:
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    temporary.replace(path)
+
+
+class ComponentHost:
+    """Hosts the services of one placement. Methods may be called from any thread."""
+
+    def __init__(self, spec_json: str) -> None:
+        self._spec = HostSpec.model_validate_json(spec_json)
+        self._services: list[Any] = []
+        self._started = threading.Event()
+        self._stopping = threading.Event()
+        self._error = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        for path, content in self._spec.files.items():
+            write_private(Path(path), content)
+        self._log_to_file()
+        self._thread = threading.Thread(target=self._run, name=self._spec.name, daemon=True)
+        self._thread.start()
+
+    def _log_to_file(self) -> None:
+        path = Path(self._spec.log_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES_MAX, backupCount=2)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
+        root = logging.getLogger("raykube")
+        root.setLevel(logging.INFO)
+        root.addHandler(handler)
+        root.propagate = False
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve())
+        except Exception:
+            log.exception("%s ended", self._spec.name)
+        if not self._stopping.is_set():
+            time.sleep(RESTART_PAUSE_S)
+            os._exit(1)  # Ray makes a new actor process from the same spec
+
+    async def _serve(self) -> None:
+        for package, flags in self._spec.services:
+            config = importlib.import_module(f"{package}.config").Config(**flags)
+            self._services.append(importlib.import_module(f"{package}.service").Service(config))
+        # What is loaded now stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        for service in self._services:
+            await self._start(service)
+        self._error = ""
+        self._started.set()
+        log.info("%s serves", self._spec.name)
+        endings = [asyncio.create_task(service.wait()) for service in self._services]
+        done, _ = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _start(self, service: Any) -> None:
+        """Starts a service, again and again: what it depends on may not be there yet."""
+        deadline = time.monotonic() + self._spec.start_timeout_s
+        while True:
+            try:
+                await service.start()
+                return
+            except ValueError as error:
+                self._error = str(error)
+                raise
+            except Exception as error:
+                self._error = f"{error}" or type(error).__name__
+                log.info("%s cannot start yet: %s", self._spec.name, self._error)
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
+    def ready(self, timeout_s: float) -> str:
+        """Waits until the services serve; returns "" or why they do not."""
+        deadline = time.monotonic() + timeout_s
+        while not self._started.wait(0.02):
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                return self._error or "it is still starting"
+        return ""
+
+    def status(self) -> dict[str, Any]:
+        """The last service's status with the pid; unhealthy, with the reason, while it is not serving."""
+        if not self._started.is_set():
+            return {"pid": os.getpid(), "healthy": False, "role": "", "detail": self._error or "starting", "addresses": {}}
+        merged: dict[str, Any] = {"pid": os.getpid(), "healthy": True, "role": "", "detail": "", "addresses": {}}
+        for service in self._services:
+            status = service.status()
+            merged["healthy"] = merged["healthy"] and status["healthy"]
+            merged["role"] = status["role"]
+            merged["detail"] = merged["detail"] or status["detail"]
+            merged["addresses"] |= status["addresses"]
+        return merged
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Stops the services in reverse order, gracefully."""
+        self._stopping.set()
+        loop = self._loop
+        if loop is None or not self._thread.is_alive():
+            return
+
+        async def stop_all() -> None:
+            for service in reversed(self._services):
+                await service.stop()
+
+        future = asyncio.run_coroutine_threadsafe(stop_all(), loop)
+        try:
+            future.result(timeout_s)
+        except Exception:
+            log.exception("%s did not stop cleanly", self._spec.name)

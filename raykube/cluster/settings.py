@@ -1,0 +1,78 @@
+"""What the operator asks for, with defaults from the environment. The only module that reads the environment.
+
+Everything below `raykube.cluster` gets these values as arguments.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+CONTROL_PLANE_SIZES = (1, 3, 5)
+MACHINES_MAX = 100
+
+
+class Settings(BaseModel):
+    """The wish of `raykube up`. Raises ValidationError with a message for the operator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("raykube", description="name of the cluster")
+    machines: int = Field(1, description="machines (Ray nodes) to start on this computer")
+    control_plane: int = Field(1, description="machines that run the control plane: 1, 3 or 5")
+    data_dir: Path
+    kubeconfig: Path
+    address: str = Field("", description="GCS address (host:port) of a running Ray cluster to join instead of starting one")
+    extra_config: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _valid_name(cls, name: str) -> str:
+        if not NAME_PATTERN.fullmatch(name):
+            raise ValueError("must be at most 40 lower-case letters, digits and '-', and not begin or end with '-'")
+        return name
+
+    @field_validator("machines")
+    @classmethod
+    def _enough_machines(cls, machines: int) -> int:
+        if not 1 <= machines <= MACHINES_MAX:
+            raise ValueError(f"must be 1 to {MACHINES_MAX}")
+        return machines
+
+    @model_validator(mode="after")
+    def _control_plane_fits(self) -> "Settings":
+        if self.control_plane not in CONTROL_PLANE_SIZES:
+            raise ValueError("--control-plane must be 1, 3 or 5: a quorum needs an odd number")
+        if not self.address and self.control_plane > self.machines:
+            raise ValueError(f"--control-plane {self.control_plane} needs at least as many --machines")
+        return self
+
+
+def default_data_dir(name: str) -> Path:
+    """`$RAYKUBE_DATA_DIR/NAME`, else `$XDG_DATA_HOME/raykube/NAME`, else `~/.local/share/raykube/NAME`."""
+    root = os.environ.get("RAYKUBE_DATA_DIR")
+    if root:
+        return Path(root) / name
+    share = os.environ.get("XDG_DATA_HOME")
+    return (Path(share) if share else Path.home() / ".local" / "share") / "raykube" / name
+
+
+def default_kubeconfig() -> Path:
+    """The file kubectl would write to: the first of `$KUBECONFIG`, else `~/.kube/config`."""
+    for part in os.environ.get("KUBECONFIG", "").split(os.pathsep):
+        if part:
+            return Path(part)
+    return Path.home() / ".kube" / "config"
+
+
+def process_environment(extra: dict[str, str]) -> dict[str, str]:
+    """This process's environment with `extra` on top and Ray's own settings taken out."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return inherited | extra
+
+
+def apply_environment(values: dict[str, str]) -> None:
+    """Sets variables of this process. Ray reads its settings from there, once, when it is imported."""
+    os.environ.update(values)
