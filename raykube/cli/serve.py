@@ -53,7 +53,9 @@ class ComponentCommand(click.Command):
         if not self._loaded:
             self.params = [
                 *flags.options_of(importlib.import_module(f"{self._package}.config").Config),
-                click.Option(["-v", "--v", "verbosity"], default="2", help="log level: 0 errors … 4 debug [default: 2]"),
+                click.Option(
+                    ["-v", "--v", "verbosity"], default="2", help="log level: 0 errors … 4 debug [default: 2]"
+                ),
             ]
             self._loaded = True
         return super().get_params(ctx)

@@ -1,8 +1,8 @@
 """The one actor class: a process on a machine that hosts a component.
 
 The component's services run in a thread with an event loop of their own, so that no call over Ray can stall them and
-they stall no call. The thread starts when the actor is made, which Ray does again after a crash: a restarted actor needs
-nobody to tell it to serve. A service that ends by itself ends the process, and Ray makes a new one.
+they stall no call. The thread starts when the actor is made, which Ray does again after a crash: a restarted actor
+needs nobody to tell it to serve. A service that ends by itself ends the process, and Ray makes a new one.
 """
 
 import asyncio
@@ -135,7 +135,13 @@ class ComponentHost:
     def status(self) -> dict[str, Any]:
         """The last service's status with the pid; unhealthy, with the reason, while it is not serving."""
         if not self._started.is_set():
-            return {"pid": os.getpid(), "healthy": False, "role": "", "detail": self._error or "starting", "addresses": {}}
+            return {
+                "pid": os.getpid(),
+                "healthy": False,
+                "role": "",
+                "detail": self._error or "starting",
+                "addresses": {},
+            }
         merged: dict[str, Any] = {"pid": os.getpid(), "healthy": True, "role": "", "detail": "", "addresses": {}}
         for service in self._services:
             status = service.status()

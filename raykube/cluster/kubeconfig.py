@@ -8,7 +8,7 @@ kubeconfig is never overwritten. Writers of one file wait for each other by `FIL
 import base64
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from raykube.cluster.pki import PemPair, write_file
 
 LOCK_WAIT_S = 3.0
+GRPC_EXTENSION = "raykube.io/grpc"
 LISTS = ("clusters", "users", "contexts")
 
 
@@ -36,27 +37,38 @@ def entry_name(cluster: str) -> str:
     return f"raykube-{cluster}"
 
 
-def document(cluster: str, server: str, ca_cert: bytes, admin: PemPair) -> dict[str, Any]:
-    """A kubeconfig of this one entry, certificates embedded. `server`: https URL."""
+def document(
+    cluster: str, server: str, ca_cert: bytes, admin: PemPair, grpc_servers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A kubeconfig of this one entry, certificates embedded. `server`: https URL.
+
+    `grpc_servers` (host:port) go into the cluster's extension `raykube.io/grpc`, where `raykube.Client` finds them and
+    every other client passes them by.
+    """
 
     def encoded(data: bytes) -> str:
         return base64.b64encode(data).decode()
 
     name = entry_name(cluster)
     user = {"client-certificate-data": encoded(admin.cert), "client-key-data": encoded(admin.key)}
+    cluster_entry: dict[str, Any] = {"server": server, "certificate-authority-data": encoded(ca_cert)}
+    if grpc_servers:
+        cluster_entry["extensions"] = [{"name": GRPC_EXTENSION, "extension": {"servers": list(grpc_servers)}}]
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": encoded(ca_cert)}}],
+        "clusters": [{"name": name, "cluster": cluster_entry}],
         "users": [{"name": name, "user": user}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     }
 
 
-def merge(path: Path, cluster: str, server: str, ca_cert: bytes, admin: PemPair) -> None:
+def merge(
+    path: Path, cluster: str, server: str, ca_cert: bytes, admin: PemPair, grpc_servers: Sequence[str] = ()
+) -> None:
     """Puts this cluster's entry into `path` (made when missing) and makes its context the current one."""
-    new = document(cluster, server, ca_cert, admin)
+    new = document(cluster, server, ca_cert, admin, grpc_servers)
     real = _resolve(path)
     with _locked(real):
         config = _read(real)

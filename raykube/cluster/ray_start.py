@@ -11,9 +11,10 @@ from ray.scripts import scripts
 
 def main() -> None:
     """Runs Ray's command line with this process's arguments."""
-    scripts.get_ray_client_dependency_error = lambda: "raykube does not use Ray Client"
+    unavailable = ImportError("raykube does not use Ray Client")
+    setattr(scripts, "get_ray_client_dependency_error", lambda: unavailable)  # noqa: B010  its module does not export it
     sys.argv[0] = "ray"
-    scripts.main()
+    scripts.main()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ class Settings(BaseModel):
     control_plane: int = Field(1, description="machines that run the control plane: 1, 3 or 5")
     data_dir: Path
     kubeconfig: Path
-    address: str = Field("", description="GCS address (host:port) of a running Ray cluster to join instead of starting one")
+    address: str = Field(
+        "", description="GCS address (host:port) of a running Ray cluster to join instead of starting one"
+    )
     extra_config: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @field_validator("name")

@@ -1,0 +1,213 @@
+"""`raykube up`, `down` and `status`."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from raykube.cli import flags
+from raykube.cluster import settings
+
+
+class Shown:
+    """A line per step: a tick and its time, or a cross."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spinner: Any = None
+
+    def begin(self, title: str) -> None:
+        if self._console.is_terminal:
+            self._spinner = self._console.status(f"{title} …")
+            self._spinner.start()
+
+    def _clear(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+    def end(self, title: str, seconds: float, detail: str) -> None:
+        self._clear()
+        self._console.print(f" [green]✓[/] {title:<20} [dim]{seconds:5.1f} s[/]  {detail}", highlight=False)
+
+    def fail(self, title: str) -> None:
+        self._clear()
+        self._console.print(f" [red]✗[/] {title}", highlight=False)
+
+
+def _name_option(function: Any) -> Any:
+    return click.option("--name", default="raykube", show_default=True, help="name of the cluster")(function)
+
+
+def _data_dir_option(function: Any) -> Any:
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="where the cluster keeps its data [default: ~/.local/share/raykube/NAME]",
+    )(function)
+
+
+def _kubeconfig_option(function: Any) -> Any:
+    return click.option(
+        "--kubeconfig",
+        type=click.Path(path_type=Path),
+        help="kubeconfig to write to [default: $KUBECONFIG or ~/.kube/config]",
+    )(function)
+
+
+def parse_extra_config(given: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """`apiserver.event-ttl=30m` → {"apiserver": {"event-ttl": "30m"}}. Raises click.UsageError."""
+    parsed: dict[str, dict[str, str]] = {}
+    for item in given:
+        target, equals, value = item.partition("=")
+        component, dot, flag = target.partition(".")
+        if not (equals and dot and component and flag):
+            raise click.UsageError(f"--extra-config {item!r}: must be COMPONENT.FLAG=VALUE")
+        parsed.setdefault(component, {})[flag] = value
+    from raykube.cluster.plan import PACKAGES, RUNTIME
+
+    for component in parsed:
+        if component not in PACKAGES and component != RUNTIME[0]:
+            known = ", ".join([*PACKAGES, RUNTIME[0]])
+            raise click.UsageError(f"--extra-config: there is no component {component!r}; there are {known}")
+    return parsed
+
+
+@click.command()
+@_name_option
+@click.option("--machines", type=int, default=None, help="machines (Ray nodes) to start on this computer [default: 1]")
+@click.option("--control-plane", type=int, default=None, help="machines that run the control plane: 1, 3 or 5")
+@_data_dir_option
+@_kubeconfig_option
+@click.option("--address", default="", help="GCS address (host:port) of a running Ray cluster to use")
+@click.option(
+    "--extra-config", multiple=True, metavar="COMPONENT.FLAG=VALUE", help="a flag for a component (repeatable)"
+)
+def up(
+    name: str,
+    machines: int | None,
+    control_plane: int | None,
+    data_dir: Path | None,
+    kubeconfig: Path | None,
+    address: str,
+    extra_config: tuple[str, ...],
+) -> None:
+    """Start a cluster, or bring an existing one to what is asked.
+
+    With no options: this computer, one machine, one of each component.
+    """
+    data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
+    kubeconfig = (kubeconfig or settings.default_kubeconfig()).expanduser().absolute()
+    extra = parse_extra_config(extra_config)
+    from raykube.cluster import state as cluster_state
+
+    console = Console(highlight=False)
+    try:
+        known = cluster_state.load(data_dir)
+        wish = settings.Settings(
+            name=name,
+            machines=machines if machines is not None else (len(known.machines) if known and known.local else 1),
+            control_plane=control_plane if control_plane is not None else (len(known.control_plane) if known else 1),
+            data_dir=data_dir,
+            kubeconfig=kubeconfig,
+            address=address,
+            extra_config=extra,
+        )
+    except ValidationError as error:
+        raise click.UsageError(flags.describe(error)) from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    supervisor = _supervisor()
+    console.print(f"Cluster [bold]{name}[/]  [dim]{data_dir}[/]")
+    was_there = known is not None and bool(known.gcs_address)
+    try:
+        state = supervisor.up(wish, Shown(console))
+    except KeyboardInterrupt:
+        console.print("Interrupted: taking the cluster down")
+        supervisor.down(data_dir, kubeconfig, Shown(console))
+        raise click.exceptions.Exit(130) from None
+    except (OSError, ValueError) as error:
+        if not was_there:
+            supervisor.down(data_dir, kubeconfig, Shown(console))
+        raise click.ClickException(str(error)) from None
+    console.print(f"\nSet kubectl context to [bold]raykube-{state.name}[/]. Try:\n")
+    shown_name = "" if name == "raykube" else f" --name {name}"
+    console.print("  kubectl get nodes")
+    console.print(f"  raykube status{shown_name}")
+    console.print(f"  raykube down{shown_name}\n")
+
+
+def _supervisor() -> Any:
+    try:
+        from raykube.cluster import supervisor
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise click.ClickException("this needs Ray, which is not installed: pip install 'raykube[ray]'") from None
+    return supervisor
+
+
+@click.command()
+@_name_option
+@_data_dir_option
+@_kubeconfig_option
+def down(name: str, data_dir: Path | None, kubeconfig: Path | None) -> None:
+    """Stop a cluster; its data directory stays, and 'up' brings the same objects back."""
+    data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
+    kubeconfig = (kubeconfig or settings.default_kubeconfig()).expanduser().absolute()
+    console = Console(highlight=False)
+    try:
+        found = _supervisor().down(data_dir, kubeconfig, Shown(console))
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    if not found:
+        console.print(f"No cluster in {data_dir}: nothing to do")
+
+
+@click.command()
+@_name_option
+@_data_dir_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="output format")
+def status(name: str, data_dir: Path | None, output: str) -> None:
+    """Show every component of a cluster. Exit code 1 when one is not healthy."""
+    data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
+    try:
+        found = _supervisor().status(data_dir)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    if found is None:
+        raise click.ClickException(f"no cluster in {data_dir}: start one with 'raykube up'")
+    healthy = all(row.healthy for row in found.components)
+    if output == "json":
+        document = dataclasses.asdict(found) | {"failures_tolerated": found.failures_tolerated, "healthy": healthy}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print_status(found)
+    if not healthy:
+        sys.exit(1)
+
+
+def _print_status(found: Any) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("COMPONENT", "MACHINE", "ADDRESS", "PID", "ROLE", "HEALTH", "DETAIL"):
+        table.add_column(column, overflow="fold")
+    for row in found.components:
+        health = "[green]healthy[/]" if row.healthy else "[red]unhealthy[/]"
+        table.add_row(row.component, row.machine, row.address, str(row.pid or "-"), row.role or "-", health, row.detail)
+    console.print(f"Cluster [bold]{found.name}[/]  {found.server}\n")
+    console.print(table)
+    if found.note:
+        console.print(f"\n[yellow]{found.note}[/]")
+    tolerated = found.failures_tolerated
+    members = f"{found.store_healthy} of {found.store_members} store members healthy"
+    if tolerated < 0:
+        console.print(f"\n[red]The store has no quorum[/] ({members}): writes fail until a member is back")
+    else:
+        console.print(f"\nThe store tolerates {tolerated} more failure{'s' * (tolerated != 1)} ({members})")

@@ -1,0 +1,135 @@
+"""Placements made real: one Ray actor for each, detached, restarted for ever, on exactly its machine.
+
+Nothing here is on the data path, and no call waits for ever: Ray's head may be dead.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from raykube.cluster import ray_nodes, settings
+from raykube.cluster.actor import ComponentHost, HostSpec
+from raykube.cluster.plan import Folders, Placement
+from raykube.cluster.state import ClusterState, Machine
+
+CALL_TIMEOUT_S = 5.0
+NODE_ID_LABEL = "ray.io/node-id"
+
+
+class RayError(OSError):
+    """Ray does not do what was asked; the message is for the operator."""
+
+
+def connect(state: ClusterState, data_dir: Path) -> None:
+    """Connects this process to the cluster's Ray. Raises RayError when it does not answer."""
+    if ray.is_initialized():
+        return
+    if not state.gcs_address or not ray_nodes.answers(state.gcs_address):
+        raise RayError(f"Ray at {state.gcs_address or '(none)'} does not answer: start the cluster with 'raykube up'")
+    if state.local:
+        settings.apply_environment(ray_nodes.ray_environment(data_dir))
+    try:
+        ray.init(
+            address=state.gcs_address,
+            namespace=state.namespace,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            configure_logging=True,
+        )
+    except Exception as error:
+        raise RayError(f"cannot connect to Ray at {state.gcs_address}: {str(error).splitlines()[0]}") from None
+
+
+def disconnect() -> None:
+    """Ends this process's connection to Ray; actors go on."""
+    ray.shutdown()
+
+
+def live_nodes() -> list[dict[str, Any]]:
+    """Ray's live nodes, as `ray.nodes()` describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def label_selector(machine: Machine) -> dict[str, str]:
+    """What pins an actor to `machine`. A soft affinity may land elsewhere; a label cannot."""
+    if machine.ray_node_id:
+        return {NODE_ID_LABEL: machine.ray_node_id}
+    return {ray_nodes.MACHINE_LABEL: machine.name}
+
+
+def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSpec:
+    """The actor's argument: flags, and the content of the certificates that the machine must have."""
+    folders = Folders(data_dir, state, placement.machine)
+    files = {str(folders.pki / name): (data_dir / "pki" / name).read_bytes() for name in placement.certificates}
+    return HostSpec(
+        name=placement.name,
+        services=list(placement.services),
+        files=files,
+        log_file=str(folders.log(placement.component)),
+    )
+
+
+def find(name: str) -> Any:
+    """The handle of the actor `name`; None when there is none that lives or is being restarted."""
+    try:
+        return ray.get_actor(name)
+    except ValueError:
+        return None
+
+
+def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
+    """The actor of `placement`, made if it does not exist. Returns at once; `wait_ready` waits."""
+    existing = find(placement.name)
+    if existing is not None:
+        return existing
+    actor_class = ray.remote(ComponentHost)
+    return actor_class.options(
+        name=placement.name,
+        lifetime="detached",
+        max_restarts=-1,
+        max_task_retries=0,
+        max_concurrency=4,
+        num_cpus=0,
+        label_selector=label_selector(placement.machine),
+    ).remote(spec_of(placement, state, data_dir).model_dump_json())
+
+
+def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
+    """Waits until the placement serves. Raises RayError with its own words when it does not."""
+    try:
+        problem = ray.get(handle.ready.remote(timeout_s), timeout=timeout_s + CALL_TIMEOUT_S)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+        problem = f"its process does not answer ({type(error).__name__})"
+    if problem:
+        raise RayError(f"{name} did not start: {problem}")
+
+
+def statuses(placements: Iterable[Placement], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, dict[str, Any]]:
+    """Each placement's status by name; those that do not answer in time are missing."""
+    pending = {}
+    for placement in placements:
+        handle = find(placement.name)
+        if handle is not None:
+            pending[handle.status.remote()] = placement.name
+    done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=timeout_s) if pending else ([], [])
+    found = {}
+    for reference in done:
+        try:
+            found[pending[reference]] = ray.get(reference)
+        except ray.exceptions.RayError:
+            continue
+    return found
+
+
+def stop(placements: Iterable[Placement], timeout_s: float) -> None:
+    """Stops the services of `placements` gracefully, all at once, and ends their actors."""
+    handles = [handle for handle in (find(placement.name) for placement in placements) if handle is not None]
+    calls = [handle.stop.remote(timeout_s) for handle in handles]
+    if calls:
+        ray.wait(calls, num_returns=len(calls), timeout=timeout_s + 1)
+    for handle in handles:
+        ray.kill(handle, no_restart=True)

@@ -1,0 +1,236 @@
+"""The plan: every placement of a cluster with the flags of its component, in boot order. Pure.
+
+Boot order is the order of dependency: store, apiservers, routers, then who decides, then the machines.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raykube.cluster import addresses as at
+from raykube.cluster.state import ClusterState, Machine
+
+# Component → package. This is the boot order; "kubelet" hosts the embedded runtime in the same process.
+PACKAGES = {
+    "kv": "raykube.kv",
+    "apiserver": "raykube.apiserver",
+    "router": "raykube.router",
+    "controller-manager": "raykube.controllers",
+    "scheduler": "raykube.scheduler",
+    "kubelet": "raykube.kubelet",
+    "kube-proxy": "raykube.kubeproxy",
+}
+RUNTIME = ("runtime", "raykube.runtime")
+CONTROL_PLANE = ("kv", "apiserver", "router", "controller-manager", "scheduler")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One actor: a component on a machine."""
+
+    component: str
+    machine: Machine
+    services: tuple[tuple[str, dict[str, Any]], ...]  # (package, flags)
+    certificates: tuple[str, ...]  # files of the cluster's pki folder that its machine needs
+
+    @property
+    def name(self) -> str:
+        return f"{self.component}-{self.machine.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things lie on a machine."""
+
+    data_dir: Path
+    state: ClusterState
+    machine: Machine
+
+    @property
+    def home(self) -> Path:
+        return self.data_dir / "machines" / self.machine.name
+
+    @property
+    def pki(self) -> Path:
+        return self.home / "pki"
+
+    @property
+    def runtime_socket(self) -> Path:
+        return self.state.scratch_dir / f"{self.machine.name}.sock"
+
+    def log(self, component: str) -> Path:
+        return self.home / "logs" / f"{component}.log"
+
+
+def _endpoints(state: ClusterState, port: int, scheme: str = "") -> list[str]:
+    return [f"{scheme}{machine.address}:{port}" for machine in state.control_plane]
+
+
+class _Flags:
+    """The flags of each component on one machine."""
+
+    def __init__(self, state: ClusterState, machine: Machine, data_dir: Path) -> None:
+        self.state = state
+        self.machine = machine
+        self.folders = Folders(data_dir, state, machine)
+
+    def _pem(self, name: str) -> str:
+        return str(self.folders.pki / name)
+
+    def _client(self, name: str) -> dict[str, Any]:
+        return {
+            "api_servers": _endpoints(self.state, at.APISERVER_GRPC_PORT),
+            "tls_cert_file": self._pem(f"{name}.crt"),
+            "tls_private_key_file": self._pem(f"{name}.key"),
+            "client_ca_file": self._pem("ca.crt"),
+        }
+
+    def kv(self) -> dict[str, Any]:
+        peers = [f"{machine.name}=https://{machine.address}:{at.KV_PEER_PORT}" for machine in self.state.control_plane]
+        client_url = f"https://{self.machine.address}:{at.KV_CLIENT_PORT}"
+        peer_url = f"https://{self.machine.address}:{at.KV_PEER_PORT}"
+        return {
+            "name": self.machine.name,
+            "data_dir": str(self.folders.home / "kv"),
+            "listen_client_urls": [client_url],
+            "advertise_client_urls": [client_url],
+            "listen_peer_urls": [peer_url],
+            "initial_advertise_peer_urls": [peer_url],
+            "initial_cluster": ",".join(peers),
+            "initial_cluster_token": self.state.id,
+            "cert_file": self._pem("kv.crt"),
+            "key_file": self._pem("kv.key"),
+            "trusted_ca_file": self._pem("ca.crt"),
+            "client_cert_auth": True,
+            "peer_cert_file": self._pem("kv-peer.crt"),
+            "peer_key_file": self._pem("kv-peer.key"),
+            "peer_trusted_ca_file": self._pem("ca.crt"),
+        }
+
+    def apiserver(self) -> dict[str, Any]:
+        return {
+            "etcd_servers": _endpoints(self.state, at.KV_CLIENT_PORT, "https://"),
+            "etcd_cafile": self._pem("ca.crt"),
+            "etcd_certfile": self._pem("apiserver-etcd-client.crt"),
+            "etcd_keyfile": self._pem("apiserver-etcd-client.key"),
+            "bind_address": self.machine.address,
+            "advertise_address": self.machine.address,
+            "secure_port": at.APISERVER_PORT,
+            "grpc_port": at.APISERVER_GRPC_PORT,
+            "tls_cert_file": self._pem("apiserver.crt"),
+            "tls_private_key_file": self._pem("apiserver.key"),
+            "client_ca_file": self._pem("ca.crt"),
+            "service_cluster_ip_range": at.service_range(self.state),
+            "service_account_issuer": "https://kubernetes.default.svc.cluster.local",
+            "service_account_key_file": [self._pem("sa.pub")],
+            "service_account_signing_key_file": self._pem("sa.key"),
+            "kubelet_client_certificate": self._pem("apiserver-kubelet-client.crt"),
+            "kubelet_client_key": self._pem("apiserver-kubelet-client.key"),
+            "kubelet_certificate_authority": self._pem("ca.crt"),
+        }
+
+    def router(self) -> dict[str, Any]:
+        shared = [at.api_address(self.state.subnet)] if self.state.local else []
+        return {
+            "bind_addresses": [*shared, self.machine.address],
+            "port": at.API_PORT,
+            "grpc_port": at.API_GRPC_PORT,
+            "servers": _endpoints(self.state, at.APISERVER_PORT),
+            "grpc_servers": _endpoints(self.state, at.APISERVER_GRPC_PORT),
+            "shared": self.state.local,
+            "tls_cert_file": self._pem("router.crt"),
+            "tls_private_key_file": self._pem("router.key"),
+            "client_ca_file": self._pem("ca.crt"),
+        }
+
+    def controller_manager(self) -> dict[str, Any]:
+        return self._client("controller-manager") | {
+            "bind_address": self.machine.address,
+            "secure_port": at.CONTROLLER_MANAGER_PORT,
+            "root_ca_file": self._pem("ca.crt"),
+            "service_account_private_key_file": self._pem("sa.key"),
+        }
+
+    def scheduler(self) -> dict[str, Any]:
+        return self._client("scheduler") | {"bind_address": self.machine.address, "secure_port": at.SCHEDULER_PORT}
+
+    def runtime(self) -> dict[str, Any]:
+        return {
+            "listen": str(self.folders.runtime_socket),
+            "root_dir": str(self.folders.home / "runtime"),
+            "pod_cidr": at.pod_range(self.state, self.machine),
+            "node_name": self.machine.name,
+            "cluster": self.state.id,
+        }
+
+    def kubelet(self) -> dict[str, Any]:
+        role = "node-role.kubernetes.io/control-plane="
+        node = f"node-{self.machine.name}"
+        return {
+            "hostname_override": self.machine.name,
+            "node_ip": self.machine.address,
+            "address": self.machine.address,
+            "port": at.KUBELET_PORT,
+            "root_dir": str(self.folders.home / "kubelet"),
+            "container_runtime_endpoint": f"unix://{self.folders.runtime_socket}",
+            "pod_cidr": at.pod_range(self.state, self.machine),
+            "node_labels": role if self.machine.control_plane else "",
+            "api_servers": _endpoints(self.state, at.APISERVER_GRPC_PORT),
+            "kube_cert_file": self._pem(f"{node}.crt"),
+            "kube_key_file": self._pem(f"{node}.key"),
+            "kube_ca_file": self._pem("ca.crt"),
+            "tls_cert_file": self._pem(f"{node}.crt"),
+            "tls_private_key_file": self._pem(f"{node}.key"),
+            "client_ca_file": self._pem("ca.crt"),
+        }
+
+    def kube_proxy(self) -> dict[str, Any]:
+        shared = [at.api_address(self.state.subnet)] if self.state.local else []
+        return self._client("kube-proxy") | {
+            "hostname_override": self.machine.name,
+            "nodeport_addresses": [self.machine.address, *shared],
+            "healthz_bind_address": f"{self.machine.address}:{at.KUBE_PROXY_HEALTH_PORT}",
+            "relay_port": at.KUBE_PROXY_RELAY_PORT,
+            "shared_host": self.state.local,
+        }
+
+
+CERTIFICATES = {
+    "kv": ("kv", "kv-peer"),
+    "apiserver": ("apiserver", "apiserver-etcd-client", "apiserver-kubelet-client"),
+    "router": ("router",),
+    "controller-manager": ("controller-manager",),
+    "scheduler": ("scheduler",),
+    "kubelet": ("node-{machine}",),
+    "kube-proxy": ("kube-proxy",),
+}
+EXTRA_FILES = {"apiserver": ("sa.key", "sa.pub"), "controller-manager": ("sa.key",)}
+
+
+def _placement(state: ClusterState, machine: Machine, component: str, data_dir: Path) -> Placement:
+    flags = _Flags(state, machine, data_dir)
+    services = [(component, PACKAGES[component])]
+    if component == "kubelet":
+        services.insert(0, RUNTIME)
+    configured = tuple(
+        (package, getattr(flags, name.replace("-", "_"))() | extra_flags(state, name)) for name, package in services
+    )
+    names = [name.format(machine=machine.name) for name in CERTIFICATES[component]]
+    pairs = [f"{name}.{suffix}" for name in names for suffix in ("crt", "key")]
+    return Placement(component, machine, configured, ("ca.crt", *pairs, *EXTRA_FILES.get(component, ())))
+
+
+def extra_flags(state: ClusterState, component: str) -> dict[str, Any]:
+    """`--extra-config component.flag=value` for one component, names as its Config has them."""
+    given = state.extra_config.get(component, {})
+    return {flag.replace("-", "_"): value for flag, value in given.items()}
+
+
+def plan(state: ClusterState, data_dir: Path) -> list[Placement]:
+    """All placements of the cluster, in boot order."""
+    return [
+        _placement(state, machine, component, data_dir)
+        for component in PACKAGES
+        for machine in state.machines
+        if machine.control_plane or component not in CONTROL_PLANE
+    ]
