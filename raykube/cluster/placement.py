@@ -1,15 +1,13 @@
 """Placements made real: one Ray actor for each, detached, restarted for ever, on exactly its machine.
 
-Nothing here is on the data path, and no call waits for ever: Ray's head may be dead.
+Nothing here is on the data path, and no call waits for ever: Ray's head may be dead. Ray reads its environment when it
+is imported, so it is imported by `connect`, after the environment is set.
 """
 
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import ray
-import ray.exceptions
 
 from raykube.cluster import ray_nodes, settings
 from raykube.cluster.actor import ComponentHost, HostSpec
@@ -24,14 +22,22 @@ class RayError(OSError):
     """Ray does not do what was asked; the message is for the operator."""
 
 
+def _ray() -> Any:
+    import ray
+    import ray.exceptions
+
+    return ray
+
+
 def connect(state: ClusterState, data_dir: Path) -> None:
     """Connects this process to the cluster's Ray. Raises RayError when it does not answer."""
-    if ray.is_initialized():
-        return
     if not state.gcs_address or not ray_nodes.answers(state.gcs_address):
         raise RayError(f"Ray at {state.gcs_address or '(none)'} does not answer: start the cluster with 'raykube up'")
     if state.local:
         settings.apply_environment(ray_nodes.ray_environment(data_dir))
+    ray = _ray()
+    if ray.is_initialized():
+        return
     try:
         ray.init(
             address=state.gcs_address,
@@ -46,12 +52,12 @@ def connect(state: ClusterState, data_dir: Path) -> None:
 
 def disconnect() -> None:
     """Ends this process's connection to Ray; actors go on."""
-    ray.shutdown()
+    _ray().shutdown()
 
 
 def live_nodes() -> list[dict[str, Any]]:
     """Ray's live nodes, as `ray.nodes()` describes them."""
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [node for node in _ray().nodes() if node["Alive"]]
 
 
 def label_selector(machine: Machine) -> dict[str, str]:
@@ -76,7 +82,7 @@ def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSp
 def find(name: str) -> Any:
     """The handle of the actor `name`; None when there is none that lives or is being restarted."""
     try:
-        return ray.get_actor(name)
+        return _ray().get_actor(name)
     except ValueError:
         return None
 
@@ -86,7 +92,7 @@ def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
     existing = find(placement.name)
     if existing is not None:
         return existing
-    actor_class = ray.remote(ComponentHost)
+    actor_class = _ray().remote(ComponentHost)
     return actor_class.options(
         name=placement.name,
         lifetime="detached",
@@ -100,6 +106,7 @@ def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
 
 def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
     """Waits until the placement serves. Raises RayError with its own words when it does not."""
+    ray = _ray()
     try:
         problem = ray.get(handle.ready.remote(timeout_s), timeout=timeout_s + CALL_TIMEOUT_S)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
@@ -110,6 +117,7 @@ def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
 
 def statuses(placements: Iterable[Placement], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, dict[str, Any]]:
     """Each placement's status by name; those that do not answer in time are missing."""
+    ray = _ray()
     pending = {}
     for placement in placements:
         handle = find(placement.name)
@@ -127,6 +135,7 @@ def statuses(placements: Iterable[Placement], timeout_s: float = CALL_TIMEOUT_S)
 
 def stop(placements: Iterable[Placement], timeout_s: float) -> None:
     """Stops the services of `placements` gracefully, all at once, and ends their actors."""
+    ray = _ray()
     handles = [handle for handle in (find(placement.name) for placement in placements) if handle is not None]
     calls = [handle.stop.remote(timeout_s) for handle in handles]
     if calls:
