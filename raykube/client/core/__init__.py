@@ -1,0 +1,1 @@
+"""Pure machines of the client: they get `now` and messages, and return what to do."""
