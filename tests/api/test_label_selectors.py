@@ -49,14 +49,18 @@ def test_matching(text: str, labels: dict[str, str], selected: bool) -> None:
         ("a foo b", "unable to parse requirement: found 'foo', expected: in, notin, =, ==, !=, gt, lt"),
         (
             "a in ()",
-            "unable to parse requirement: values: Invalid value: []: "
-            "for 'in', 'notin' operators, values set can't be empty",
+            (
+                "unable to parse requirement: values: Invalid value: []: "
+                "for 'in', 'notin' operators, values set can't be empty"
+            ),
         ),
         ("!=b", "found '!=', expected: !, identifier, or 'end of string'"),
         (
             "a>x",
-            'unable to parse requirement: values[0]: Invalid value: "x": '
-            "for 'Gt', 'Lt' operators, the value must be an integer",
+            (
+                'unable to parse requirement: values[0]: Invalid value: "x": '
+                "for 'Gt', 'Lt' operators, the value must be an integer"
+            ),
         ),
     ],
 )
@@ -100,7 +104,7 @@ TERMS = st.one_of(
     st.builds("{}={}".format, KEYS, VALUES),
     st.builds("{}!={}".format, KEYS, VALUES),
     st.builds("{} in ({},{})".format, KEYS, VALUES, VALUES),
-    st.builds("{} notin ({})".format, KEYS, VALUES),
+    st.builds("{} notin ({},z)".format, KEYS, VALUES),
     KEYS,
     st.builds("!{}".format, KEYS),
 )
