@@ -178,7 +178,9 @@ def status(name: str, data_dir: Path | None, output: str) -> None:
     """Show every component of a cluster. Exit code 1 when one is not healthy."""
     data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
     try:
-        found = _supervisor().status(data_dir)
+        from raykube.cluster import health
+
+        found = health.status(data_dir)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if found is None:

@@ -48,3 +48,14 @@ def service_range(state: ClusterState) -> str:
 def first_service_address(state: ClusterState) -> str:
     network = IPv4Network(service_range(state))
     return str(IPv4Address(int(network.network_address) + 1))
+
+
+def api_server(state: ClusterState) -> str:
+    """The URL that a kubeconfig names."""
+    host = api_address(state.subnet) if state.local else state.control_plane[0].address
+    return f"https://{host}:{API_PORT}"
+
+
+def grpc_servers(state: ClusterState) -> list[str]:
+    """The gRPC addresses of all apiservers."""
+    return [f"{machine.address}:{APISERVER_GRPC_PORT}" for machine in state.control_plane]

@@ -1,31 +1,30 @@
-"""Brings a cluster up, takes it down, and says how it is.
+"""Brings a cluster up and takes it down.
 
 `up` is idempotent and works from whatever it finds: a missing Ray node or actor is started, one that is there is left
 alone. Whatever happens in the middle, `down` finds every process by its marker.
 """
 
 import fcntl
+import importlib
 import os
 import shutil
-import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from raykube.cluster import addresses, kubeconfig, pki, placement, processes, ray_nodes
 from raykube.cluster import state as cluster_state
-from raykube.cluster.plan import CONTROL_PLANE, PACKAGES, Placement, plan
+from raykube.cluster.plan import PACKAGES, Placement, plan
 from raykube.cluster.readiness import wait_for_nodes
 from raykube.cluster.settings import Settings
-from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.state import ClusterState
 from raykube.cluster.steps import Listener, step
+from raykube.cluster.wish import ClusterError, port_is_free, resolve
 from raykube.rpc.tls import Tls
 
-SUBNETS = range(256)
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 4.0
 TITLES = {
@@ -37,41 +36,6 @@ TITLES = {
     "kubelet": "Kubelets",
     "kube-proxy": "Kube-proxies",
 }
-
-
-class ClusterError(ValueError):
-    """The wish cannot be met; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentStatus:
-    """A row of `raykube status`."""
-
-    component: str
-    machine: str
-    address: str
-    pid: int  # 0: unknown
-    role: str
-    healthy: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterStatus:
-    """What `raykube status` shows."""
-
-    name: str
-    server: str
-    components: list[ComponentStatus]
-    store_members: int
-    store_healthy: int
-    note: str
-
-    @property
-    def failures_tolerated(self) -> int:
-        """How many more store members may fail before writes stop; -1 when they have stopped."""
-        quorum = self.store_members // 2 + 1
-        return self.store_healthy - quorum if self.store_healthy >= quorum else -1
 
 
 @contextmanager
@@ -86,114 +50,8 @@ def _locked(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _port_is_free(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_subnet() -> int:
-    for subnet in SUBNETS:
-        address = addresses.api_address(subnet)
-        if _port_is_free(address, addresses.API_PORT) and not ray_nodes.answers(f"{address}:{addresses.API_PORT}", 0.2):
-            return subnet
-    raise ClusterError(f"port {addresses.API_PORT} is in use on every address 127.*.0.1: stop a cluster first")
-
-
-def _new_local_state(wish: Settings) -> ClusterState:
-    subnet = _free_subnet()
-    machines = [_local_machine(wish, subnet, index) for index in range(1, wish.machines + 1)]
-    return ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=subnet, local=True, machines=machines)
-
-
-def _local_machine(wish: Settings, subnet: int, index: int) -> Machine:
-    return Machine(
-        name=f"{wish.name}-{index}",
-        address=addresses.local_machine_address(subnet, index),
-        index=index,
-        control_plane=index <= wish.control_plane,
-    )
-
-
-def _joined_state(wish: Settings, known: ClusterState | None) -> ClusterState:
-    """The state of a cluster on Ray nodes that somebody else started."""
-    if not ray_nodes.answers(wish.address):
-        raise ClusterError(f"Ray at {wish.address} does not answer: give the address that 'ray start --head' printed")
-    state = known or ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=0, local=False, machines=[])
-    state.gcs_address = wish.address
-    placement.connect(state, wish.data_dir)
-    nodes = sorted(placement.live_nodes(), key=lambda node: "node:__internal_head__" not in node["Resources"])
-    if len(nodes) < wish.control_plane:
-        raise ClusterError(f"--control-plane {wish.control_plane} needs as many Ray nodes; {len(nodes)} are alive")
-    used: set[str] = set()
-    machines = []
-    for index, node in enumerate(nodes, 1):
-        name = _node_name(node, used)
-        machines.append(
-            Machine(
-                name=name,
-                address=node["NodeManagerAddress"],
-                index=index,
-                control_plane=index <= wish.control_plane,
-                ray_node_id=node["NodeID"],
-            )
-        )
-    state.machines = machines
-    return state
-
-
-def _node_name(node: dict[str, Any], used: set[str]) -> str:
-    """A Node name for a Ray node: its host name, made unique by its address when two share it."""
-    host = str(node.get("NodeManagerHostname") or "machine").lower().split(".")[0]
-    name = "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in host).strip("-") or "machine"
-    if name in used:
-        name = f"{name}-{node['NodeManagerAddress'].replace('.', '-').replace(':', '-')}"
-    used.add(name)
-    return name
-
-
-def _resolve(wish: Settings) -> ClusterState:
-    """The cluster that `wish` means: the one in the data directory, or a new one. Raises ClusterError."""
-    known = cluster_state.load(wish.data_dir)
-    if known is not None and known.name != wish.name:
-        raise ClusterError(f"{wish.data_dir} belongs to cluster {known.name!r}: use another --data-dir")
-    if wish.address:
-        if known is not None and known.local:
-            raise ClusterError(f"{wish.data_dir} belongs to a local cluster: use another --data-dir with --address")
-        state = _joined_state(wish, known)
-    elif known is None:
-        state = _new_local_state(wish)
-    else:
-        state = known
-        if not state.local:
-            raise ClusterError(f"cluster {state.name!r} lives on another Ray cluster: give its --address")
-        if len(state.control_plane) != wish.control_plane:
-            raise ClusterError(
-                f"cluster {state.name!r} has a control plane of {len(state.control_plane)} machines:"
-                f" give --control-plane {len(state.control_plane)}, or another --name"
-            )
-        if len(state.machines) > wish.machines:
-            raise ClusterError(
-                f"cluster {state.name!r} has {len(state.machines)} machines: give --machines {len(state.machines)}"
-                " or more, or another --name"
-            )
-        for index in range(len(state.machines) + 1, wish.machines + 1):
-            state.machines.append(_local_machine(wish, state.subnet, index))
-    if wish.extra_config:
-        state.extra_config = wish.extra_config
-    return state
-
-
 def _check_flags(placements: list[Placement]) -> None:
     """Refuses unknown or malformed `--extra-config` before anything starts."""
-    import importlib
-
-    from pydantic import ValidationError
-
     for item in placements:
         for package, flags in item.services:
             try:
@@ -220,14 +78,14 @@ def _check_ports(state: ClusterState) -> None:
             ]
         wanted += [(machine.address, port, what) for port, what in ports]
     for address, port, what in wanted:
-        if not _port_is_free(address, port):
+        if not port_is_free(address, port):
             raise ClusterError(f"{what} needs {address}:{port}, which another program uses: stop that program first")
 
 
 def up(wish: Settings, listener: Listener) -> ClusterState:
     """Makes the cluster of `wish` run; returns it. Raises ClusterError or OSError with one line for the operator."""
     with _locked(wish.data_dir):
-        state = _resolve(wish)
+        state = resolve(wish)
         placements = plan(state, wish.data_dir)
         _check_flags(placements)
         cluster_state.save(wish.data_dir, state)
@@ -248,7 +106,9 @@ def up(wish: Settings, listener: Listener) -> ClusterState:
             _write_kubeconfig(state, wish)
             running.detail = str(wish.kubeconfig)
         with step(listener, "Nodes") as running:
-            ready = wait_for_nodes(_grpc_servers(state), admin_tls(wish.data_dir), len(state.machines), READY_TIMEOUT_S)
+            ready = wait_for_nodes(
+                addresses.grpc_servers(state), admin_tls(wish.data_dir), len(state.machines), READY_TIMEOUT_S
+            )
             running.detail = f"{ready} Ready"
     return state
 
@@ -296,15 +156,6 @@ def _start_placements(placements: list[Placement], state: ClusterState, wish: Se
             running.detail = ", ".join(item.machine.name for item in mine)
 
 
-def _server(state: ClusterState) -> str:
-    host = addresses.api_address(state.subnet) if state.local else state.control_plane[0].address
-    return f"https://{host}:{addresses.API_PORT}"
-
-
-def _grpc_servers(state: ClusterState) -> list[str]:
-    return [f"{machine.address}:{addresses.APISERVER_GRPC_PORT}" for machine in state.control_plane]
-
-
 def admin_tls(data_dir: Path) -> Tls:
     """The administrator's certificate of the cluster in `data_dir`."""
     folder = data_dir / "pki"
@@ -316,10 +167,10 @@ def _write_kubeconfig(state: ClusterState, wish: Settings) -> None:
     kubeconfig.merge(
         wish.kubeconfig,
         state.name,
-        _server(state),
+        addresses.api_server(state),
         (folder / "ca.crt").read_bytes(),
         pki.read_pair(folder, "admin"),
-        _grpc_servers(state),
+        addresses.grpc_servers(state),
     )
 
 
@@ -349,59 +200,3 @@ def down(data_dir: Path, kubeconfig_path: Path, listener: Listener) -> bool:
             cluster_state.save(data_dir, state)
         kubeconfig.remove(kubeconfig_path, state.name)
     return True
-
-
-def status(data_dir: Path) -> ClusterStatus | None:
-    """How the cluster in `data_dir` is; None when there is none. Works, with less to say, while Ray's head is dead."""
-    state = cluster_state.load(data_dir)
-    if state is None:
-        return None
-    placements = plan(state, data_dir)
-    note = ""
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        placement.connect(state, data_dir)
-        found = placement.statuses(placements)
-    except OSError as error:
-        note = str(error)
-    rows = [_row(item, found.get(item.name), bool(note)) for item in placements]
-    store = [row for row in rows if row.component == "kv"]
-    return ClusterStatus(
-        name=state.name,
-        server=_server(state),
-        components=rows,
-        store_members=len(store),
-        store_healthy=sum(row.healthy for row in store),
-        note=note,
-    )
-
-
-_PORTS = {
-    "kv": addresses.KV_CLIENT_PORT,
-    "apiserver": addresses.APISERVER_PORT,
-    "router": addresses.API_PORT,
-    "controller-manager": addresses.CONTROLLER_MANAGER_PORT,
-    "scheduler": addresses.SCHEDULER_PORT,
-    "kubelet": addresses.KUBELET_PORT,
-    "kube-proxy": addresses.KUBE_PROXY_HEALTH_PORT,
-}
-
-
-def _row(item: Placement, found: dict[str, Any] | None, ray_is_down: bool) -> ComponentStatus:
-    address = f"{item.machine.address}:{_PORTS[item.component]}"
-    if found is not None:
-        return ComponentStatus(
-            item.component, item.machine.name, address, found["pid"], found["role"], found["healthy"], found["detail"]
-        )
-    # Ray cannot be asked: whether the component's port answers is still worth knowing.
-    listening = ray_is_down and ray_nodes.answers(address, 0.5)
-    detail = "port answers" if listening else "no answer"
-    return ComponentStatus(item.component, item.machine.name, address, 0, "", listening, detail)
-
-
-def kill_machine(state: ClusterState, machine: str) -> int:
-    """SIGKILL to everything on one machine at once, containers included: what a power cut does."""
-    return processes.end(state.id, machine, grace_s=0)
-
-
-__all__ = ["CONTROL_PLANE", "ClusterError", "ClusterStatus", "ComponentStatus", "down", "kill_machine", "status", "up"]

@@ -1,0 +1,267 @@
+"""A cluster on real Ray: brought up, used by real kubectl, hurt in every place, brought back, taken down.
+
+One cluster of three machines serves all tests, in their order: each leaves it as healthy as it found it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raykube.cluster import processes, state
+from tests.kit.require import require_program
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+NAME = "test"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "web.yaml"
+IMPATIENT = [
+    "controller-manager.node-monitor-grace-period=8s",
+    "controller-manager.node-monitor-period=1s",
+    "kubelet.node-status-update-frequency=2s",
+    "kubelet.node-lease-duration-seconds=8",
+    "apiserver.default-not-ready-toleration-seconds=2",
+    "apiserver.default-unreachable-toleration-seconds=2",
+]
+
+
+def until(what: str, check: Callable[[], bool], timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout_s:.0f} s")
+        time.sleep(0.2)
+
+
+@dataclass
+class Cluster:
+    """The cluster under test, driven by commands alone."""
+
+    folder: Path
+    kubectl_program: str
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    def raykube(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "raykube", *arguments, "--name", NAME, "--data-dir", str(self.data_dir)]
+        if arguments[0] != "status":
+            command += ["--kubeconfig", str(self.kubeconfig)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+    def up(self, *arguments: str) -> None:
+        done = self.raykube("up", *arguments)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.logs()}"
+
+    def logs(self) -> str:
+        """The ends of all logs, for the report of a failure."""
+        ends = []
+        for path in sorted(self.data_dir.glob("machines/*/logs/*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-15:]
+            ends.append(f"--- {path.relative_to(self.data_dir)}\n" + "\n".join(lines))
+        return "\n".join(ends)
+
+    def status(self) -> dict[str, Any]:
+        done = self.raykube("status", "-o", "json")
+        assert done.stdout, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def component(self, component: str, machine: int) -> dict[str, Any]:
+        wanted = f"{NAME}-{machine}"
+        return next(
+            row for row in self.status()["components"] if row["component"] == component and row["machine"] == wanted
+        )
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        command = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", "--request-timeout=20s", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if check:
+            assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def kubectl_works(self) -> bool:
+        try:
+            return "kubernetes" in self.kubectl("get", "service", "kubernetes", check=False)
+        except subprocess.TimeoutExpired:
+            return False
+
+    def objects(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json", *arguments))["items"]
+        return items
+
+    def state(self) -> state.ClusterState:
+        found = state.load(self.data_dir)
+        assert found is not None
+        return found
+
+    def ready_pods(self) -> list[dict[str, Any]]:
+        return [
+            pod
+            for pod in self.objects("pods", "-l", "app=web")
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        ]
+
+    def page_is_served(self, machines: tuple[int, ...] = (1, 2, 3)) -> bool:
+        service = json.loads(self.kubectl("get", "service", "web", "-o", "json"))
+        urls = [f"http://{service['spec']['clusterIP']}:8080/"]
+        urls += [f"http://{self.state().machines[number - 1].address}:30080/" for number in machines]
+        try:
+            return all(b"Served by raykube" in urllib.request.urlopen(url, timeout=3).read() for url in urls)
+        except OSError:
+            return False
+
+    def healthy(self) -> bool:
+        return bool(self.status()["healthy"])
+
+    def nodes_ready(self) -> int:
+        return self.kubectl("get", "nodes", "--no-headers", check=False).count(" Ready ")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"), require_program("kubectl"))
+    flags = [part for item in IMPATIENT for part in ("--extra-config", item)]
+    try:
+        made.up("--machines", "3", "--control-plane", "3", *flags)
+        yield made
+    finally:
+        identifier = found.id if (found := state.load(made.data_dir)) else ""
+        made.raykube("down")
+        if identifier:
+            processes.end(identifier, grace_s=0)
+
+
+def test_every_component_is_there_and_healthy(cluster: Cluster) -> None:
+    status = cluster.status()
+    assert status["healthy"], status
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for row in status["components"]:
+        by_kind.setdefault(row["component"], []).append(row)
+    assert {kind: len(rows) for kind, rows in by_kind.items()} == dict.fromkeys(
+        ("kv", "apiserver", "router", "controller-manager", "scheduler", "kubelet", "kube-proxy"), 3
+    )
+    assert sorted(row["role"] for row in by_kind["kv"]) == ["follower", "follower", "leader"]
+    assert sorted(row["role"] for row in by_kind["scheduler"]) == ["leader", "standby", "standby"]
+    assert sorted(row["role"] for row in by_kind["controller-manager"]) == ["leader", "standby", "standby"]
+    assert len({row["pid"] for row in status["components"]}) == len(status["components"])
+    assert status["failures_tolerated"] == 1
+
+
+def test_the_kubeconfig_is_private_and_names_the_context(cluster: Cluster) -> None:
+    assert cluster.kubeconfig.stat().st_mode & 0o777 == 0o600
+    assert cluster.kubectl("config", "current-context").strip() == f"raykube-{NAME}"
+    assert cluster.nodes_ready() == 3
+
+
+def test_up_again_changes_nothing(cluster: Cluster) -> None:
+    before = {(row["component"], row["machine"]): row["pid"] for row in cluster.status()["components"]}
+    cluster.up()
+    assert {(row["component"], row["machine"]): row["pid"] for row in cluster.status()["components"]} == before
+
+
+def test_a_manifest_runs_and_is_served(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "-f", str(EXAMPLE))
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    cluster.kubectl("wait", "job/sums", "--for=condition=Complete", "--timeout=60s")
+    assert len(cluster.ready_pods()) == 3
+    assert len({pod["spec"]["nodeName"] for pod in cluster.ready_pods()}) == 3
+    until("the page is served everywhere", cluster.page_is_served, 20)
+
+
+@pytest.mark.parametrize(
+    "component", ["kv", "apiserver", "router", "controller-manager", "scheduler", "kubelet", "kube-proxy"]
+)
+def test_a_killed_component_comes_back_and_nothing_else_moves(cluster: Cluster, component: str) -> None:
+    starts = {
+        pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+        for pod in cluster.ready_pods()
+    }
+    victim = cluster.component(component, 1)
+    name = f"before-{component}"
+    cluster.kubectl("create", "configmap", name, "--from-literal=a=b")
+    os.kill(victim["pid"], signal.SIGKILL)
+
+    def back() -> bool:
+        row = cluster.component(component, 1)
+        return bool(row["healthy"] and row["pid"] not in (0, victim["pid"]))
+
+    until(f"{component} is back", back)
+    until("kubectl works", cluster.kubectl_works, 20)
+    assert cluster.kubectl("get", "configmap", name, "-o", "jsonpath={.data.a}") == "b"
+    until("all is healthy", cluster.healthy)
+    until("the page is served", cluster.page_is_served, 30)
+    until("three pods are ready", lambda: len(cluster.ready_pods()) == 3, 30)
+    now = {
+        pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+        for pod in cluster.ready_pods()
+    }
+    assert now == starts, "containers outlive every component"
+
+
+@pytest.mark.parametrize("number", [3, 2, 1], ids=["third", "second", "head"])
+def test_a_killed_machine_is_survived_and_comes_back(cluster: Cluster, number: int) -> None:
+    cluster.kubectl("create", "configmap", f"before-machine-{number}", "--from-literal=a=b")
+    victim = cluster.state().machines[number - 1]
+    assert processes.end(cluster.state().id, victim.name, grace_s=0) > 0
+    until("kubectl works without it", cluster.kubectl_works, 30)
+    cluster.kubectl("create", "configmap", f"after-machine-{number}", "--from-literal=a=b")
+
+    def healed() -> bool:
+        pods = cluster.ready_pods()
+        return len(pods) == 3 and all(pod["spec"]["nodeName"] != victim.name for pod in pods)
+
+    until("its pods run elsewhere", healed, 120)
+    others = tuple(n for n in (1, 2, 3) if n != number)
+    until("the page is served", lambda: cluster.page_is_served(others), 30)
+    cluster.up()
+    until("all is healthy", cluster.healthy)
+    until("three nodes are ready", lambda: cluster.nodes_ready() == 3, 60)
+    for when in ("before", "after"):
+        assert cluster.kubectl("get", "configmap", f"{when}-machine-{number}", "-o", "jsonpath={.data.a}") == "b"
+
+
+def test_down_leaves_nothing_and_up_brings_it_back(cluster: Cluster) -> None:
+    before = {item["metadata"]["uid"] for item in cluster.objects("configmaps")}
+    identifier, scratch = cluster.state().id, cluster.state().scratch_dir
+    done = cluster.raykube("down")
+    assert done.returncode == 0, done.stderr
+    assert list(processes.find(identifier)) == []
+    assert not scratch.exists()
+    assert f"raykube-{NAME}" not in cluster.kubeconfig.read_text()
+    listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
+    own = {f"{number:02X}00{cluster.state().subnet:02X}7F" for number in (1, 2, 3, 4)}
+    assert not [line for line in listening.splitlines()[1:] if line.split()[1][:8] in own and line.split()[3] == "0A"]
+
+    cluster.up()
+    assert {item["metadata"]["uid"] for item in cluster.objects("configmaps")} == before
+    until("the workload is back", lambda: len(cluster.ready_pods()) == 3, 120)
+    until("the page is served", cluster.page_is_served, 30)
+
+
+def test_status_and_up_say_what_is_wrong_in_one_line(cluster: Cluster) -> None:
+    for arguments, message in (
+        (["up", "--control-plane", "1"], "give --control-plane 3"),
+        (["up", "--machines", "1", "--control-plane", "1"], "give --control-plane 3"),
+        (["up", "--extra-config", "kubelet.no-such-flag=1"], "--no-such-flag"),
+    ):
+        done = cluster.raykube(*arguments)
+        assert done.returncode in (1, 2)
+        assert message in done.stderr
+        assert done.stderr.startswith("raykube: ")
+        assert "Traceback" not in done.stderr
