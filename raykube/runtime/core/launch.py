@@ -1,0 +1,122 @@
+"""A container's configuration → what the shim is to do (`spec.json`)."""
+
+from dataclasses import dataclass
+from posixpath import normpath
+from typing import Any
+
+from raykube.pb import cri_pb2
+from raykube.runtime.core.records import SERVICE_ACCOUNT_PATH, Container, Sandbox
+
+# Mounts that the kubelet makes without being asked: a machine without namespaces runs the container without them.
+OPTIONAL_TARGETS = {
+    SERVICE_ACCOUNT_PATH,
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/dev/termination-log",
+    "/dev/shm",
+}
+MACHINE_VARIABLE = "RAYKUBE_MACHINE"
+CLUSTER_VARIABLE = "RAYKUBE_CLUSTER"
+CONTAINER_VARIABLE = "RAYKUBE_CONTAINER"
+
+
+class Refused(Exception):
+    """The runtime cannot do what the configuration asks; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a container's process gets from the machine: markers, the search path, which user the runtime is."""
+
+    node_name: str
+    cluster: str
+    path: str
+    uid: int
+    homes: dict[int, str]  # home directory by user id
+
+    def markers(self, container_id: str) -> dict[str, str]:
+        """The environment by which leftovers of this machine and cluster are found."""
+        return {
+            MACHINE_VARIABLE: self.node_name,
+            CLUSTER_VARIABLE: self.cluster,
+            CONTAINER_VARIABLE: container_id,
+        }
+
+
+def check(config: cri_pb2.ContainerConfig) -> None:
+    """Raises Refused for a container that could never start here."""
+    if not config.command and not config.args:
+        raise Refused(f'the process runtime has no images: set "command" in container "{config.metadata.name}"')
+    if not config.command:
+        raise Refused(
+            f'the process runtime has no images, so "args" alone name no program: '
+            f'set "command" in container "{config.metadata.name}"'
+        )
+    for mount in config.mounts:
+        if not mount.container_path.startswith("/"):
+            raise Refused(f"mount path {mount.container_path!r} is not absolute")
+        if mount.image.image:
+            raise Refused("the process runtime has no images, so it cannot mount one")
+
+
+def environment(container: Container, sandbox: Sandbox, machine: Machine) -> dict[str, str]:
+    uid = user_of(container, sandbox)
+    result = {
+        "PATH": machine.path,
+        "HOME": machine.homes.get(machine.uid if uid is None else uid, "/"),
+        "HOSTNAME": sandbox.config.hostname or machine.node_name,
+    }
+    result |= {entry.key: entry.value.decode(errors="surrogateescape") for entry in container.config.envs}
+    if container.config.tty:
+        result.setdefault("TERM", "xterm")
+    return result | machine.markers(container.id)
+
+
+def user_of(container: Container, sandbox: Sandbox) -> int | None:
+    for context in (container.config.linux.security_context, sandbox.config.linux.security_context):
+        if context.HasField("run_as_user"):
+            return context.run_as_user.value
+    return None
+
+
+def group_of(container: Container, sandbox: Sandbox) -> int | None:
+    for context in (container.config.linux.security_context, sandbox.config.linux.security_context):
+        if context.HasField("run_as_group"):
+            return context.run_as_group.value
+    return None
+
+
+def working_directory(container: Container) -> str:
+    return container.config.working_dir or "/"
+
+
+def spec(container: Container, sandbox: Sandbox, machine: Machine, scratch: str, cgroups: list[str]) -> dict[str, Any]:
+    """The content of spec.json. `cgroups` are the files that the process writes itself into."""
+    config = container.config
+    context = config.linux.security_context
+    resources = config.linux.resources
+    mounts = [
+        {
+            "source": mount.host_path,
+            "target": normpath(mount.container_path),
+            "read_only": mount.readonly,
+            "optional": normpath(mount.container_path) in OPTIONAL_TARGETS,
+        }
+        for mount in config.mounts
+    ]
+    return {
+        "arguments": [*config.command, *config.args],
+        "environment": environment(container, sandbox, machine),
+        "working_directory": working_directory(container),
+        "hostname": "" if sandbox.on_host_network else sandbox.config.hostname,
+        "user": user_of(container, sandbox),
+        "group": group_of(container, sandbox),
+        "groups": list(context.supplemental_groups),
+        "mounts": mounts,
+        "read_only_root": context.readonly_rootfs,
+        "no_new_privileges": context.no_new_privs,
+        "oom_score_adj": resources.oom_score_adj if config.linux.HasField("resources") else None,
+        "scratch": scratch,
+        "cgroups": cgroups,
+    }

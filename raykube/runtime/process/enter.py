@@ -1,0 +1,37 @@
+"""Runs one command inside a running container: its namespaces, user and working directory.
+
+    python -I -S enter.py PID UID GID DIRECTORY COMMAND [ARGUMENT…]
+
+UID and GID are numbers, or `-` to stay who we are. The environment is the caller's. A command that cannot start ends
+with 126 or 127, as a shell's would.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from raykube.runtime.process import namespaces
+else:
+    import namespaces
+
+
+def main(pid: int, uid: str, gid: str, directory: str, command: list[str]) -> None:
+    try:
+        namespaces.enter(pid)
+        if os.getuid() == 0 and uid != "-":
+            os.setgroups([])
+            os.setgid(int(gid))
+            os.setuid(int(uid))
+        os.chdir(directory)
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"{command[0]}: {error.strerror or error}\n")
+        sys.stderr.flush()
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5:])

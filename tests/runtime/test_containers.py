@@ -1,0 +1,257 @@
+"""The runtime with real processes."""
+
+import asyncio
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from raykube.pb import cri_pb2
+from raykube.rpc import Code, RpcError
+from tests.runtime.conftest import Machine, leftovers
+
+pytestmark = pytest.mark.integration
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) [FP] ")
+
+
+async def test_output_exit_code_and_log_format(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sh", "-c", "echo out; echo err >&2; printf unfinished; exit 7")
+    status = await machine.exited(container)
+    assert (status.exit_code, status.reason) == (7, "Error")
+    assert status.started_at <= status.finished_at
+    lines = Path(status.log_path).read_text().splitlines()
+    assert all(LINE.match(line) for line in lines)
+    assert sorted(line.split(" ", 1)[1] for line in lines) == ["stderr F err", "stdout F out", "stdout P unfinished"]
+
+
+async def test_long_lines_are_split(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sh", "-c", "head -c 40000 /dev/zero | tr '\\0' x; echo")
+    status = await machine.exited(container)
+    parts = [line.split(" ", 3) for line in Path(status.log_path).read_text().splitlines()]
+    assert "".join(part[3] for part in parts) == "x" * 40000
+    assert [part[2] for part in parts] == ["P", "P", "F"]
+    assert max(len(part[3]) for part in parts) == 16384
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["no-such-program"], 'exec: "no-such-program": executable file not found in $PATH'),
+        (["/etc/passwd"], 'exec: "/etc/passwd": Permission denied'),
+    ],
+)
+async def test_a_program_that_cannot_start(machine: Machine, command: list[str], message: str) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.create(sandbox, *command)
+    with pytest.raises(RpcError, match=re.escape(message)):
+        await machine.start_container(container)
+    status = await machine.status(container)
+    assert (status.state, status.exit_code, status.reason) == (cri_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert status.message == message
+
+
+async def test_a_container_without_command_is_refused(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    with pytest.raises(RpcError) as caught:
+        await machine.create(sandbox, name="web")
+    assert caught.value.message == 'the process runtime has no images: set "command" in container "web"'
+
+
+async def test_environment_and_directory(machine: Machine) -> None:
+    sandbox = await machine.sandbox("named")
+    container = await machine.run(
+        sandbox,
+        "sh",
+        "-c",
+        "echo $HOSTNAME $RAYKUBE_MACHINE $RAYKUBE_CLUSTER $X; pwd; hostname",
+        envs=[cri_pb2.KeyValue(key="X", value=b"y")],
+        working_dir="/usr/lib",
+    )
+    assert await machine.output(container) == f"named m1 {machine.root.name} y\n/usr/lib\nnamed"
+
+
+async def test_sandbox_addresses_are_not_reused_soon(machine: Machine) -> None:
+    async def address(sandbox: str) -> str:
+        answer = await machine.cri.PodSandboxStatus(cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=sandbox))
+        return str(answer.status.network.ip)
+
+    first, second = await machine.sandbox("a"), await machine.sandbox("b")
+    assert [await address(first), await address(second)] == ["127.77.3.1", "127.77.3.2"]
+    await machine.cri.RemovePodSandbox(cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=first))
+    await machine.stop()
+    await machine.start()
+    assert await address(await machine.sandbox("c")) == "127.77.3.3"
+    assert await address(second) == "127.77.3.2"
+
+
+async def test_stop_asks_first_and_kills_everything_later(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    polite = await machine.run(sandbox, "sh", "-c", "trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done")
+    await asyncio.sleep(0.3)
+    await machine.stop_container(polite, 20)
+    assert (await machine.status(polite)).exit_code == 3
+    stubborn = await machine.run(
+        sandbox, "sh", "-c", "trap '' TERM; (setsid setsid sleep 1000 &) ; while :; do sleep 0.05; done"
+    )
+    await asyncio.sleep(0.3)
+    await machine.stop_container(stubborn, 1)
+    status = await machine.status(stubborn)
+    assert status.exit_code == 137
+    assert not leftovers(machine.root.name)
+
+
+async def test_the_end_of_the_program_ends_what_it_left(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sh", "-c", "(setsid sleep 1000 &) ; exit 0")
+    assert (await machine.exited(container)).reason == "Completed"
+    assert not leftovers(machine.root.name)
+
+
+async def test_containers_outlive_the_runtime(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sh", "-c", "sleep 0.5; echo one; exec sleep 1000")
+    ended = await machine.run(sandbox, "sh", "-c", "exit 4")
+    ends_meanwhile = await machine.run(sandbox, "sh", "-c", "sleep 0.3; exit 5")
+    await machine.exited(ended)
+    pid = await machine.pid(container)
+    await machine.stop()
+    await asyncio.sleep(0.6)
+    await machine.start()
+    assert await machine.pid(container) == pid
+    assert (await machine.status(container)).state == cri_pb2.CONTAINER_RUNNING
+    assert (await machine.status(ended)).exit_code == 4
+    assert (await machine.exited(ends_meanwhile)).exit_code == 5
+    await machine.stop_container(container)
+    assert (await machine.status(container)).exit_code == 137
+    assert await machine.output(container) == "one"
+
+
+async def test_a_killed_shim_ends_its_container(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sh", "-c", "(setsid sleep 1000 &); sleep 1001")
+    shim = machine.service._runtime.container(container).record.started.shim_pid  # type: ignore[union-attr]
+    os.kill(shim, signal.SIGKILL)
+    status = await machine.exited(container)
+    assert (status.exit_code, status.reason) == (137, "ContainerStatusUnknown")
+    assert not leftovers(machine.root.name)
+
+
+async def test_a_shim_killed_while_the_runtime_is_away(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sleep", "1000")
+    shim = machine.service._runtime.container(container).record.started.shim_pid  # type: ignore[union-attr]
+    await machine.stop()
+    os.kill(shim, signal.SIGKILL)
+    await machine.start()
+    assert (await machine.exited(container)).exit_code == 137
+    assert not leftovers(machine.root.name)
+
+
+async def test_a_container_starts_once(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.create(sandbox, "sh", "-c", "echo ran; sleep 0.2")
+    results = await asyncio.gather(
+        *(machine.start_container(container) for _ in range(3)), return_exceptions=True
+    )
+    assert sum(result is None for result in results) == 1
+    assert all(isinstance(error, RpcError) for error in results if error is not None)
+    assert await machine.output(container) == "ran"
+
+
+async def test_exec(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(
+        sandbox, "sleep", "1000", envs=[cri_pb2.KeyValue(key="X", value=b"y")], working_dir="/usr"
+    )
+
+    async def execute(*command: str, timeout: int = 10) -> cri_pb2.ExecSyncResponse:
+        request = cri_pb2.ExecSyncRequest(container_id=container, cmd=command, timeout=timeout)
+        answer: cri_pb2.ExecSyncResponse = await machine.cri.ExecSync(request)
+        return answer
+
+    answer = await execute("sh", "-c", "echo $X $PWD; hostname; echo bad >&2; exit 3")
+    assert (answer.stdout, answer.stderr, answer.exit_code) == (b"y /usr\npod\n", b"bad\n", 3)
+    assert (await execute("nothing-here")).exit_code == 127
+    with pytest.raises(RpcError) as caught:
+        await execute("sh", "-c", "sleep 500 & sleep 501", timeout=1)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_log_rotation(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(
+        sandbox, "sh", "-c", "echo one; read x < gate; echo two", working_dir=str(machine.root)
+    )
+    os.mkfifo(machine.root / "gate") if not (machine.root / "gate").exists() else None
+    await machine.stop_container(container)
+    os.path.exists(machine.root / "gate") or os.mkfifo(machine.root / "gate")
+    container = await machine.run(
+        sandbox, "sh", "-c", "echo one; read x < gate; echo two", working_dir=str(machine.root)
+    )
+    log = Path((await machine.status(container)).log_path)
+    async with asyncio.timeout(10):
+        while "one" not in log.read_text():
+            await asyncio.sleep(0.02)
+    log.rename(log.with_suffix(".old"))
+    await machine.cri.ReopenContainerLog(cri_pb2.ReopenContainerLogRequest(container_id=container))
+    async with asyncio.timeout(10):
+        while not log.exists():
+            await asyncio.sleep(0.02)
+    (machine.root / "gate").write_text("go\n")
+    await machine.exited(container)
+    assert log.read_text().endswith("stdout F two\n")
+    assert log.with_suffix(".old").read_text().endswith("stdout F one\n")
+
+
+async def test_events(machine: Machine) -> None:
+    seen: list[tuple[str, int]] = []
+
+    async def listen() -> None:
+        async for event in machine.cri.GetContainerEvents(cri_pb2.GetEventsRequest()):
+            seen.append((event.container_id, event.container_event_type))
+
+    task = asyncio.create_task(listen())
+    async with asyncio.timeout(10):
+        while not machine.service._runtime.events.wanted:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "true")
+    await machine.exited(container)
+    await machine.cri.RemoveContainer(cri_pb2.RemoveContainerRequest(container_id=container))
+    async with asyncio.timeout(10):
+        while (container, cri_pb2.CONTAINER_DELETED_EVENT) not in seen:
+            await asyncio.sleep(0.01)
+    assert [kind for subject, kind in seen if subject == container] == [0, 1, 2, 3]
+    task.cancel()
+
+
+async def test_terminal(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    container = await machine.run(sandbox, "sh", "-c", "test -t 1 && test -t 0 && echo terminal", tty=True)
+    assert (await machine.output(container)).strip() == "terminal"
+
+
+async def test_memory_limit_kills(machine: Machine) -> None:
+    if "memory" not in machine.service._runtime.limits:  # type: ignore[union-attr]
+        pytest.skip("this user may write no memory control group")
+    sandbox = await machine.sandbox()
+    config = cri_pb2.LinuxContainerConfig(resources=cri_pb2.LinuxContainerResources(memory_limit_in_bytes=32 << 20))
+    container = await machine.run(sandbox, "python3", "-c", "x = bytearray(200 << 20)", linux=config)
+    status = await machine.exited(container)
+    assert (status.exit_code, status.reason) == (137, "OOMKilled")
+
+
+async def test_fifty_containers_at_once(machine: Machine) -> None:
+    async def one(number: int) -> str:
+        sandbox = await machine.sandbox(f"p{number}")
+        return await machine.run(sandbox, "sh", "-c", f"echo {number}")
+
+    containers = await asyncio.gather(*(one(number) for number in range(50)))
+    assert [await machine.output(container) for container in containers] == [str(number) for number in range(50)]
+    listed = await machine.cri.ListContainers(cri_pb2.ListContainersRequest())
+    assert len(listed.containers) == 50
