@@ -1,0 +1,48 @@
+"""The command line's manners: help, exit codes, one line for an error."""
+
+import subprocess
+import sys
+
+import pytest
+
+from raykube.cli.main import COMMANDS, COMPONENTS
+
+
+def raykube(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "raykube", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_lists_every_command() -> None:
+    shown = raykube("--help")
+    assert shown.returncode == 0
+    for name in (*COMMANDS, *COMPONENTS):
+        assert f"  {name} " in shown.stdout
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *COMPONENTS])
+def test_every_command_has_help(name: str) -> None:
+    shown = raykube(name, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "--" in shown.stdout
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["up", "--nope"], ["up", "--machines", "x"], ["up", "--name", "A"]])
+def test_what_is_not_understood_is_one_line_and_exit_2(arguments: list[str]) -> None:
+    done = raykube(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("raykube: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_no_cluster_is_one_line_and_exit_1(tmp_path: object) -> None:
+    done = raykube("status", "--data-dir", f"{tmp_path}/none")
+    assert done.returncode == 1
+    assert done.stderr == f"raykube: no cluster in {tmp_path}/none: start one with 'raykube up'\n"
+
+
+def test_an_unreadable_file_is_one_line_and_exit_1(tmp_path: object) -> None:
+    done = raykube("scheduler", "--api-servers=127.0.0.1:1", f"--tls-cert-file={tmp_path}/none")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
