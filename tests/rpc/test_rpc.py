@@ -11,7 +11,6 @@ from raykube.pb import api_pb2, batch_pb2, cri_pb2
 from raykube.rpc import Code, Identity, RpcError
 from raykube.rpc.channel import Channel, once
 from raykube.rpc.server import Call, Server
-from tests.kit import pki
 
 API = api_pb2.DESCRIPTOR.services_by_name["Api"]
 BATCH = batch_pb2.DESCRIPTOR.services_by_name["Batch"]

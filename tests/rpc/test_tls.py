@@ -56,5 +56,5 @@ async def test_others_are_not_let_in(server: tuple[WhoAmI, str], client: str) ->
 
 
 def test_a_certificate_without_a_name_is_nobody() -> None:
-    with pytest.raises(ValueError, match="PEM|common name"):
+    with pytest.raises(ValueError, match=r"PEM|common name"):
         identity_of(b"not a certificate")
