@@ -123,7 +123,8 @@ class StartFailed(Exception):
 
 
 SCRIPTS = Path(__file__).parent / "process"
-INTERPRETER = (sys.executable, "-I", "-S")
+# The interpreter itself, not a virtual environment's link to it: the scripts use nothing but the standard library.
+INTERPRETER = (os.path.realpath(sys.executable), "-I", "-S")
 
 
 async def start_shim(

@@ -3,9 +3,9 @@
 import asyncio
 import fcntl
 import os
+from importlib.metadata import version
 from pathlib import Path
 
-from importlib.metadata import version
 from raykube.pb import cri_pb2
 from raykube.rpc.server import Server
 from raykube.runtime.config import Config

@@ -155,9 +155,7 @@ async def test_a_shim_killed_while_the_runtime_is_away(machine: Machine) -> None
 async def test_a_container_starts_once(machine: Machine) -> None:
     sandbox = await machine.sandbox()
     container = await machine.create(sandbox, "sh", "-c", "echo ran; sleep 0.2")
-    results = await asyncio.gather(
-        *(machine.start_container(container) for _ in range(3)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(machine.start_container(container) for _ in range(3)), return_exceptions=True)
     assert sum(result is None for result in results) == 1
     assert all(isinstance(error, RpcError) for error in results if error is not None)
     assert await machine.output(container) == "ran"
@@ -184,12 +182,7 @@ async def test_exec(machine: Machine) -> None:
 
 async def test_log_rotation(machine: Machine) -> None:
     sandbox = await machine.sandbox()
-    container = await machine.run(
-        sandbox, "sh", "-c", "echo one; read x < gate; echo two", working_dir=str(machine.root)
-    )
-    os.mkfifo(machine.root / "gate") if not (machine.root / "gate").exists() else None
-    await machine.stop_container(container)
-    os.path.exists(machine.root / "gate") or os.mkfifo(machine.root / "gate")
+    os.mkfifo(machine.root / "gate")
     container = await machine.run(
         sandbox, "sh", "-c", "echo one; read x < gate; echo two", working_dir=str(machine.root)
     )

@@ -18,6 +18,20 @@ else:
     import namespaces
 
 
+def become(command: list[str]) -> None:
+    """Replaces this process by the command; os.execvp would import a module that the container's user may not read."""
+    problem: OSError = FileNotFoundError(2, "executable file not found in $PATH")
+    places = [""] if "/" in command[0] else [f"{place}/" for place in os.environ["PATH"].split(":") if place]
+    for place in places:
+        try:
+            os.execv(place + command[0], command)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problem = error
+    raise problem
+
+
 def main(pid: int, uid: str, gid: str, directory: str, command: list[str]) -> None:
     try:
         namespaces.enter(pid)
@@ -26,7 +40,7 @@ def main(pid: int, uid: str, gid: str, directory: str, command: list[str]) -> No
             os.setgid(int(gid))
             os.setuid(int(uid))
         os.chdir(directory)
-        os.execvp(command[0], command)
+        become(command)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror or error}\n")
         sys.stderr.flush()

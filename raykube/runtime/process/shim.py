@@ -165,6 +165,24 @@ def prepare(directory: str) -> tuple[list[str], dict[str, str]]:
     return spec["arguments"], spec["environment"]
 
 
+def become(arguments: list[str], environment: dict[str, str]) -> None:
+    """Replaces this process by the program, which is looked up in the container's own PATH.
+
+    os.execvpe would import a module here, and the container's user may not be able to read Python's directory.
+    """
+    name = arguments[0]
+    problem = "no such file or directory" if "/" in name else "executable file not found in $PATH"
+    places = [""] if "/" in name else [f"{place}/" for place in environment["PATH"].split(":") if place]
+    for place in places:
+        try:
+            os.execve(place + name, arguments, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problem = str(error.strerror)
+    raise OSError(f'exec: "{name}": {problem}')
+
+
 def run_program(directory: str, outputs: tuple[int, int], terminal: bool, failure: int) -> None:
     """The child's side of the fork: becomes the program, or writes why not to `failure`."""
     try:
@@ -182,13 +200,7 @@ def run_program(directory: str, outputs: tuple[int, int], terminal: bool, failur
 
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         arguments, environment = prepare(directory)
-        try:
-            os.execvpe(arguments[0], arguments, environment)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                where = "no such file or directory" if "/" in arguments[0] else "executable file not found in $PATH"
-                raise OSError(f'exec: "{arguments[0]}": {where}') from None
-            raise OSError(f'exec: "{arguments[0]}": {error.strerror}') from None
+        become(arguments, environment)
     except BaseException as error:
         os.write(failure, str(error).encode()[:4000] or type(error).__name__.encode())
     os._exit(START_ERROR_CODE)
