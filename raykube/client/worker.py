@@ -68,6 +68,7 @@ class Worker(Generic[K]):
                     task = asyncio.create_task(self._work(key), name=f"{self.name} {key}")
                     running.add(task)
                     task.add_done_callback(running.discard)
+                    task.add_done_callback(lambda _task: self._wake.set())  # after the slot is free
                 await self._sleep(full=len(running) >= self._workers)
         finally:
             for task in running:
@@ -109,4 +110,3 @@ class Worker(Generic[K]):
                 self.queue.add_after(key, again_s, self._clock.monotonic())
         finally:
             self.queue.done(key)
-            self._wake.set()

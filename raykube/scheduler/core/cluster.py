@@ -1,0 +1,243 @@
+"""Everything the scheduler knows: nodes, the pods on them, spread groups and pod classes.
+
+    on_node / on_pod      what the API says, as it comes
+    schedule(pod)         → a Placement, at once assumed; or a Diagnosis
+    forget(uid)           the binding failed: the assumption is taken back
+
+An assumed pod counts like a bound one; when the API then says that it is bound to that node nothing changes. Pods that
+ended (Succeeded, Failed) or are gone use nothing.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from raykube.scheduler.core.diagnosis import Diagnosis, diagnose
+from raykube.scheduler.core.nodes import NodeTable
+from raykube.scheduler.core.podclass import NONE, PodClass
+from raykube.scheduler.core.requirements import Constraint, Requirements, RequirementsCache
+from raykube.scheduler.core.spread import Group, GroupKey, group_key
+
+Object = dict[str, Any]
+
+CLASSES_MAX = 512
+
+
+@dataclass(slots=True)
+class Pod:
+    """A pod as the scheduler sees it."""
+
+    uid: str
+    namespace: str
+    name: str
+    resource_version: int
+    labels: dict[str, str]
+    owner: str  # uid of its controller, or ""
+    priority: int
+    node: str
+    terminating: bool
+    ended: bool
+    needs: Requirements
+
+
+class Placement(NamedTuple):
+    node: str
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A pod that uses a row."""
+
+    pod: Pod
+    row: int
+    assumed: bool
+    groups: list[Group] = field(default_factory=list)
+
+
+class Cluster:
+    """The state behind the decisions; changed by the methods only."""
+
+    def __init__(self) -> None:
+        self.nodes = NodeTable()
+        self._requirements = RequirementsCache()
+        self._placed: dict[str, _Placed] = {}
+        self._by_namespace: dict[str, dict[str, _Placed]] = {}
+        self._by_owner: dict[str, dict[str, _Placed]] = {}
+        self._groups: dict[GroupKey, Group] = {}
+        self._selector_groups: dict[str, list[Group]] = {}
+        self._classes: OrderedDict[bytes, PodClass] = OrderedDict()
+        self._diagnoses: dict[bytes, tuple[tuple[int, int], Diagnosis]] = {}
+
+    # What the API says
+
+    def read_pod(self, obj: Object) -> Pod:
+        metadata, spec = obj["metadata"], obj["spec"]
+        owner = next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), "")
+        return Pod(
+            uid=metadata["uid"],
+            namespace=metadata.get("namespace", ""),
+            name=metadata["name"],
+            resource_version=int(metadata.get("resourceVersion") or 0),
+            labels=metadata.get("labels") or {},
+            owner=owner,
+            priority=int(spec.get("priority") or 0),
+            node=spec.get("nodeName") or "",
+            terminating="deletionTimestamp" in metadata,
+            ended=(obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
+            needs=self._requirements.of(obj, owner),
+        )
+
+    def on_node(self, node: Object) -> bool:
+        """A node as it is now; whether anything that matters to scheduling changed."""
+        return self.nodes.set_node(node)
+
+    def on_node_gone(self, name: str) -> None:
+        self.nodes.remove_node(name)
+
+    def on_pod(self, pod: Pod) -> bool:
+        """A pod that has a node, as it is now; whether that freed or changed something."""
+        placed = self._placed.get(pod.uid)
+        if pod.ended or not pod.node:
+            return self.on_pod_gone(pod.uid) if placed is not None and not placed.assumed else False
+        if placed is None:
+            self._place(pod, self.nodes.row_of(pod.node), assumed=False)
+            return True
+        same = (
+            self.nodes.names[placed.row] == pod.node
+            and placed.pod.labels == pod.labels
+            and placed.pod.terminating == pod.terminating
+            and placed.pod.needs.resources == pod.needs.resources
+        )
+        if same:
+            placed.assumed = False
+            return False
+        self._remove(placed)
+        self._place(pod, self.nodes.row_of(pod.node), assumed=False)
+        return True
+
+    def on_pod_gone(self, uid: str) -> bool:
+        """A pod is gone or ended; whether it used anything."""
+        placed = self._placed.get(uid)
+        if placed is None:
+            return False
+        self._remove(placed)
+        return True
+
+    # Decisions
+
+    def schedule(self, pod: Pod) -> Placement | Diagnosis:
+        """Chooses the best node for `pod` and assumes it there; or says why there is none."""
+        key = pod.needs.key
+        pod_class = self._class(pod.needs)
+        known = self._diagnoses.get(key)
+        if known is not None and known[0] == self._version():
+            return known[1]
+        row = pod_class.pick()
+        if row == NONE:
+            diagnosis = diagnose(pod_class)
+            # Identical pods get the same answer until something changes.
+            self._diagnoses[key] = self._version(), diagnosis
+            return diagnosis
+        self._place(pod, row, assumed=True)
+        return Placement(self.nodes.names[row])
+
+    def assumed(self, uid: str) -> str:
+        """The node where the pod is assumed or bound, or ""."""
+        placed = self._placed.get(uid)
+        return self.nodes.names[placed.row] if placed is not None else ""
+
+    def forget(self, uid: str) -> bool:
+        """Takes back an assumption; a pod that the API said is bound stays."""
+        placed = self._placed.get(uid)
+        if placed is None or not placed.assumed:
+            return False
+        self._remove(placed)
+        return True
+
+    def _version(self) -> tuple[int, int]:
+        return self.nodes.epoch, len(self.nodes.log)
+
+    # Bookkeeping
+
+    def _place(self, pod: Pod, row: int, assumed: bool) -> None:
+        placed = _Placed(pod, row, assumed)
+        self._placed[pod.uid] = placed
+        self._by_namespace.setdefault(pod.namespace, {})[pod.uid] = placed
+        if pod.owner:
+            self._by_owner.setdefault(pod.owner, {})[pod.uid] = placed
+        self.nodes.use(row, pod.needs, 1)
+        if pod.terminating:
+            return
+        group = self._groups.get(("owner", pod.owner)) if pod.owner else None
+        if group is not None:
+            self._join(placed, group)
+        for group in self._selector_groups.get(pod.namespace, ()):
+            if group.matches(pod.labels):
+                self._join(placed, group)
+
+    def _join(self, placed: _Placed, group: Group) -> None:
+        group.count(placed.row, 1)
+        placed.groups.append(group)
+
+    def _remove(self, placed: _Placed) -> None:
+        pod = placed.pod
+        del self._placed[pod.uid]
+        _drop(self._by_namespace, pod.namespace, pod.uid)
+        if pod.owner:
+            _drop(self._by_owner, pod.owner, pod.uid)
+        for group in placed.groups:
+            group.count(placed.row, -1)
+        self.nodes.use(placed.row, pod.needs, -1)
+
+    def _class(self, needs: Requirements) -> PodClass:
+        known = self._classes.get(needs.key)
+        if known is not None:
+            self._classes.move_to_end(needs.key)
+            return known
+        hard = [self._group(constraint, needs.namespace) for constraint in needs.hard]
+        soft = [self._group(constraint, needs.namespace) for constraint in needs.soft]
+        made = self._classes[needs.key] = PodClass(self.nodes, needs, hard, soft)
+        if len(self._classes) > CLASSES_MAX:
+            # Many at once: finding the groups that nobody uses any more looks at all pods.
+            for gone in list(self._classes)[: CLASSES_MAX // 4]:
+                del self._classes[gone]
+                self._diagnoses.pop(gone, None)
+            self._drop_groups()
+        return made
+
+    def _group(self, constraint: Constraint, namespace: str) -> Group:
+        """The group that a constraint counts; a new one counts the pods that are there."""
+        key = group_key(constraint, namespace)
+        group = self._groups.get(key)
+        if group is not None:
+            return group
+        group = self._groups[key] = Group(constraint, namespace, self.nodes.capacity)
+        if constraint.owner:
+            members = self._by_owner.get(constraint.owner, {})
+        else:
+            members = self._by_namespace.get(namespace, {})
+            self._selector_groups.setdefault(namespace, []).append(group)
+        for placed in members.values():
+            if not placed.pod.terminating and group.matches(placed.pod.labels):
+                self._join(placed, group)
+        return group
+
+    def _drop_groups(self) -> None:
+        """Forgets groups that no class uses any more."""
+        used = {id(group) for known in self._classes.values() for group in known.hard_groups + known.soft_groups}
+        dropped = {id(group) for group in self._groups.values() if id(group) not in used}
+        if not dropped:
+            return
+        self._groups = {key: group for key, group in self._groups.items() if id(group) in used}
+        for namespace, groups in list(self._selector_groups.items()):
+            self._selector_groups[namespace] = [group for group in groups if id(group) in used]
+        for placed in self._placed.values():
+            if placed.groups:
+                placed.groups = [group for group in placed.groups if id(group) in used]
+
+
+def _drop(index: dict[str, dict[str, _Placed]], key: str, uid: str) -> None:
+    members = index[key]
+    del members[uid]
+    if not members:
+        del index[key]
