@@ -9,8 +9,6 @@ the rest, without `metadata.resourceVersion`: that is the revision of the key, a
 Neither kind nor apiVersion can hold the text `"metadata":{`, so the first occurrence is the object's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
