@@ -28,11 +28,14 @@ def options_of(config: type[BaseModel]) -> list[click.Option]:
     for name, field in config.model_fields.items():
         is_list = _is(field.annotation, list) or _is(field.annotation, tuple)
         is_bool = _is(field.annotation, bool)
-        shown = "" if field.is_required() or field.default in (None, "", [], ()) else str(field.get_default())
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else str(default or "")
+        if isinstance(default, bool | int | float):
+            shown = str(default)
         help_text = field.description or ""
         if field.is_required():
             help_text = f"{help_text} (required)"
-        elif shown and not (is_list and shown == "[]"):
+        elif shown and shown != "{}":
             help_text = f"{help_text} [default: {shown.lower() if is_bool else shown}]"
         options.append(
             click.Option(

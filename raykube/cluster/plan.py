@@ -155,7 +155,8 @@ class _Flags:
         return self._client("scheduler") | {"bind_address": self.machine.address, "secure_port": at.SCHEDULER_PORT}
 
     def runtime(self) -> dict[str, Any]:
-        return {
+        path = {"container_path": self.state.program_path} if self.state.program_path else {}
+        return path | {
             "listen": str(self.folders.runtime_socket),
             "root_dir": str(self.folders.home / "runtime"),
             "pod_cidr": at.pod_range(self.state, self.machine),

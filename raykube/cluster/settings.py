@@ -69,6 +69,11 @@ def default_kubeconfig() -> Path:
     return Path.home() / ".kube" / "config"
 
 
+def program_path() -> str:
+    """The operator's PATH, which containers of plain processes get: the machine's programs are their image."""
+    return os.environ.get("PATH", os.defpath)
+
+
 def process_environment(extra: dict[str, str]) -> dict[str, str]:
     """This process's environment with `extra` on top and Ray's own settings taken out."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}

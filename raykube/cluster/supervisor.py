@@ -19,7 +19,7 @@ from raykube.cluster import addresses, kubeconfig, pki, placement, processes, ra
 from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import PACKAGES, Placement, plan
 from raykube.cluster.readiness import wait_for_nodes
-from raykube.cluster.settings import Settings
+from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
 from raykube.cluster.steps import Listener, step
 from raykube.cluster.wish import ClusterError, port_is_free, resolve
@@ -86,6 +86,8 @@ def up(wish: Settings, listener: Listener) -> ClusterState:
     """Makes the cluster of `wish` run; returns it. Raises ClusterError or OSError with one line for the operator."""
     with _locked(wish.data_dir):
         state = resolve(wish)
+        if state.local:
+            state.program_path = program_path()
         placements = plan(state, wish.data_dir)
         _check_flags(placements)
         cluster_state.save(wish.data_dir, state)
