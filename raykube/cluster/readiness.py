@@ -20,6 +20,7 @@ def _is_ready(node: dict[str, object]) -> bool:
 async def _count_ready(client: ApiClient, wanted: int, timeout_s: float) -> int:
     deadline = time.monotonic() + timeout_s
     nodes = resources.by_kind("", "v1", "Node")
+    assert nodes is not None  # a row of the table
     ready = 0
     while time.monotonic() < deadline:
         try:
