@@ -1,0 +1,1 @@
+"""The router's decisions: which apiserver gets the next connection."""

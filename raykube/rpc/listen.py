@@ -1,0 +1,63 @@
+"""Listening sockets, with errors that tell the user what to do."""
+
+import errno
+import ipaddress
+import socket
+
+BACKLOG = 1024
+
+
+def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` → (host, port). Raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    if default_port is not None and (not separator or text.endswith("]")):
+        host, port = text, str(default_port)
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """(host, port) → `host:port`, v6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, shared: bool = False) -> socket.socket:
+    """A bound socket (TCP: listening), not blocking. `shared`: other processes of this user may hold it too.
+
+    Raises OSError with a line that says what to do; its errno is the system's.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        raise OSError(errno.EINVAL, f"cannot listen on {host!r}: give an IP address") from None
+    found = socket.socket(family, kind)
+    try:
+        if kind is socket.SOCK_STREAM:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind((host, port))
+        if kind is socket.SOCK_STREAM:
+            found.listen(BACKLOG)
+        found.setblocking(False)
+    except OSError as error:
+        found.close()
+        raise OSError(error.errno, _advice(error, host, port)) from None
+    return found
+
+
+def _advice(error: OSError, host: str, port: int) -> str:
+    address = join_address(host, port)
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {address}: it is in use; find by whom with `ss -lntup 'sport = :{port}'`"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {address}: it is no address of this machine"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"cannot listen on {address}: ports below the limit need root; "
+            f"`sysctl -w net.ipv4.ip_unprivileged_port_start={port}` lets everybody, or choose a higher port"
+        )
+    return f"cannot listen on {address}: {error.strerror or error}"
