@@ -37,6 +37,7 @@ class Pod:
     node: str
     terminating: bool
     ended: bool
+    reported: str  # the message of its PodScheduled=False condition
     needs: Requirements
 
 
@@ -71,7 +72,7 @@ class Cluster:
     # What the API says
 
     def read_pod(self, obj: Object) -> Pod:
-        metadata, spec = obj["metadata"], obj["spec"]
+        metadata, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
         owner = next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), "")
         return Pod(
             uid=metadata["uid"],
@@ -83,7 +84,15 @@ class Cluster:
             priority=int(spec.get("priority") or 0),
             node=spec.get("nodeName") or "",
             terminating="deletionTimestamp" in metadata,
-            ended=(obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
+            ended=status.get("phase") in ("Succeeded", "Failed"),
+            reported=next(
+                (
+                    item.get("message", "")
+                    for item in status.get("conditions") or ()
+                    if item["type"] == "PodScheduled" and item["status"] == "False"
+                ),
+                "",
+            ),
             needs=self._requirements.of(obj, owner),
         )
 

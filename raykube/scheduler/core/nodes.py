@@ -126,7 +126,7 @@ class NodeTable:
             if name != "pods":
                 self.index_of(name)
         amounts = np.zeros(len(self.resource_index), np.int64)
-        pods = 110  # what a kubelet allows when it does not say
+        pods = 0
         for name, quantity in allocatable.items():
             if name == "pods":
                 pods = amount(name, quantity)

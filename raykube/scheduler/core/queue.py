@@ -50,7 +50,6 @@ class Pending:
     failures: int = 0  # attempts that count for the back-off
     since: float = 0.0  # when it became unschedulable
     wakers: Event = NOTHING
-    message: str = ""  # the last one written to its status
     place: str = field(default="", repr=False)
     seen_events: int = 0
     ticket: int = 0  # of its entry in a heap; older entries are stale
@@ -63,7 +62,7 @@ class PodQueue:
         self._pods: dict[str, Pending] = {}
         self._active: list[tuple[int, float, int, str]] = []
         self._backoff: list[tuple[float, int, str]] = []
-        self._unschedulable: dict[str, Pending] = {}
+        self._unschedulable: dict[Event, dict[str, Pending]] = {}  # by what may help: an event finds its pods at once
         self._events: list[Event] = []
         self._in_work = 0
         self._tickets = 0
@@ -136,7 +135,7 @@ class PodQueue:
             self._retry(pending, now)
         else:
             pending.place = "unschedulable"
-            self._unschedulable[pending.pod.uid] = pending
+            self._unschedulable.setdefault(pending.wakers, {})[pending.pod.uid] = pending
             self.counts["unschedulable"] += 1
 
     def on_error(self, pending: Pending, now: float) -> None:
@@ -151,14 +150,14 @@ class PodQueue:
         """Wakes the pods that the event may help; how many."""
         if self._in_work:
             self._events.append(event)
-        woken = [pending for pending in self._unschedulable.values() if pending.wakers & event]
+        woken = [p for wakers, pods in self._unschedulable.items() if wakers & event for p in pods.values()]
         for pending in woken:
             self._retry(pending, now)
         return len(woken)
 
     def on_tick(self, now: float) -> int:
         """Wakes pods that have been unschedulable for long: events may be incomplete. Call every half minute or so."""
-        woken = [pending for pending in self._unschedulable.values() if now - pending.since >= STAY_MAX_S]
+        woken = [p for pods in self._unschedulable.values() for p in pods.values() if now - p.since >= STAY_MAX_S]
         for pending in woken:
             self._retry(pending, now)
         return len(woken)
@@ -204,7 +203,7 @@ class PodQueue:
 
     def _leave(self, pending: Pending) -> None:
         if pending.place == "unschedulable":
-            del self._unschedulable[pending.pod.uid]
+            del self._unschedulable[pending.wakers][pending.pod.uid]
         if pending.place in self.counts and pending.place:
             self.counts[pending.place] -= 1
         pending.place = ""

@@ -1,0 +1,57 @@
+"""The scheduler's numbers, under upstream's names, in Prometheus' text format."""
+
+from bisect import bisect_left
+from collections import Counter
+
+# Upstream's buckets of scheduler_pod_scheduling_sli_duration_seconds: 10 ms, doubled, 20 of them.
+BUCKETS_S = tuple(0.01 * 2**exponent for exponent in range(20))
+PROFILE = "default-scheduler"
+
+
+class Metrics:
+    """Counts attempts and times pods from creation (as seen here) to binding."""
+
+    def __init__(self) -> None:
+        self.attempts: Counter[str] = Counter()  # by result: scheduled, unschedulable, error
+        self.conflicts = 0
+        self._buckets = [0] * (len(BUCKETS_S) + 1)
+        self._sum_s = 0.0
+
+    def on_bound(self, waited_s: float) -> None:
+        self.attempts["scheduled"] += 1
+        self._buckets[bisect_left(BUCKETS_S, waited_s)] += 1
+        self._sum_s += waited_s
+
+    def render(self, pending: dict[str, int], leading: bool, lease: str) -> str:
+        lines = [
+            "# HELP scheduler_schedule_attempts_total Number of attempts to schedule pods, by the result.",
+            "# TYPE scheduler_schedule_attempts_total counter",
+        ]
+        lines += [
+            f'scheduler_schedule_attempts_total{{profile="{PROFILE}",result="{result}"}} {self.attempts[result]}'
+            for result in ("error", "scheduled", "unschedulable")
+        ]
+        lines += [
+            "# HELP scheduler_pending_pods Number of pending pods, by the queue type.",
+            "# TYPE scheduler_pending_pods gauge",
+        ]
+        lines += [f'scheduler_pending_pods{{queue="{queue}"}} {count}' for queue, count in pending.items()]
+        name = "scheduler_pod_scheduling_sli_duration_seconds"
+        lines += [
+            f"# HELP {name} E2e latency for a pod being scheduled, from the time it enters the queue.",
+            f"# TYPE {name} histogram",
+        ]
+        total = 0
+        for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), self._buckets, strict=True):
+            total += count
+            lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
+        lines += [f"{name}_sum {self._sum_s}", f"{name}_count {total}"]
+        lines += [
+            "# HELP raykube_scheduler_bind_conflicts_total Bindings refused because the pod had changed.",
+            "# TYPE raykube_scheduler_bind_conflicts_total counter",
+            f"raykube_scheduler_bind_conflicts_total {self.conflicts}",
+            "# HELP leader_election_master_status 1 while this instance leads.",
+            "# TYPE leader_election_master_status gauge",
+            f'leader_election_master_status{{name="{lease}"}} {int(leading)}',
+        ]
+        return "\n".join(lines) + "\n"
