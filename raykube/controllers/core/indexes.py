@@ -1,0 +1,127 @@
+"""How the caches are indexed: for each resource, index name → the values under which an object is filed.
+
+| resource | index | value |
+|---|---|---|
+| pods, replicasets, endpointslices | controller | uid of the controlling owner |
+| pods, replicasets | orphan, orphan-label | namespace / "namespace/label=value" of objects that have no controller |
+| pods | label | "namespace/label=value" |
+| pods | node | the node's name |
+| pods | job | "namespace/job" of pods that hold the finalizer of Jobs |
+| pods | terminated, unscheduled-terminating | "" |
+| all namespaced | namespace | namespace |
+| endpointslices | service | "namespace/service" |
+| secrets | account | "namespace/serviceaccount" of token Secrets |
+"""
+
+from collections.abc import Callable, Iterable
+
+from raykube.controllers.core import kinds, pods
+from raykube.controllers.core.plan import Obj
+
+Index = Callable[[Obj], Iterable[str]]
+
+TOKEN_SECRET_TYPE = "kubernetes.io/service-account-token"
+SERVICE_ACCOUNT_NAME = "kubernetes.io/service-account.name"
+JOB_FINALIZER = "batch.kubernetes.io/job-tracking"
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+
+
+def controller_uid(obj: Obj) -> str:
+    """The uid of the controlling owner; "" when there is none."""
+    for reference in obj["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            return str(reference.get("uid", ""))
+    return ""
+
+
+def by_namespace(obj: Obj) -> Iterable[str]:
+    """Files an object under its namespace."""
+    namespace = obj["metadata"].get("namespace")
+    return (namespace,) if namespace else ()
+
+
+def _by_controller(obj: Obj) -> Iterable[str]:
+    uid = controller_uid(obj)
+    return (uid,) if uid else ()
+
+
+def _by_orphan(obj: Obj) -> Iterable[str]:
+    return () if controller_uid(obj) else by_namespace(obj)
+
+
+def _by_label(obj: Obj) -> Iterable[str]:
+    meta = obj["metadata"]
+    return [label_value(meta.get("namespace", ""), key, value) for key, value in (meta.get("labels") or {}).items()]
+
+
+def _by_orphan_label(obj: Obj) -> Iterable[str]:
+    return () if controller_uid(obj) else _by_label(obj)
+
+
+def label_value(namespace: str, key: str, value: str) -> str:
+    """The value of the label indexes."""
+    return f"{namespace}/{key}={value}"
+
+
+def _by_node(pod: Obj) -> Iterable[str]:
+    name = pods.node_name(pod)
+    return (name,) if name else ()
+
+
+def _by_job(pod: Obj) -> Iterable[str]:
+    meta = pod["metadata"]
+    if JOB_FINALIZER not in (meta.get("finalizers") or ()):
+        return ()
+    name = (meta.get("labels") or {}).get(JOB_NAME_LABEL, "")
+    for reference in meta.get("ownerReferences") or ():
+        if reference.get("controller") and reference.get("kind") == "Job":
+            name = reference["name"]
+    return (f"{meta.get('namespace', '')}/{name}",) if name else ()
+
+
+def _by_terminated(pod: Obj) -> Iterable[str]:
+    return ("",) if pods.is_terminal(pod) else ()
+
+
+def _by_unscheduled_terminating(pod: Obj) -> Iterable[str]:
+    return ("",) if pods.is_terminating(pod) and not pods.node_name(pod) else ()
+
+
+def _by_service(endpoint_slice: Obj) -> Iterable[str]:
+    meta = endpoint_slice["metadata"]
+    service = (meta.get("labels") or {}).get(SERVICE_NAME_LABEL)
+    return (f"{meta.get('namespace', '')}/{service}",) if service else ()
+
+
+def _by_account(secret: Obj) -> Iterable[str]:
+    if secret.get("type") != TOKEN_SECRET_TYPE:
+        return ()
+    meta = secret["metadata"]
+    account = (meta.get("annotations") or {}).get(SERVICE_ACCOUNT_NAME)
+    return (f"{meta.get('namespace', '')}/{account}",) if account else ()
+
+
+OWNED: dict[str, Index] = {"controller": _by_controller, "orphan": _by_orphan, "orphan-label": _by_orphan_label}
+
+INDEXES: dict[str, dict[str, Index]] = {
+    kinds.PODS: {
+        **OWNED,
+        "label": _by_label,
+        "node": _by_node,
+        "job": _by_job,
+        "terminated": _by_terminated,
+        "unscheduled-terminating": _by_unscheduled_terminating,
+    },
+    kinds.REPLICA_SETS: OWNED,
+    kinds.ENDPOINT_SLICES: {"controller": _by_controller, "service": _by_service},
+    kinds.SECRETS: {"account": _by_account},
+}
+
+
+def indexes_of(resource: str, namespaced: bool) -> dict[str, Index]:
+    """All indexes of a resource."""
+    indexes = dict(INDEXES.get(resource, {}))
+    if namespaced:
+        indexes["namespace"] = by_namespace
+    return indexes

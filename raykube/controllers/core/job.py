@@ -1,0 +1,350 @@
+"""job-controller: runs pods until enough of them have succeeded.
+
+How the ended ones are counted is job_tally.py's matter. A Job ends in two steps, so that its counts are final when it is
+said to have ended: first SuccessCriteriaMet or FailureTarget is stored, then the pods that still run are deleted, and
+when none is left and all are counted, Complete or Failed follows.
+
+Pods that are to go without counting as failures (suspension, lower parallelism) lose their finalizer first and are deleted
+in the next step; a pod that runs without the finalizer is therefore always on its way out.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from raykube.base.clock import parse_rfc3339, rfc3339
+from raykube.controllers.core import claims, completions, conditions, indexes, job_pods, job_policy, kinds, pods
+from raykube.controllers.core.job_tally import Tally, tally
+from raykube.controllers.core.names import derived_names
+from raykube.controllers.core.patches import (
+    create_write,
+    delete_write,
+    patch_write,
+    status_write,
+    uid_of,
+    version_of,
+)
+from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, View, Write, key_of, split_key
+
+API_VERSION = "batch/v1"
+KIND = "Job"
+BURST = 500  # pods created or deleted in one plan
+COMPLETE, FAILED, SUSPENDED = "Complete", "Failed", "Suspended"
+SUCCESS, FAILURE = "SuccessCriteriaMet", "FailureTarget"  # decided, but pods still run or wait to be counted
+
+
+def is_finished(job: Obj) -> bool:
+    """Whether the Job has completed or failed for good."""
+    present = (job.get("status") or {}).get("conditions")
+    return conditions.is_true(present, COMPLETE) or conditions.is_true(present, FAILED)
+
+
+class JobController:
+    """See the module's docstring."""
+
+    name = "job-controller"
+    resources = (kinds.JOBS, kinds.PODS)
+
+    def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
+        """A Job's own key; for a pod the keys of its owners, and of the Job that its finalizer waits for."""
+        if resource == kinds.JOBS:
+            changed = new or old
+            return (key_of(changed),) if changed else ()
+        keys = claims.keys_of_owners(view, kinds.JOBS, KIND, old, new)
+        if new is not None and not keys and job_pods.is_tracked(new):
+            name = claims.labels_of(new).get(job_pods.PREFIX + "job-name")
+            if name and claims.controller_reference(new) is None:
+                keys.add(f"{new['metadata'].get('namespace', '')}/{name}")
+        return keys
+
+    def reconcile(self, view: View, key: str, now: float) -> Plan:
+        """One step of the Job: counting, ending, deleting, creating, and the status of what is there."""
+        job = view.get(kinds.JOBS, *split_key(key))
+        uid = uid_of(job) if job is not None else ""
+        strays = [
+            pod
+            for pod in view.by_index(kinds.PODS, "job", key)
+            if indexes.controller_uid(pod) != uid and not _may_be_adopted(pod, job)
+        ]
+        writes = [_release(pod) for pod in strays]
+        if job is None:
+            return Plan(writes) if writes else NOTHING
+        if job["metadata"].get("deletionTimestamp") or is_finished(job):
+            owned = view.by_index(kinds.PODS, "controller", uid)
+            return Plan([*writes, *(_release(pod) for pod in owned if job_pods.is_tracked(pod))])
+        if job["spec"].get("managedBy") not in (None, "kubernetes.io/job-controller"):
+            return NOTHING
+        reference = claims.reference_to(job, API_VERSION, KIND)
+        selector = job_pods.selector_of(job)
+        owned, adoptions = claims.claim(view, kinds.PODS, job, reference, selector, job_pods.FINALIZER)
+        if writes or adoptions:
+            return Plan([*writes, *adoptions])
+        return _Step(view, job, reference, owned, now).plan()
+
+
+def _may_be_adopted(pod: Obj, job: Obj | None) -> bool:
+    return job is not None and claims.controller_reference(pod) is None and not job["metadata"].get("deletionTimestamp")
+
+
+def _release(pod: Obj) -> Write:
+    """Removes the Job's finalizer from a pod."""
+    kept = [finalizer for finalizer in pod["metadata"].get("finalizers") or () if finalizer != job_pods.FINALIZER]
+    return patch_write(kinds.PODS, pod, {"metadata": {"finalizers": kept or None}})
+
+
+class _Step:
+    """One reconcile of one Job that has not ended."""
+
+    def __init__(self, view: View, job: Obj, reference: Obj, owned: Sequence[Obj], now: float) -> None:
+        self.view, self.job, self.reference, self.owned, self.now = view, job, reference, owned, now
+        self.spec: Obj = job["spec"]
+        self.status: Obj = dict(job.get("status") or {})
+        self.conditions: list[Obj] = list(self.status.get("conditions") or ())
+        self.active = [pod for pod in owned if pods.is_active(pod) and job_pods.is_tracked(pod)]
+        self.terminating = [pod for pod in owned if pods.is_terminating(pod) and not pods.is_terminal(pod)]
+        self.tally: Tally = tally(job, owned)
+        self.touched: set[str] = set()  # uids that this plan writes: one write for one object
+        self.said: Event | None = None  # recorded when the status that says the same has landed
+        self.draft = Draft()
+
+    def plan(self) -> Plan:
+        for pod in self.tally.release:
+            self._write(pod, _release(pod))
+        for pod in self.owned:
+            if pods.is_active(pod) and not job_pods.is_tracked(pod):
+                self._delete(pod)
+        decided = conditions.is_true(self.conditions, SUCCESS) or conditions.is_true(self.conditions, FAILURE)
+        suspended = bool(self.spec.get("suspend"))
+        if not decided:
+            self._note_suspension(suspended)
+            decided_now = self._decide()
+            if suspended:
+                self._dismiss(self.active)
+            elif not decided_now:
+                self._adjust()
+        else:
+            for pod in self.active[:BURST]:
+                self._delete(pod)
+            self._finish()
+        self._report()
+        return self.draft.plan()
+
+    # -- what the Job has come to
+
+    def _note_suspension(self, suspended: bool) -> None:
+        before = conditions.find(self.conditions, SUSPENDED)
+        was_suspended = before is not None and before.get("status") == "True"
+        if suspended and not was_suspended:
+            self._set(SUSPENDED, "True", "JobSuspended", "Job suspended")
+            self._say("Normal", "Suspended", "Job suspended")
+        elif not suspended and was_suspended:
+            self._set(SUSPENDED, "False", "JobResumed", "Job resumed")
+            self._say("Normal", "Resumed", "Job resumed")
+            self.status["startTime"] = rfc3339(self.now)
+        if not suspended and not self.status.get("startTime"):
+            self.status["startTime"] = rfc3339(self.now)
+
+    def _decide(self) -> bool:
+        """Stores SuccessCriteriaMet or FailureTarget when it is time. Whether it was."""
+        failure = self._failure()
+        if failure is not None:
+            self._set(FAILURE, "True", *failure)
+            return True
+        if self._succeeded():
+            self._set(SUCCESS, "True", "CompletionsReached", "Reached expected number of succeeded pods")
+            return True
+        return False
+
+    def _failure(self) -> tuple[str, str] | None:
+        by_policy = job_policy.failure(self.job, self.owned)
+        if by_policy is not None:
+            return by_policy
+        per_index = job_policy.index_limit(self.job) is not None
+        limit = int(self.spec.get("backoffLimit", 2**31 - 1 if per_index else 6))
+        if self.tally.total_failed > limit or self._restarted_too_often(limit):
+            return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+        deadline_s = self.spec.get("activeDeadlineSeconds")
+        if deadline_s is not None and self.status.get("startTime") and not self.spec.get("suspend"):
+            left_s = parse_rfc3339(self.status["startTime"]) + deadline_s - self.now
+            if left_s <= 0:
+                return "DeadlineExceeded", "Job was active longer than specified deadline"
+            self.draft.wake_after(left_s)
+        return job_policy.index_failure(self.job, len(self.tally.completed), len(self.tally.failed_indexes))
+
+    def _restarted_too_often(self, limit: int) -> bool:
+        """With restartPolicy OnFailure the kubelet restarts containers in place: their restarts are the failures."""
+        template_spec = (self.spec.get("template") or {}).get("spec") or {}
+        if template_spec.get("restartPolicy") != "OnFailure":
+            return False
+        restarts = 0
+        for pod in self.owned:
+            if pods.phase(pod) in ("Running", "Pending"):
+                status = pod.get("status") or {}
+                for field in ("initContainerStatuses", "containerStatuses"):
+                    restarts += sum(int(entry.get("restartCount", 0)) for entry in status.get(field) or ())
+        return restarts > 0 if limit == 0 else restarts >= limit
+
+    def _succeeded(self) -> bool:
+        wanted = job_pods.completions_of(self.job)
+        if wanted is None:
+            return self.tally.total_succeeded > 0 and not self.active
+        if job_pods.is_indexed(self.job):
+            return self.tally.succeeded >= wanted
+        return self.tally.total_succeeded >= wanted
+
+    def _finish(self) -> None:
+        """Complete or Failed, once no pod is left to stop or to count."""
+        uncounted = any(job_pods.is_tracked(pod) for pod in self.owned)
+        if self.active or self.terminating or uncounted or not self.tally.is_settled:
+            return
+        failure = conditions.find(self.conditions, FAILURE)
+        if failure is not None:
+            reason, message = failure.get("reason", ""), failure.get("message", "")
+            self._set(FAILED, "True", reason, message)
+            self._say("Warning", reason, message)
+            return
+        self._set(COMPLETE, "True", "CompletionsReached", "Reached expected number of succeeded pods")
+        self.status["completionTime"] = rfc3339(self.now)
+        self._say("Normal", "Completed", "Job completed")
+
+    # -- how many pods there should be
+
+    def _adjust(self) -> None:
+        parallelism = int(self.spec.get("parallelism", 1))
+        wanted = job_pods.completions_of(self.job)
+        if wanted is None:
+            goal = len(self.active) if self.tally.total_succeeded > 0 else parallelism
+            goal = min(goal, parallelism)
+        else:
+            left = wanted - self.tally.total_succeeded - len(self.tally.failed_indexes)
+            goal = max(0, min(left, parallelism))
+        surplus = self._misplaced()
+        keep = [pod for pod in self.active if uid_of(pod) not in {uid_of(other) for other in surplus}]
+        if len(keep) > goal:
+            ranked = sorted(keep, key=lambda pod: pods.deletion_rank(pod, 0, self.now))
+            surplus = [*surplus, *ranked[: len(keep) - goal]]
+        if surplus:
+            self._dismiss(surplus)
+            return
+        missing = goal - len(keep)
+        if job_pods.replaces_only_failed(self.job):
+            missing -= len(self.terminating)
+        if missing > 0:
+            self._create(missing)
+
+    def _misplaced(self) -> list[Obj]:
+        """Active pods of an Indexed Job that share an index or have none that is still needed."""
+        if not job_pods.is_indexed(self.job):
+            return []
+        limit = job_pods.completions_of(self.job) or 0
+        seen: set[int] = set()
+        misplaced = []
+        ranked = sorted(self.active, key=lambda pod: pods.deletion_rank(pod, 0, self.now), reverse=True)
+        for pod in ranked:
+            index = job_pods.index_of(pod)
+            if index is None or index >= limit or index in seen or index in self.tally.completed:
+                misplaced.append(pod)
+            else:
+                seen.add(index)
+        return misplaced
+
+    def _create(self, count: int) -> None:
+        meta = self.job["metadata"]
+        indexed = job_pods.is_indexed(self.job)
+        waits_s = job_policy.backoff_left_s(self.job, self.owned, self.now)
+        if waits_s > 0:
+            self.draft.wake_after(waits_s)
+            return
+        newest = max((version_of(pod) for pod in self.owned), default=0)
+        state = f"{uid_of(self.job)}/{version_of(self.job)}/{newest}"
+        taken = {pod["metadata"]["name"] for pod in self.owned}
+        chosen: Sequence[int | None] = self._free_indexes(count) if indexed else [None] * count
+        names = derived_names(f"{meta['name']}-", state, taken)
+        for index in chosen[:BURST]:
+            if index is not None:
+                names = derived_names(f"{meta['name']}-{index}-", state, taken)
+            name = next(names)
+            self.draft.writes.append(
+                create_write(
+                    kinds.PODS,
+                    self._new_pod(name, index),
+                    done=Event(self.job, "Normal", "SuccessfulCreate", f"Created pod: {name}"),
+                    failed=Event(self.job, "Warning", "FailedCreate", "Error creating: {error}"),
+                )
+            )
+
+    def _new_pod(self, name: str, index: int | None) -> Obj:
+        pod = job_pods.new_pod(self.job, self.reference, name, index)
+        if index is not None and job_policy.index_limit(self.job) is not None:
+            failures = job_policy.index_failures(self.job, self.owned, index)
+            pod["metadata"]["annotations"][job_policy.INDEX_FAILURES] = str(failures)
+        return pod
+
+    def _free_indexes(self, count: int) -> list[int]:
+        taken = self.tally.completed | self.tally.failed_indexes
+        busy = self.active + (self.terminating if job_pods.replaces_only_failed(self.job) else [])
+        taken = taken | {index for index in map(job_pods.index_of, busy) if index is not None}
+        free: list[int] = []
+        for index in range(job_pods.completions_of(self.job) or 0):
+            if len(free) == count:
+                break
+            if index in taken:
+                continue
+            waits_s = job_policy.index_backoff_left_s(self.job, self.owned, index, self.now)
+            if waits_s > 0:
+                self.draft.wake_after(waits_s)
+            else:
+                free.append(index)
+        return free
+
+    # -- writes
+
+    def _write(self, pod: Obj, write: Write) -> None:
+        if uid_of(pod) not in self.touched:
+            self.touched.add(uid_of(pod))
+            self.draft.writes.append(write)
+
+    def _delete(self, pod: Obj) -> None:
+        done = Event(self.job, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
+        self._write(pod, delete_write(kinds.PODS, pod, done=done))
+
+    def _dismiss(self, chosen: Sequence[Obj]) -> None:
+        """Takes the finalizer of pods that shall go without being counted; they are deleted in the next step."""
+        for pod in chosen[:BURST]:
+            self._write(pod, _release(pod))
+
+    def _set(self, kind: str, status: str, reason: str, message: str) -> None:
+        self.conditions = conditions.with_condition(
+            self.conditions, kind, status, reason, message, self.now, stamp="lastProbeTime"
+        )
+
+    def _say(self, severity: str, reason: str, message: str) -> None:
+        self.said = Event(self.job, "Normal" if severity == "Normal" else "Warning", reason, message)
+
+    def _report(self) -> None:
+        status = self.status
+        uncounted: Obj = {}
+        if self.tally.uncounted_succeeded:
+            uncounted["succeeded"] = self.tally.uncounted_succeeded
+        if self.tally.uncounted_failed:
+            uncounted["failed"] = self.tally.uncounted_failed
+        counts = {"active": len(self.active), "succeeded": self.tally.succeeded, "failed": self.tally.failed}
+        for field, count in counts.items():
+            status.pop(field, None)
+            if count:
+                status[field] = count
+        status["uncountedTerminatedPods"] = uncounted
+        status["ready"] = sum(1 for pod in self.active if pods.is_ready(pod))
+        status["terminating"] = len(self.terminating)
+        if job_pods.is_indexed(self.job):
+            for field, numbers in (
+                ("completedIndexes", self.tally.completed),
+                ("failedIndexes", self.tally.failed_indexes),
+            ):
+                status.pop(field, None)
+                if numbers or (field == "failedIndexes" and self.spec.get("backoffLimitPerIndex") is not None):
+                    status[field] = completions.render(numbers)
+        if self.conditions:
+            status["conditions"] = self.conditions
+        write = status_write(kinds.JOBS, self.job, status)
+        if write is not None:
+            self.draft.writes.append(replace(write, done=self.said))

@@ -1,0 +1,18 @@
+"""The resources that controllers name, by their qualified plurals, and the owner references made to them."""
+
+PODS = "pods"
+NODES = "nodes"
+SERVICES = "services"
+ENDPOINTS = "endpoints"
+SECRETS = "secrets"
+CONFIG_MAPS = "configmaps"
+NAMESPACES = "namespaces"
+SERVICE_ACCOUNTS = "serviceaccounts"
+EVENTS = "events"
+REPLICA_SETS = "replicasets.apps"
+DEPLOYMENTS = "deployments.apps"
+JOBS = "jobs.batch"
+ENDPOINT_SLICES = "endpointslices.discovery.k8s.io"
+LEASES = "leases.coordination.k8s.io"
+
+NODE_LEASE_NAMESPACE = "kube-node-lease"

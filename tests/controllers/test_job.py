@@ -1,0 +1,302 @@
+"""job-controller on the model cluster: counts are exact whatever crashes."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykube.controllers.core import completions, job_pods, kinds
+from raykube.controllers.core.job import JobController
+from raykube.controllers.core.plan import Obj
+from raykube.controllers.core.pods import is_active, is_terminal
+from tests.controllers.model import Cluster, Crash, Running, kubelet, set_pod, template
+
+SELECTOR = {"matchLabels": {"batch.kubernetes.io/controller-uid": "job-uid"}}
+
+
+def job(**spec: Any) -> Obj:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "sum", "uid": "job-uid"},
+        "spec": {
+            "parallelism": 1,
+            "completions": 1,
+            "backoffLimit": 6,
+            "selector": SELECTOR,
+            "template": template({"batch.kubernetes.io/controller-uid": "job-uid"}),
+            **spec,
+        },
+    }
+
+
+def start(cluster: Cluster) -> Running:
+    running = Running(cluster, [JobController()])
+    running.start()
+    running.run()
+    return running
+
+
+def status(cluster: Cluster) -> Obj:
+    found = cluster.get(kinds.JOBS, "default", "sum")
+    assert found is not None
+    return dict(found.get("status") or {})
+
+
+def condition_types(cluster: Cluster) -> list[str]:
+    return [each["type"] for each in status(cluster).get("conditions", []) if each["status"] == "True"]
+
+
+def active(cluster: Cluster) -> list[Obj]:
+    return [pod for pod in cluster.all(kinds.PODS) if is_active(pod)]
+
+
+def finish(cluster: Cluster, running: Running, phase: str = "Succeeded") -> None:
+    kubelet(cluster, phase)
+    running.run()
+
+
+def test_runs_to_completion() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completions=5, parallelism=2))
+    running = start(cluster)
+    assert len(active(cluster)) == 2
+    (first, _) = active(cluster)
+    assert first["metadata"]["finalizers"] == ["batch.kubernetes.io/job-tracking"]
+    assert first["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "sum"
+    for _ in range(5):
+        finish(cluster, running)
+    found = status(cluster)
+    assert (found["succeeded"], found.get("failed"), found.get("active")) == (5, None, None)
+    assert found["uncountedTerminatedPods"] == {} and found["completionTime"]
+    assert condition_types(cluster) == ["SuccessCriteriaMet", "Complete"]
+    assert len(cluster.all(kinds.PODS)) == 5
+    assert not any(pod["metadata"].get("finalizers") for pod in cluster.all(kinds.PODS))
+    assert cluster.events[-1].reason == "Completed"
+
+
+def test_indexed() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completions=4, parallelism=3, completionMode="Indexed"))
+    running = start(cluster)
+    pods = active(cluster)
+    assert sorted(job_pods.index_of(pod) or 0 for pod in pods) == [0, 1, 2]
+    pod = next(pod for pod in pods if job_pods.index_of(pod) == 2)
+    assert pod["metadata"]["name"].startswith("sum-2-") and pod["spec"]["hostname"] == "sum-2"
+    (variable,) = pod["spec"]["containers"][0]["env"]
+    assert variable["name"] == "JOB_COMPLETION_INDEX"
+    cluster.change(kinds.PODS, pod["metadata"]["name"], set_pod("Succeeded", False, cluster.now))
+    running.run()
+    assert status(cluster)["completedIndexes"] == "2"
+    for _ in range(3):
+        finish(cluster, running)
+    assert status(cluster)["completedIndexes"] == "0-3"
+    assert condition_types(cluster)[-1] == "Complete"
+
+
+def test_fails_after_its_backoff_limit_with_doubling_pauses() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(backoffLimit=2))
+    running = start(cluster)
+    finish(cluster, running, "Failed")
+    assert status(cluster)["failed"] == 1 and not active(cluster)
+    running.advance(9)
+    assert not active(cluster)
+    running.advance(1)
+    assert len(active(cluster)) == 1
+    finish(cluster, running, "Failed")
+    running.advance(19)
+    assert not active(cluster)
+    running.advance(1)
+    finish(cluster, running, "Failed")
+    assert status(cluster)["failed"] == 3
+    assert condition_types(cluster) == ["FailureTarget", "Failed"]
+    assert cluster.events[-1].reason == "BackoffLimitExceeded"
+
+
+def test_deadline() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(activeDeadlineSeconds=30))
+    running = start(cluster)
+    kubelet(cluster)
+    running.advance(29)
+    assert not condition_types(cluster)
+    running.advance(1)
+    assert condition_types(cluster) == ["FailureTarget"], "its pod still runs"
+    kubelet(cluster)
+    running.run()
+    kubelet(cluster)
+    running.run()
+    assert condition_types(cluster) == ["FailureTarget", "Failed"]
+    assert status(cluster)["conditions"][-1]["reason"] == "DeadlineExceeded"
+    assert status(cluster)["failed"] == 1
+
+
+def test_suspend_and_resume_count_nothing() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(parallelism=2, completions=2))
+    running = start(cluster)
+    kubelet(cluster)
+    cluster.change(kinds.JOBS, "sum", lambda obj: obj["spec"].update(suspend=True))
+    running.run()
+    assert not active(cluster) and condition_types(cluster) == ["Suspended"]
+    while kubelet(cluster):
+        running.run()
+    assert status(cluster).get("failed") is None and not cluster.all(kinds.PODS)
+    cluster.now += 100
+    cluster.change(kinds.JOBS, "sum", lambda obj: obj["spec"].update(suspend=False))
+    running.run()
+    finish(cluster, running)
+    assert condition_types(cluster)[-1] == "Complete"
+    assert [event.reason for event in cluster.events if event.reason in ("Suspended", "Resumed")] == [
+        "Suspended",
+        "Resumed",
+    ]
+
+
+def test_without_completions_any_success_completes() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(parallelism=3, completions=None))
+    running = start(cluster)
+    assert len(active(cluster)) == 3
+    for pod in active(cluster):
+        cluster.change(kinds.PODS, pod["metadata"]["name"], set_pod("Succeeded", False, cluster.now))
+        running.run()
+    assert status(cluster)["succeeded"] == 3 and condition_types(cluster)[-1] == "Complete"
+    assert len(cluster.all(kinds.PODS)) == 3
+
+
+def test_a_deleted_job_lets_its_pods_go() -> None:
+    cluster = Cluster()
+    found = cluster.add(kinds.JOBS, job(parallelism=2, completions=2))
+    running = start(cluster)
+    cluster.vanish(kinds.JOBS, found)
+    running.run()
+    assert len(cluster.all(kinds.PODS)) == 2
+    assert not any(pod["metadata"].get("finalizers") for pod in cluster.all(kinds.PODS))
+
+
+def test_pod_failure_policy() -> None:
+    cluster = Cluster()
+    rules = [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}]
+    cluster.add(kinds.JOBS, job(podFailurePolicy={"rules": rules}))
+    running = start(cluster)
+    finish(cluster, running, "Failed")
+    assert status(cluster)["conditions"][-1]["reason"] == "PodFailurePolicy"
+    assert "failed with exit code 1 matching FailJob rule at index 0" in status(cluster)["conditions"][-1]["message"]
+
+
+def test_ignored_failures_do_not_count() -> None:
+    cluster = Cluster()
+    rules = [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}]
+    cluster.add(kinds.JOBS, job(backoffLimit=0, podFailurePolicy={"rules": rules}))
+    running = start(cluster)
+    finish(cluster, running, "Failed")
+    assert status(cluster).get("failed") is None and len(active(cluster)) == 1
+    finish(cluster, running)
+    assert condition_types(cluster)[-1] == "Complete"
+
+
+def test_backoff_limit_per_index() -> None:
+    cluster = Cluster()
+    cluster.add(
+        kinds.JOBS, job(completions=2, parallelism=2, completionMode="Indexed", backoffLimitPerIndex=1, backoffLimit=99)
+    )
+    running = start(cluster)
+    for phase in ("Failed", "Failed"):
+        for pod in active(cluster):
+            outcome = phase if job_pods.index_of(pod) == 0 else "Succeeded"
+            cluster.change(kinds.PODS, pod["metadata"]["name"], set_pod(outcome, False, cluster.now))
+        running.advance(30)
+    assert status(cluster)["failedIndexes"] == "0" and status(cluster)["completedIndexes"] == "1"
+    assert status(cluster)["conditions"][-1]["reason"] == "FailedIndexes"
+
+
+@pytest.mark.parametrize(
+    ("text", "indexes"), [("", set()), ("0", {0}), ("0-2,5", {0, 1, 2, 5}), ("1,3-4,9", {1, 3, 4, 9})]
+)
+def test_completion_indexes(text: str, indexes: set[int]) -> None:
+    assert completions.parse(text, 100) == indexes
+    assert completions.render(indexes) == text
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_completion_indexes_round_trip(indexes: set[int]) -> None:
+    assert completions.parse(completions.render(indexes), 41) == indexes
+
+
+@pytest.mark.parametrize("mode", ["NonIndexed", "Indexed"])
+@pytest.mark.parametrize("crash_every", range(1, 12))
+def test_counts_are_exact_when_it_crashes_at_every_step(mode: str, crash_every: int) -> None:
+    """5 completions and one failure, with the controllers lost after every `crash_every` writes."""
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completions=5, parallelism=3, completionMode=mode))
+    ended = {"Succeeded": 0, "Failed": 0}
+    for _ in range(300):
+        cluster.writes_left = crash_every
+        with contextlib.suppress(Crash):
+            start(cluster).advance(15)
+        if condition_types(cluster)[-1:] == ["Complete"]:
+            break
+        for pod in active(cluster)[:1]:
+            outcome = "Failed" if ended == {"Succeeded": 1, "Failed": 0} else "Succeeded"
+            ended[outcome] += 1
+            cluster.change(kinds.PODS, pod["metadata"]["name"], set_pod(outcome, False, cluster.now))
+    cluster.writes_left = -1
+    start(cluster)
+    found = status(cluster)
+    assert ended == {"Succeeded": 5, "Failed": 1}, "not one pod too many ran"
+    assert (found["succeeded"], found["failed"]) == (5, 1)
+    assert found["uncountedTerminatedPods"] == {}
+    assert not any(pod["metadata"].get("finalizers") for pod in cluster.all(kinds.PODS))
+
+
+@given(
+    wanted=st.integers(1, 6),
+    parallelism=st.integers(1, 4),
+    indexed=st.booleans(),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["ok", "fail", "delete", "crash", "wait"]), st.integers(0, 6)), max_size=25
+    ),
+)
+@settings(max_examples=120, deadline=None)
+def test_counts_are_exact_whatever_happens(
+    wanted: int, parallelism: int, indexed: bool, steps: list[tuple[str, int]]
+) -> None:
+    cluster = Cluster()
+    mode = "Indexed" if indexed else "NonIndexed"
+    cluster.add(kinds.JOBS, job(completions=wanted, parallelism=parallelism, completionMode=mode, backoffLimit=1000))
+    succeeded: set[str] = set()
+    with contextlib.suppress(Crash):
+        start(cluster)
+    for action, number in steps:
+        running_pods = active(cluster)
+        if action == "crash":
+            cluster.writes_left = number
+        elif action == "wait":
+            cluster.now += 60 * number
+        elif running_pods:
+            name = running_pods[number % len(running_pods)]["metadata"]["name"]
+            if action == "delete":
+                cluster.change(kinds.PODS, name, set_pod("Running", True, cluster.now))
+                cluster.remove(kinds.PODS, name)
+            else:
+                outcome = "Succeeded" if action == "ok" else "Failed"
+                cluster.change(kinds.PODS, name, set_pod(outcome, False, cluster.now))
+                if action == "ok":
+                    succeeded.add(name)
+        with contextlib.suppress(Crash):
+            start(cluster)
+        assert len(active(cluster)) <= parallelism
+    cluster.writes_left = -1
+    running = start(cluster)
+    for _ in range(40):
+        if condition_types(cluster)[-1:] == ["Complete"]:
+            break
+        succeeded |= {pod["metadata"]["name"] for pod in active(cluster)}
+        kubelet(cluster, "Succeeded")
+        running.advance(700)
+    assert status(cluster)["succeeded"] == wanted == len(succeeded)
+    assert all(is_terminal(pod) or not pod["metadata"].get("finalizers") for pod in cluster.all(kinds.PODS))
