@@ -1,0 +1,244 @@
+"""A cluster of plain processes: the same plan as on Ray, each component started by its command.
+
+    with ControlPlane(tmp_path) as plane:
+        plane.start("kv", "apiserver")
+        plane.kubectl("get", "nodes")
+
+Every plane takes a slice of 127.0.0.0/8 of its own, so that several run side by side.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from raykube.cluster import addresses, kubeconfig, pki, processes
+from raykube.cluster.plan import Placement, plan
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.wish import port_is_free
+from raykube.rpc import Tls
+from tests.kit.require import require_program
+
+COMMANDS = {"controllers": "controller-manager", "kubeproxy": "kube-proxy"}
+START_TIMEOUT_S = 60
+
+
+def until(what: str, check: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Polls until `check` is true. Raises AssertionError at the time-out."""
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
+        time.sleep(0.1)
+
+
+def _free_subnet() -> int:
+    for subnet in random.sample(range(20, 250), 230):
+        if port_is_free(addresses.local_machine_address(subnet, 1), addresses.KV_CLIENT_PORT):
+            return subnet
+    raise OSError("no free slice of 127.0.0.0/8")
+
+
+def _arguments(flags: dict[str, Any]) -> list[str]:
+    """A Config's fields as command-line flags."""
+    found = []
+    for name, value in flags.items():
+        if value in (None, "", []):
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if isinstance(value, bool):
+            text = text.lower()
+        found.append(f"--{name.replace('_', '-')}={text}")
+    return found
+
+
+class ControlPlane:
+    """Components of one cluster as child processes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        machines: int = 1,
+        control_plane: int = 1,
+        extra_config: dict[str, dict[str, str]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        subnet = _free_subnet()
+        self.state = ClusterState(
+            name="plane",
+            id=uuid.uuid4().hex,
+            subnet=subnet,
+            local=True,
+            machines=[
+                Machine(
+                    name=f"plane-{index}",
+                    address=addresses.local_machine_address(subnet, index),
+                    index=index,
+                    control_plane=index <= control_plane,
+                )
+                for index in range(1, machines + 1)
+            ],
+            extra_config=extra_config or {},
+            program_path=os.environ["PATH"],
+        )
+        self.state.scratch_dir.mkdir(mode=0o700)
+        self.kubeconfig = folder / "kubeconfig"
+        self.placements = {placement.name: placement for placement in plan(self.state, self.data_dir)}
+        self.running: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._write_certificates()
+
+    def _write_certificates(self) -> None:
+        folder = self.data_dir / "pki"
+        pki.write_pki(
+            folder,
+            {machine.name: [machine.address] for machine in self.state.machines},
+            now=time.time(),
+            service_ip=addresses.first_service_address(self.state),
+            extra_sans=[addresses.api_address(self.state.subnet)],
+        )
+        for machine in self.state.machines:
+            target = self.data_dir / "machines" / machine.name
+            (target / "logs").mkdir(parents=True)
+            (target / "pki").symlink_to(folder)
+        kubeconfig.merge(
+            self.kubeconfig,
+            self.state.name,
+            f"https://{self.state.machines[0].address}:{addresses.APISERVER_PORT}",
+            (folder / "ca.crt").read_bytes(),
+            pki.read_pair(folder, "admin"),
+            addresses.grpc_servers(self.state),
+        )
+
+    def __enter__(self) -> "ControlPlane":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def grpc_servers(self) -> list[str]:
+        return addresses.grpc_servers(self.state)
+
+    @property
+    def kv_endpoints(self) -> list[str]:
+        return [f"{machine.address}:{addresses.KV_CLIENT_PORT}" for machine in self.state.control_plane]
+
+    @property
+    def server(self) -> str:
+        """The first apiserver's URL."""
+        return f"https://{self.state.machines[0].address}:{addresses.APISERVER_PORT}"
+
+    def tls(self, name: str = "admin") -> Tls:
+        """The files of a pair of the cluster's PKI: "admin", "apiserver-etcd-client" …"""
+        folder = self.data_dir / "pki"
+        return Tls(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt")
+
+    def start(self, *components: str) -> None:
+        """Starts all placements of `components` (or a placement by its name), and waits until each serves."""
+        for component in components:
+            mine = [p for p in self.placements.values() if component in (p.component, p.name)]
+            assert mine, f"no placement {component}"
+            for placement in mine:
+                self._spawn(placement)
+            for placement in mine:
+                self._wait_serving(placement)
+
+    def _spawn(self, placement: Placement) -> None:
+        processes_of = self.running.setdefault(placement.name, [])
+        for package, flags in placement.services:
+            name = package.removeprefix("raykube.")
+            command = [sys.executable, "-m", "raykube", COMMANDS.get(name, name), *_arguments(flags)]
+            log = self._log(placement, name)
+            environment = os.environ | processes.marker(self.state.id, placement.machine.name)
+            with log.open("ab") as output:
+                processes_of.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        env=environment,
+                        start_new_session=True,
+                    )
+                )
+
+    def _log(self, placement: Placement, name: str) -> Path:
+        return self.data_dir / "machines" / placement.machine.name / "logs" / f"{name}.log"
+
+    def log(self, component: str, machine: int = 1) -> str:
+        """A component's log."""
+        name = next((key for key, value in COMMANDS.items() if value == component), component)
+        return (self.data_dir / "machines" / f"plane-{machine}" / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def _wait_serving(self, placement: Placement) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        for process, (package, _) in zip(self.running[placement.name], placement.services, strict=True):
+            log = self._log(placement, package.removeprefix("raykube."))
+            while b" serving " not in log.read_bytes():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"{placement.name} does not serve:\n{log.read_text(errors='replace')[-4000:]}")
+                time.sleep(0.05)
+
+    def pids(self, name: str) -> list[int]:
+        """The process ids of a placement, e.g. "kv-plane-1"."""
+        return [process.pid for process in self.running[name]]
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signals a placement's processes and waits for their end."""
+        stopping = self.running.pop(name)
+        for process in stopping:
+            process.send_signal(number)
+        for process in stopping:
+            process.wait(20)
+        for package, _ in self.placements[name].services:
+            self._log(self.placements[name], package.removeprefix("raykube.")).unlink()
+
+    def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
+        """Runs real kubectl as the administrator; returns stdout."""
+        done = self.kubectl_run(*arguments, stdin=stdin)
+        if check:
+            assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def kubectl_run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs real kubectl as the administrator."""
+        command = [require_program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        environment = os.environ | {"HOME": str(self.folder)}  # kubectl caches discovery there
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, input=stdin, env=environment
+        )
+
+    def objects(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        """The items of `kubectl get KIND -o json`."""
+        items: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json", *arguments))["items"]
+        return items
+
+    def close(self) -> None:
+        """Ends everything that belongs to this cluster, containers included."""
+        for started in self.running.values():
+            for process in started:
+                process.terminate()
+        for started in self.running.values():
+            for process in started:
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(10)
+        self.running.clear()
+        processes.end(self.state.id, grace_s=0)
+        for path in self.state.scratch_dir.iterdir():
+            path.unlink()
+        self.state.scratch_dir.rmdir()
