@@ -1,0 +1,57 @@
+"""Flags of the kubelet."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from raykube.base.duration import Duration
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hostname_override: str = Field("", description="Name of the node; the machine's host name when empty")
+    node_ip: str = Field("", description="Address of the node; found by its route to the apiservers when empty")
+    root_dir: Path = Field(Path("/var/lib/kubelet"), description="Directory for pods' volumes and container logs")
+    container_runtime_endpoint: str = Field(
+        "unix:///run/containerd/containerd.sock", description="Unix socket of the CRI runtime"
+    )
+    runtime_request_timeout: Duration = Field(
+        120.0, description="How long a call to the runtime may take, beyond what it waits for on purpose"
+    )
+
+    address: str = Field("0.0.0.0", description="Address on which to serve logs and metrics")
+    port: int = Field(10250, description="Port on which to serve logs and metrics; 0 for any free one")
+    tls_cert_file: Path | None = Field(None, description="Certificate to serve with; without one there is no server")
+    tls_private_key_file: Path | None = Field(None, description="Key of --tls-cert-file")
+    client_ca_file: Path | None = Field(None, description="CA that clients of this server must be signed by")
+
+    api_servers: list[str] = Field(default_factory=list, description="gRPC addresses of apiservers, host:port")
+    kube_cert_file: Path | None = Field(None, description="Client certificate, of the user system:node:NAME")
+    kube_key_file: Path | None = Field(None, description="Key of --kube-cert-file")
+    kube_ca_file: Path | None = Field(None, description="CA of the apiservers")
+
+    register_node: bool = Field(True, description="Create the Node object")
+    node_labels: str = Field("", description="Labels of the node when it registers: key=value,…")
+    register_with_taints: list[str] = Field(
+        default_factory=list, description="Taints of the node when it registers: key=value:Effect"
+    )
+    capacity: str = Field(
+        "", description="What the node offers instead of what the machine has: cpu=2,memory=4Gi,pods=110"
+    )
+    system_reserved: str = Field("", description="What is kept from pods for the machine itself: cpu=200m,memory=1Gi")
+    max_pods: int = Field(110, description="How many pods may run here")
+    pod_cidr: str = Field("", description="Range of pod addresses, passed to the runtime; the Node's own when empty")
+
+    node_status_update_frequency: Duration = Field(10.0, description="How often the node's state is looked at")
+    node_status_report_frequency: Duration = Field(300.0, description="How often it is reported when nothing changed")
+    node_lease_duration_seconds: int = Field(40, description="Life of the node's Lease; renewed four times as often")
+    sync_frequency: Duration = Field(60.0, description="How often ConfigMaps, Secrets and each pod are looked at again")
+
+    cluster_dns: list[str] = Field(default_factory=list, description="Addresses of the cluster's DNS")
+    cluster_domain: str = Field("cluster.local", description="Domain of the cluster")
+
+    container_log_max_size: str = Field("10Mi", description="Size at which a container's log is rotated")
+    container_log_max_files: int = Field(5, description="Log files that a container may have")
+    minimum_container_ttl_duration: Duration = Field(0.0, description="Age before an ended container is removed")
+    maximum_dead_containers_per_container: int = Field(1, description="Ended runs of a container that are kept")

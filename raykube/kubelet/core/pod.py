@@ -1,0 +1,83 @@
+"""Readings of a Pod object: the fields that the kubelet decides by. Objects are never changed here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+Object = dict[str, Any]
+
+GRACE_DEFAULT_S = 30
+TERMINAL_PHASES = ("Succeeded", "Failed")
+
+
+def uid(pod: Object) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def namespace(pod: Object) -> str:
+    return str(pod["metadata"]["namespace"])
+
+
+def name(pod: Object) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def full_name(pod: Object) -> str:
+    """`name_namespace(uid)`, the way a kubelet names a pod in messages."""
+    return f"{name(pod)}_{namespace(pod)}({uid(pod)})"
+
+
+def containers(pod: Object) -> list[Object]:
+    return list(pod["spec"].get("containers") or ())
+
+
+def init_containers(pod: Object) -> list[Object]:
+    return list(pod["spec"].get("initContainers") or ())
+
+
+def all_containers(pod: Object) -> Iterator[Object]:
+    yield from init_containers(pod)
+    yield from containers(pod)
+
+
+def container(pod: Object, container_name: str) -> Object | None:
+    return next((one for one in all_containers(pod) if one["name"] == container_name), None)
+
+
+def is_sidecar(spec: Object) -> bool:
+    """An init container that keeps running beside the others."""
+    return spec.get("restartPolicy") == "Always"
+
+
+def restart_policy(pod: Object) -> str:
+    return str(pod["spec"].get("restartPolicy") or "Always")
+
+
+def on_host_network(pod: Object) -> bool:
+    return bool(pod["spec"].get("hostNetwork"))
+
+
+def phase(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def is_terminal(pod: Object) -> bool:
+    return phase(pod) in TERMINAL_PHASES
+
+
+def is_deleted(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def grace_s(pod: Object) -> int:
+    """Seconds that the pod's programs have to end: what the deletion says, else what the pod says."""
+    deletion = pod["metadata"].get("deletionGracePeriodSeconds")
+    if deletion is not None:
+        return int(deletion)
+    own = pod["spec"].get("terminationGracePeriodSeconds")
+    return GRACE_DEFAULT_S if own is None else int(own)
+
+
+def should_restart(pod: Object, spec: Object, exit_code: int) -> bool:
+    """Whether a container that ended with `exit_code` is to run again."""
+    policy = "Always" if is_sidecar(spec) else restart_policy(pod)
+    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)

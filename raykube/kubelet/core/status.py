@@ -1,0 +1,312 @@
+"""A pod's status, from what the runtime shows: phase, conditions, container statuses.
+
+Pure: the same inputs give the same status, so that a status is written only when something changed. Times of
+transitions come from the status before.
+"""
+
+from dataclasses import dataclass, field
+
+from raykube.base.clock import rfc3339
+from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, State
+from raykube.kubelet.core.plan import Waiting
+from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.probes import ProbeResults
+from raykube.kubelet.core.qos import qos_class
+
+POD_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+LOST_MESSAGE = "The container could not be located when the pod was terminated"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What of a status is the node's."""
+
+    host_ips: tuple[str, ...]
+    runtime_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision about the pod as a whole: rejected, past its deadline, evicted."""
+
+    phase: str
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Inputs:
+    pod: Object
+    observed: ObservedPod
+    probes: ProbeResults
+    waiting: dict[str, Waiting] = field(default_factory=dict)  # by container: why it is not started
+    messages: dict[str, str] = field(default_factory=dict)  # by container id: its termination message
+    verdict: Verdict | None = None
+    stopped: bool = False  # everything was stopped for good: what did not end did so unseen
+    started_at: float = 0.0
+
+
+def _time(seconds: float) -> str | None:
+    return rfc3339(seconds) if seconds > 0 else None
+
+
+def _terminated(inputs: Inputs, run: ObservedContainer, node: NodeFacts) -> Object:
+    code = run.exit_code
+    state: Object = {
+        "exitCode": code,
+        "reason": run.reason or ("Completed" if code == 0 else "Error"),
+        "startedAt": _time(run.started_at),
+        "finishedAt": _time(run.finished_at),
+        "containerID": f"{node.runtime_name}://{run.id}",
+    }
+    message = run.message or inputs.messages.get(run.id, "")
+    if message:
+        state["message"] = message
+    return state
+
+
+def _lost() -> Object:
+    return {
+        "exitCode": 137,
+        "reason": "ContainerStatusUnknown",
+        "message": LOST_MESSAGE,
+        "startedAt": None,
+        "finishedAt": None,
+    }
+
+
+def _container_status(inputs: Inputs, spec: Object, default_reason: str, init: bool, node: NodeFacts) -> Object:
+    name = spec["name"]
+    history = inputs.observed.history(name)
+    latest = history[0] if history else None
+    waiting = inputs.waiting.get(name)
+    status: Object = {
+        "name": name,
+        "state": {},
+        "lastState": {},
+        "ready": False,
+        "restartCount": latest.attempt if latest else 0,
+        "image": latest.image if latest else spec.get("image", ""),
+        "imageID": latest.image_id if latest else "",
+        "started": False,
+    }
+    if latest is not None:
+        status["containerID"] = f"{node.runtime_name}://{latest.id}"
+    if len(history) > 1 and history[1].state is State.EXITED:
+        status["lastState"] = {"terminated": _terminated(inputs, history[1], node)}
+    if latest is not None and latest.state is State.RUNNING:
+        status["state"] = {"running": {"startedAt": _time(latest.started_at)}}
+        status["started"] = inputs.probes.started(spec, latest.id)
+        status["ready"] = inputs.probes.ready(spec, latest.id) and (not init or pods.is_sidecar(spec))
+    elif latest is not None and latest.state is State.EXITED:
+        terminated = {"terminated": _terminated(inputs, latest, node)}
+        restarts = pods.should_restart(inputs.pod, spec, latest.exit_code) and not inputs.stopped
+        if waiting is not None and restarts and inputs.verdict is None:
+            status["state"] = {"waiting": {"reason": waiting.reason, "message": waiting.message}}
+            status["lastState"] = terminated
+        else:
+            status["state"] = terminated
+            status["ready"] = init and latest.exit_code == 0
+    elif inputs.stopped and latest is not None:
+        status["state"] = {"terminated": _lost()}
+    elif waiting is not None:
+        status["state"] = {"waiting": {"reason": waiting.reason, "message": waiting.message}}
+    else:
+        status["state"] = {"waiting": {"reason": default_reason}}
+    if init and not pods.is_sidecar(spec):
+        status.pop("started")
+        if "running" in status["state"] or "terminated" in status["state"]:
+            status["started"] = "running" in status["state"]
+    return status
+
+
+def _initialized(inputs: Inputs) -> bool:
+    """Whether every init container has done its part."""
+    for spec in pods.containers(inputs.pod):
+        if inputs.observed.latest(spec["name"]) is not None:
+            return True
+    for spec in pods.init_containers(inputs.pod):
+        latest = inputs.observed.latest(spec["name"])
+        if latest is None:
+            return False
+        if pods.is_sidecar(spec):
+            if latest.state is not State.RUNNING or not inputs.probes.started(spec, latest.id):
+                return False
+        elif latest.state is not State.EXITED or latest.exit_code != 0:
+            return False
+    return True
+
+
+def _phase(inputs: Inputs, init_statuses: list[Object], statuses: list[Object], initialized: bool) -> str:
+    if inputs.verdict is not None:
+        return inputs.verdict.phase
+    if pods.is_terminal(inputs.pod):
+        return pods.phase(inputs.pod)  # a phase that is final stays
+    policy = pods.restart_policy(inputs.pod)
+    running = waiting = stopped = succeeded = 0
+    for status in statuses:
+        state = status["state"]
+        if "running" in state:
+            running += 1
+        elif "terminated" in state:
+            stopped += 1
+            succeeded += state["terminated"]["exitCode"] == 0
+        elif "terminated" in status["lastState"]:
+            stopped += 1
+        else:
+            waiting += 1
+    any_running = running or any("running" in status["state"] for status in init_statuses)
+    if not initialized:
+        failed = any(
+            status["state"].get("terminated", {}).get("exitCode", 0) != 0
+            for spec, status in zip(pods.init_containers(inputs.pod), init_statuses, strict=True)
+            if not pods.is_sidecar(spec)
+        )
+        if failed and policy == "Never" and not any_running:
+            return "Failed"
+        return "Failed" if inputs.stopped else "Pending"
+    if waiting:
+        return "Failed" if inputs.stopped else "Pending"
+    if any_running or (policy == "Always" and not inputs.stopped):
+        return "Running"
+    if stopped == succeeded:
+        return "Succeeded"
+    if policy == "Never" or inputs.stopped:
+        return "Failed"
+    return "Running"
+
+
+def _unready(statuses: list[Object]) -> str:
+    names = [status["name"] for status in statuses if not status["ready"]]
+    return f"containers with unready status: [{' '.join(names)}]" if names else ""
+
+
+def _conditions(
+    inputs: Inputs, phase: str, init_statuses: list[Object], statuses: list[Object], initialized: bool
+) -> list[Object]:
+    specs = zip(pods.init_containers(inputs.pod), init_statuses, strict=True)
+    sidecars = [status for spec, status in specs if pods.is_sidecar(spec)]
+    found: dict[str, tuple[str, str, str]] = {}
+
+    sandbox = inputs.observed.ready_sandbox
+    has_network = sandbox is not None and (bool(sandbox.ip) or pods.on_host_network(inputs.pod))
+    found["PodReadyToStartContainers"] = ("True" if has_network else "False", "", "")
+
+    if phase == "Succeeded":
+        found["Initialized"] = ("True", "PodCompleted", "")
+    elif initialized:
+        found["Initialized"] = ("True", "", "")
+    else:
+        names = [status["name"] for status in init_statuses if not status["ready"]]
+        message = f"containers with incomplete status: [{' '.join(names)}]"
+        found["Initialized"] = ("False", "ContainersNotInitialized", message)
+
+    if phase == "Succeeded":
+        found["ContainersReady"] = ("False", "PodCompleted", "")
+    elif phase == "Failed":
+        found["ContainersReady"] = ("False", "PodFailed", "")
+    else:
+        message = _unready(sidecars + statuses)
+        found["ContainersReady"] = ("False", "ContainersNotReady", message) if message else ("True", "", "")
+
+    found["Ready"] = found["ContainersReady"]
+    if found["Ready"][0] == "True":
+        missing = _missing_gates(inputs.pod)
+        if missing:
+            found["Ready"] = ("False", "ReadinessGatesNotReady", ", ".join(missing))
+    found["PodScheduled"] = ("True", "", "")
+    return [_condition(kind, *found[kind]) for kind in POD_CONDITIONS]
+
+
+def _missing_gates(pod: Object) -> list[str]:
+    conditions = {one["type"]: one for one in (pod.get("status") or {}).get("conditions") or ()}
+    missing = []
+    for gate in pod["spec"].get("readinessGates") or ():
+        kind = gate["conditionType"]
+        if kind not in conditions:
+            missing.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+        elif conditions[kind].get("status") != "True":
+            missing.append(f'the status of pod readiness gate "{kind}" is not "True", but {conditions[kind]["status"]}')
+    return missing
+
+
+def _condition(kind: str, status: str, reason: str, message: str) -> Object:
+    condition: Object = {"type": kind, "status": status, "lastProbeTime": None}
+    if reason:
+        condition["reason"] = reason
+    if message:
+        condition["message"] = message
+    return condition
+
+
+def _merge_conditions(old: list[Object], new: list[Object], now: float) -> list[Object]:
+    """New conditions with the times of old ones where the status is the same; those of others stay."""
+    before = {one["type"]: one for one in old}
+    merged = []
+    for one in new:
+        previous = before.pop(one["type"], None)
+        same = previous is not None and previous.get("status") == one["status"]
+        since = previous.get("lastTransitionTime") if same and previous is not None else None
+        merged.append(one | {"lastTransitionTime": since or rfc3339(now)})
+    return merged + list(before.values())
+
+
+def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
+    """The whole status of a pod."""
+    pod = inputs.pod
+    old = pod.get("status") or {}
+    initialized = _initialized(inputs)
+    waiting_for = "ContainerCreating" if initialized or not pods.init_containers(pod) else "PodInitializing"
+    init_statuses = [
+        _container_status(inputs, spec, "PodInitializing", True, node) for spec in pods.init_containers(pod)
+    ]
+    statuses = [_container_status(inputs, spec, waiting_for, False, node) for spec in pods.containers(pod)]
+    phase = _phase(inputs, init_statuses, statuses, initialized)
+    conditions = _conditions(inputs, phase, init_statuses, statuses, initialized)
+    status: Object = {
+        "phase": phase,
+        "conditions": _merge_conditions(old.get("conditions") or [], conditions, now),
+        "qosClass": old.get("qosClass") or qos_class(pod),
+        "startTime": old.get("startTime") or rfc3339(inputs.started_at or now),
+        "hostIP": node.host_ips[0],
+        "hostIPs": [{"ip": ip} for ip in node.host_ips],
+    }
+    if statuses:
+        status["containerStatuses"] = statuses
+    if init_statuses:
+        status["initContainerStatuses"] = init_statuses
+    address = pod_address(inputs.observed, pod, node) or old.get("podIP", "")
+    if address:
+        status["podIP"] = address
+        status["podIPs"] = [{"ip": address}]
+    if inputs.verdict is not None:
+        status["reason"] = inputs.verdict.reason
+        status["message"] = inputs.verdict.message
+    else:
+        for name in ("reason", "message"):
+            if old.get(name):
+                status[name] = old[name]
+    for name in ("nominatedNodeName", "ephemeralContainerStatuses", "resourceClaimStatuses"):
+        if old.get(name):
+            status[name] = old[name]
+    generation = pod["metadata"].get("generation")
+    if generation:
+        status["observedGeneration"] = generation
+    return status
+
+
+def pod_address(observed: ObservedPod, pod: Object, node: NodeFacts) -> str:
+    sandbox = observed.sandbox
+    if sandbox is None:
+        return ""
+    return node.host_ips[0] if pods.on_host_network(pod) else sandbox.ip
+
+
+def status_patch(old: Object, new: Object) -> Object:
+    """The merge patch that turns status `old` into `new`; empty when they are equal."""
+    if old == new:
+        return {}
+    patch: Object = {name: value for name, value in new.items() if old.get(name) != value}
+    patch |= {name: None for name in old if name not in new}
+    return patch

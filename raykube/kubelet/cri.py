@@ -1,0 +1,161 @@
+"""The client side of CRI v1: what the kubelet asks of any runtime."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from raykube.kubelet.core import criconfig
+from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox
+from raykube.pb import cri_pb2
+from raykube.rpc import Code, RpcError
+from raykube.rpc.channel import Channel
+
+SERVICES = cri_pb2.DESCRIPTOR.services_by_name
+
+
+class Cri:
+    """Sees only what carries this node's label."""
+
+    def __init__(self, endpoint: str, node: str, timeout_s: float) -> None:
+        path = endpoint.removeprefix("unix:")
+        self._channel = Channel(f"unix:{path.removeprefix('//')}")
+        self._runtime: Any = self._channel.stub(SERVICES["RuntimeService"])
+        self._images: Any = self._channel.stub(SERVICES["ImageService"])
+        self._node = node
+        self._timeout_s = timeout_s
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def version(self) -> cri_pb2.VersionResponse:
+        answer: cri_pb2.VersionResponse = await self._runtime.Version(
+            cri_pb2.VersionRequest(version="0.1.0"), timeout=self._timeout_s
+        )
+        return answer
+
+    async def conditions(self) -> dict[str, cri_pb2.RuntimeCondition]:
+        answer = await self._runtime.Status(cri_pb2.StatusRequest(), timeout=self._timeout_s)
+        return {condition.type: condition for condition in answer.status.conditions}
+
+    async def set_pod_cidr(self, cidr: str) -> None:
+        config = cri_pb2.RuntimeConfig(network_config=cri_pb2.NetworkConfig(pod_cidr=cidr))
+        request = cri_pb2.UpdateRuntimeConfigRequest(runtime_config=config)
+        await self._runtime.UpdateRuntimeConfig(request, timeout=self._timeout_s)
+
+    # -- what is there
+
+    async def sandboxes(self, uid: str = "") -> list[cri_pb2.PodSandbox]:
+        selector = {criconfig.NODE: self._node} | ({criconfig.POD_UID: uid} if uid else {})
+        request = cri_pb2.ListPodSandboxRequest(filter=cri_pb2.PodSandboxFilter(label_selector=selector))
+        return list((await self._runtime.ListPodSandbox(request, timeout=self._timeout_s)).items)
+
+    async def containers(self, uid: str = "") -> list[cri_pb2.Container]:
+        selector = {criconfig.NODE: self._node} | ({criconfig.POD_UID: uid} if uid else {})
+        request = cri_pb2.ListContainersRequest(filter=cri_pb2.ContainerFilter(label_selector=selector))
+        return list((await self._runtime.ListContainers(request, timeout=self._timeout_s)).containers)
+
+    async def observe(self, uid: str) -> ObservedPod:
+        """Everything of one pod, newest first."""
+        sandboxes, containers = await asyncio.gather(self.sandboxes(uid), self.containers(uid))
+        shown_sandboxes, shown_containers = await asyncio.gather(
+            asyncio.gather(*(self._sandbox(item.id) for item in sandboxes)),
+            asyncio.gather(*(self._container(item) for item in containers)),
+        )
+        return ObservedPod(
+            tuple(sorted(filter(None, shown_sandboxes), key=lambda one: (-one.attempt, -one.created_at))),
+            tuple(sorted(filter(None, shown_containers), key=lambda one: (-one.attempt, -one.created_at))),
+        )
+
+    async def _sandbox(self, sandbox_id: str) -> ObservedSandbox | None:
+        request = cri_pb2.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id)
+        try:
+            answer = await self._runtime.PodSandboxStatus(request, timeout=self._timeout_s)
+        except RpcError as error:
+            if error.code is Code.NOT_FOUND:
+                return None
+            raise
+        return criconfig.observed_sandbox(answer.status)
+
+    async def _container(self, item: cri_pb2.Container) -> ObservedContainer | None:
+        request = cri_pb2.ContainerStatusRequest(container_id=item.id)
+        try:
+            answer = await self._runtime.ContainerStatus(request, timeout=self._timeout_s)
+        except RpcError as error:
+            if error.code is Code.NOT_FOUND:
+                return None
+            raise
+        return criconfig.observed_container(answer.status, item.pod_sandbox_id)
+
+    async def log_path(self, container_id: str) -> str:
+        request = cri_pb2.ContainerStatusRequest(container_id=container_id)
+        answer = await self._runtime.ContainerStatus(request, timeout=self._timeout_s)
+        return str(answer.status.log_path)
+
+    async def events(self) -> AsyncIterator[str]:
+        """The uid of a pod of ours whenever something happened to it. Raises RpcError (UNIMPLEMENTED: list instead)."""
+        async for event in self._runtime.GetContainerEvents(cri_pb2.GetEventsRequest()):
+            labels = event.pod_sandbox_status.labels
+            if labels.get(criconfig.NODE) == self._node:
+                yield labels.get(criconfig.POD_UID, "")
+
+    async def stats(self) -> list[cri_pb2.ContainerStats]:
+        selector = {criconfig.NODE: self._node}
+        request = cri_pb2.ListContainerStatsRequest(filter=cri_pb2.ContainerStatsFilter(label_selector=selector))
+        return list((await self._runtime.ListContainerStats(request, timeout=self._timeout_s)).stats)
+
+    # -- what is done
+
+    async def run_sandbox(self, config: cri_pb2.PodSandboxConfig) -> str:
+        request = cri_pb2.RunPodSandboxRequest(config=config)
+        return str((await self._runtime.RunPodSandbox(request, timeout=self._timeout_s)).pod_sandbox_id)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        request = cri_pb2.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
+        await self._runtime.StopPodSandbox(request, timeout=self._timeout_s)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        request = cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id)
+        await self._runtime.RemovePodSandbox(request, timeout=self._timeout_s)
+
+    async def create_container(
+        self, sandbox_id: str, config: cri_pb2.ContainerConfig, sandbox: cri_pb2.PodSandboxConfig
+    ) -> str:
+        request = cri_pb2.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox)
+        return str((await self._runtime.CreateContainer(request, timeout=self._timeout_s)).container_id)
+
+    async def start_container(self, container_id: str) -> None:
+        request = cri_pb2.StartContainerRequest(container_id=container_id)
+        await self._runtime.StartContainer(request, timeout=self._timeout_s)
+
+    async def stop_container(self, container_id: str, grace_s: int) -> None:
+        request = cri_pb2.StopContainerRequest(container_id=container_id, timeout=grace_s)
+        try:
+            await self._runtime.StopContainer(request, timeout=grace_s + self._timeout_s)
+        except RpcError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+
+    async def remove_container(self, container_id: str) -> None:
+        request = cri_pb2.RemoveContainerRequest(container_id=container_id)
+        await self._runtime.RemoveContainer(request, timeout=self._timeout_s)
+
+    async def reopen_log(self, container_id: str) -> None:
+        request = cri_pb2.ReopenContainerLogRequest(container_id=container_id)
+        await self._runtime.ReopenContainerLog(request, timeout=self._timeout_s)
+
+    async def execute(self, container_id: str, command: list[str], timeout_s: int) -> tuple[int, bytes]:
+        """Exit code and output of a command. Raises RpcError, DEADLINE_EXCEEDED at the time-out."""
+        request = cri_pb2.ExecSyncRequest(container_id=container_id, cmd=command, timeout=timeout_s)
+        answer = await self._runtime.ExecSync(request, timeout=timeout_s + self._timeout_s)
+        return answer.exit_code, answer.stdout + answer.stderr
+
+    # -- images
+
+    async def image_present(self, image: cri_pb2.ImageSpec) -> bool:
+        answer = await self._images.ImageStatus(cri_pb2.ImageStatusRequest(image=image), timeout=self._timeout_s)
+        return bool(answer.image.id)
+
+    async def pull_image(self, image: cri_pb2.ImageSpec, sandbox: cri_pb2.PodSandboxConfig) -> str:
+        request = cri_pb2.PullImageRequest(image=image, sandbox_config=sandbox)
+        # A pull takes as long as the network does.
+        return str((await self._images.PullImage(request, timeout=3600)).image_ref)
