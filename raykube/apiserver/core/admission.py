@@ -1,0 +1,172 @@
+"""Admission: what the server adds to new objects, and which ones it turns away for what is (not) there.
+
+Each step is a function of the object and a `View` of what exists. A step that misses something which may merely not
+have arrived yet raises `Missing`; the shell looks again with fresh state before it gives the error to the client.
+"""
+
+from typing import Any, Protocol
+
+from raykube.api.errors import ApiError
+from raykube.api.resources import Resource
+from raykube.base.ids import name_suffix
+from raykube.apiserver.core.strategy import Draw, Object
+
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+TOKEN_EXPIRATION_S = 3607  # upstream's mark for tokens that clients may treat as long-lived
+TOLERATION_S = 300
+_MIRROR = "kubernetes.io/config.mirror"
+
+
+class View(Protocol):
+    """Objects by place and name, as far as they are known here. What comes back must not be changed."""
+
+    def find(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        """One object, or None."""
+
+    def every(self, group: str, plural: str, namespace: str = "") -> list[Object]:
+        """All objects of a resource."""
+
+
+class Missing(Exception):
+    """Something that admission needs is not there (yet); `error` is what to answer if it stays away."""
+
+    def __init__(self, error: ApiError, patience_s: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.patience_s = patience_s  # how long it is worth to wait for it
+
+
+def namespace_lifecycle(resource: Resource, obj: Object, namespaces: Resource, view: View) -> None:
+    """New content goes into a namespace that exists and is not being deleted."""
+    if not resource.namespaced:
+        return
+    metadata = obj["metadata"]
+    namespace = metadata["namespace"]
+    found = view.find("", "namespaces", "", namespace)
+    if found is None:
+        raise Missing(ApiError.not_found(namespaces, namespace))
+    if found["metadata"].get("deletionTimestamp"):
+        message = f"unable to create new content in namespace {namespace} because it is being terminated"
+        error = ApiError.forbidden(resource, metadata.get("name", ""), message)
+        status = error.status()
+        status.setdefault("details", {})["causes"] = [
+            {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+        ]
+        raise ApiError.from_status(status)
+
+
+def pod(resource: Resource, obj: Object, view: View, draw: Draw) -> None:
+    """All that happens to a new pod."""
+    spec = obj.get("spec")
+    if not isinstance(spec, dict):
+        return  # validation says what is wrong
+    _priority(resource, obj, spec, view)
+    if _MIRROR not in (obj["metadata"].get("annotations") or ()):
+        _service_account(resource, obj, spec, view, draw)
+    _tolerations(spec)
+
+
+def _priority(resource: Resource, obj: Object, spec: Object, view: View) -> None:
+    name = spec.get("priorityClassName")
+    if name:
+        found = view.find("scheduling.k8s.io", "priorityclasses", "", name)
+        if found is None:
+            message = f"no PriorityClass with name {name} was found"
+            raise Missing(ApiError.forbidden(resource, obj["metadata"].get("name", ""), message))
+    else:
+        defaults = [each for each in view.every("scheduling.k8s.io", "priorityclasses") if each.get("globalDefault")]
+        found = min(defaults, key=lambda each: int(each["value"]), default=None)
+        if found is not None:
+            spec["priorityClassName"] = found["metadata"]["name"]
+    value = int(found["value"]) if found is not None else 0
+    if spec.get("priority") not in (None, value):
+        message = (
+            f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission "
+            f"controller computed {value} from the given PriorityClass name"
+        )
+        raise ApiError.forbidden(resource, obj["metadata"].get("name", ""), message)
+    spec["priority"] = value
+    policy = (found or {}).get("preemptionPolicy") or "PreemptLowerPriority"
+    spec.setdefault("preemptionPolicy", policy)
+
+
+def _service_account(resource: Resource, obj: Object, spec: Object, view: View, draw: Draw) -> None:
+    metadata = obj["metadata"]
+    name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    spec["serviceAccountName"] = spec["serviceAccount"] = name
+    account = view.find("", "serviceaccounts", metadata["namespace"], name)
+    if account is None:
+        message = f'error looking up service account {metadata["namespace"]}/{name}: serviceaccount "{name}" not found'
+        # A namespace's default account is made right after the namespace: a pod that comes in between waits for it.
+        raise Missing(
+            ApiError.forbidden(resource, metadata.get("name", ""), message), 1.0 if name == "default" else 0.0
+        )
+    secrets = account.get("imagePullSecrets")
+    if secrets and not spec.get("imagePullSecrets"):
+        spec["imagePullSecrets"] = secrets
+    automount = spec.get("automountServiceAccountToken")
+    if automount is None:
+        automount = account.get("automountServiceAccountToken")
+    if automount is not False:
+        _mount_token(spec, draw)
+
+
+def _mount_token(spec: Object, draw: Draw) -> None:
+    containers = [
+        container
+        for key in ("initContainers", "containers")
+        for container in (spec.get(key) or ())
+        if isinstance(container, dict)
+    ]
+    wanting = [
+        container
+        for container in containers
+        if not any(
+            isinstance(m, dict) and m.get("mountPath") == TOKEN_PATH for m in container.get("volumeMounts") or ()
+        )
+    ]
+    volumes = spec.get("volumes") or []
+    present = next(
+        (v["name"] for v in volumes if isinstance(v, dict) and str(v.get("name", "")).startswith("kube-api-access-")),
+        None,
+    )
+    if not wanting and present is None:
+        return
+    name = present or "kube-api-access-" + name_suffix(draw.below)
+    for container in wanting:
+        mount = {"name": name, "readOnly": True, "mountPath": TOKEN_PATH}
+        container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
+    if present is None and wanting:
+        spec["volumes"] = [*volumes, _token_volume(name)]
+
+
+def _token_volume(name: str) -> Object:
+    field: dict[str, Any] = {"apiVersion": "v1", "fieldPath": "metadata.namespace"}
+    sources: list[Object] = [
+        {"serviceAccountToken": {"expirationSeconds": TOKEN_EXPIRATION_S, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}},
+    ]
+    return {"name": name, "projected": {"sources": sources, "defaultMode": 420}}
+
+
+def _tolerations(spec: Object) -> None:
+    """Pods stay 300 s on a node that is not ready or out of reach, unless they say otherwise."""
+    given = spec.get("tolerations") or []
+    if not isinstance(given, list):
+        return
+    added = [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_S}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if not any(_tolerates(toleration, key) for toleration in given if isinstance(toleration, dict))
+    ]
+    if added:
+        spec["tolerations"] = [*given, *added]
+
+
+def _tolerates(toleration: Object, key: str) -> bool:
+    return toleration.get("key") in (key, None, "") and toleration.get("effect") in ("NoExecute", None, "")

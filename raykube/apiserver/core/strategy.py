@@ -1,0 +1,416 @@
+"""What every write does to an object's metadata, spec and status, whatever its kind.
+
+    create   decoded object → defaulted elsewhere → `for_create`  → validated elsewhere → stored
+    update   decoded object → `for_update(new, old)`              → validated elsewhere → stored
+    delete   `for_delete(old)` → Deletion: gone at once, or marked and kept until finalizers and grace are over
+
+Objects are plain dicts and are changed in place; `old` never is. Rules that only one kind has sit in the tables on top
+and in `_CREATE`, `_UPDATE`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raykube.api import schema, serialization
+from raykube.api.errors import ApiError
+from raykube.api.resources import Resource
+from raykube.base.clock import parse_rfc3339, rfc3339
+from raykube.base.ids import generate_name, uid
+
+Object = dict[str, Any]
+
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+
+# Kinds whose metadata.generation counts changes of the spec.
+_GENERATION = frozenset(
+    {
+        ("", "pods"), ("", "replicationcontrollers"),
+        ("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("apps", "daemonsets"),
+        ("batch", "jobs"), ("batch", "cronjobs"), ("policy", "poddisruptionbudgets"),
+        ("networking.k8s.io", "ingresses"), ("networking.k8s.io", "networkpolicies"),
+        ("apiextensions.k8s.io", "customresourcedefinitions"),
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas"), ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+        ("scheduling.k8s.io", "priorityclasses"), ("networking.k8s.io", "ingressclasses"),
+        ("resource.k8s.io", "resourceslices"),
+    }
+)  # fmt: skip
+
+# A create keeps the status that came with it: the kubelet registers its node with one.
+_STATUS_KEPT = frozenset({("", "nodes")})
+
+# A deletion answers with the object instead of a Status.
+_DELETED_RETURNED = frozenset(
+    {
+        "pods",
+        "services",
+        "podtemplates",
+        "resourcequotas",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "serviceaccounts",
+    }
+)
+
+_CRITICAL_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
+
+# metadata that only the server writes
+_SERVER_METADATA = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Randomness, as an argument."""
+
+    entropy: Callable[[int], bytes]  # n random bytes
+    below: Callable[[int], int]  # a number in 0..n-1
+
+
+def has_status(resource: Resource) -> bool:
+    """Whether status is written through a subresource of its own."""
+    return resource.subresource("status") is not None
+
+
+def counts_generation(resource: Resource) -> bool:
+    return (resource.group, resource.plural) in _GENERATION
+
+
+def check_envelope(resource: Resource, obj: Object, namespace: str, name: str) -> None:
+    """That the object says the kind, namespace and name that the request says; fills them in where absent."""
+    serialization.check_kind(resource, obj)
+    metadata = obj.get("metadata")
+    if metadata is None:
+        metadata = obj["metadata"] = {}
+    if not isinstance(metadata, dict):
+        raise schema.cannot_handle(resource, "metadata must be an object")
+    if resource.namespaced:
+        given = metadata.get("namespace")
+        if given and given != namespace:
+            raise ApiError.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        metadata["namespace"] = namespace
+    elif metadata.pop("namespace", None) and namespace:
+        raise ApiError.bad_request("namespace may not be set on cluster-scoped objects")
+    if name:
+        given = metadata.get("name")
+        if given and given != name:
+            raise ApiError.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+        metadata["name"] = name
+
+
+def for_create(resource: Resource, obj: Object, now: float, draw: Draw) -> None:
+    """The server's part of a new object: name, uid, times, generation, an empty status."""
+    metadata = obj["metadata"]
+    if metadata.pop("resourceVersion", None):
+        raise ApiError.from_status(
+            {
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 500,
+                "message": "resourceVersion should not be set on objects to be created",
+            }
+        )  # fmt: skip
+    for key in _SERVER_METADATA:
+        metadata.pop(key, None)
+    if not metadata.get("name"):
+        prefix = metadata.get("generateName")
+        if prefix and isinstance(prefix, str):
+            metadata["name"] = generate_name(prefix, draw.below)
+    metadata["uid"] = uid(draw.entropy(16))
+    metadata["creationTimestamp"] = rfc3339(now)
+    if counts_generation(resource):
+        metadata["generation"] = 1
+    place = (resource.group, resource.plural)
+    if has_status(resource) and place not in _STATUS_KEPT:
+        obj["status"] = {}
+    hook = _CREATE.get(place)
+    if hook is not None:
+        hook(obj)
+
+
+def _create_pod(obj: Object) -> None:
+    obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+
+
+def _create_namespace(obj: Object) -> None:
+    spec = obj.get("spec")
+    if not isinstance(spec, dict):
+        spec = obj["spec"] = {}
+    finalizers = spec.get("finalizers") or []
+    if "kubernetes" not in finalizers:
+        spec["finalizers"] = [*finalizers, "kubernetes"]
+    obj["status"] = {"phase": "Active"}
+    metadata = obj["metadata"]
+    labels = metadata.get("labels")
+    if not isinstance(labels, dict):
+        labels = metadata["labels"] = {}
+    labels["kubernetes.io/metadata.name"] = metadata.get("name", "")
+
+
+def _create_claim(obj: Object) -> None:
+    obj["status"] = {"phase": "Pending"}
+
+
+def _create_service(obj: Object) -> None:
+    obj["status"] = {"loadBalancer": {}}
+
+
+def _create_certificate_request(obj: Object) -> None:
+    obj["status"] = {}
+
+
+_CREATE: dict[tuple[str, str], Callable[[Object], None]] = {
+    ("", "pods"): _create_pod,
+    ("", "namespaces"): _create_namespace,
+    ("", "persistentvolumeclaims"): _create_claim,
+    ("", "persistentvolumes"): _create_claim,
+    ("", "services"): _create_service,
+    ("certificates.k8s.io", "certificatesigningrequests"): _create_certificate_request,
+}
+
+
+def qos_class(spec: Object) -> str:
+    """BestEffort, Burstable or Guaranteed, of a pod's spec."""
+    containers = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
+    requested = False
+    guaranteed = True
+    for container in containers:
+        resources = container.get("resources") if isinstance(container, dict) else None
+        resources = resources if isinstance(resources, dict) else {}
+        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        if any(name in ("cpu", "memory") for name in (*requests, *limits)):
+            requested = True
+        for name in ("cpu", "memory"):
+            if name not in limits or requests.get(name, limits[name]) != limits[name]:
+                guaranteed = False
+    if not requested:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def for_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> Object:
+    """The object to store for an update of `old` by `new`: server-owned parts come from `old`.
+
+    A write to `status` changes status (and labels, annotations), any other write everything but it.
+    """
+    metadata, before = new["metadata"], old["metadata"]
+    given = metadata.get("uid")
+    if given and given != before.get("uid"):
+        raise ApiError.conflict(
+            resource,
+            before["name"],
+            f"Precondition failed: UID in precondition: {given}, UID in object meta: {before.get('uid')}",
+        )
+    metadata.pop("resourceVersion", None)
+    for key in _SERVER_METADATA:
+        if key in before:
+            metadata[key] = before[key]
+        else:
+            metadata.pop(key, None)
+    if "managedFields" not in metadata and "managedFields" in before:
+        metadata["managedFields"] = before["managedFields"]
+    if before.get("deletionTimestamp"):
+        added = set(metadata.get("finalizers") or ()) - set(before.get("finalizers") or ())
+        if added - {ORPHAN, FOREGROUND}:
+            raise ApiError.forbidden(
+                resource,
+                before["name"],
+                "no new finalizers can be added if the object is being deleted, found new finalizers "
+                f"{sorted(added)}".replace("'", '"'),
+            )
+    if subresource == "status":
+        merged = dict(old)
+        if "ownerReferences" in before:
+            metadata["ownerReferences"] = before["ownerReferences"]
+        else:
+            metadata.pop("ownerReferences", None)
+        merged["metadata"] = metadata
+        merged["status"] = new.get("status", {})
+        return merged
+    if has_status(resource):
+        if "status" in old:
+            new["status"] = old["status"]
+        else:
+            new.pop("status", None)
+    place = (resource.group, resource.plural)
+    if place == ("", "namespaces") and subresource != "finalize":
+        new["spec"] = old.get("spec", {})
+    if place in _GENERATION and _content(new) != _content(old):
+        metadata["generation"] = before.get("generation", 0) + 1
+    return new
+
+
+def _content(obj: Object) -> Object:
+    """What a generation counts changes of."""
+    return {key: value for key, value in obj.items() if key not in ("metadata", "status", "kind", "apiVersion")}
+
+
+def is_finished(resource: Resource, obj: Object) -> bool:
+    """Whether an object that was marked for deletion may go now: no finalizer and no grace left."""
+    metadata = obj["metadata"]
+    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if (resource.group, resource.plural) == ("", "namespaces") and (obj.get("spec") or {}).get("finalizers"):
+        return False
+    return not metadata.get("deletionGracePeriodSeconds")
+
+
+@dataclass(slots=True)
+class DeleteOptions:
+    """How to delete."""
+
+    grace_s: int | None = None
+    propagation: str = ""  # Background, Foreground, Orphan; empty: not said
+    uid: str = ""
+    resource_version: str = ""
+    dry_run: bool = False
+    ignore_store_read_error: bool = field(default=False)
+
+
+def delete_options(body: Object, query: Any) -> DeleteOptions:
+    """DeleteOptions out of a body and query parameters (a Mapping); the body wins. Raises ApiError."""
+    grace = body.get("gracePeriodSeconds")
+    if grace is None and query.get("gracePeriodSeconds"):
+        try:
+            grace = int(query["gracePeriodSeconds"])
+        except ValueError:
+            raise ApiError.bad_request("gracePeriodSeconds must be an integer") from None
+    if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int)):
+        raise ApiError.bad_request("gracePeriodSeconds must be an integer")
+    propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
+    orphan = body.get("orphanDependents")
+    if orphan is None and query.get("orphanDependents"):
+        orphan = query["orphanDependents"] in ("1", "t", "T", "true", "TRUE", "True")
+    if orphan is not None and propagation:
+        raise ApiError.bad_request("orphanDependents and deletionPropagation cannot be both set")
+    if orphan is not None:
+        propagation = "Orphan" if orphan else "Background"
+    if propagation not in ("", "Background", "Foreground", "Orphan"):
+        raise ApiError.bad_request(
+            f'invalid propagationPolicy "{propagation}": must be Background, Foreground or Orphan'
+        )
+    preconditions = body.get("preconditions") or {}
+    dry_run = body.get("dryRun") or []
+    return DeleteOptions(
+        grace_s=grace,
+        propagation=propagation,
+        uid=preconditions.get("uid") or "",
+        resource_version=str(preconditions.get("resourceVersion") or ""),
+        dry_run="All" in dry_run or query.get("dryRun") == "All",
+    )
+
+
+@dataclass(slots=True)
+class Deletion:
+    """What a delete does: `marked` is the object to store; None: it is removed at once."""
+
+    marked: Object | None
+    unchanged: bool = False  # it is being deleted already, and nothing about that changes
+
+
+def check_preconditions(resource: Resource, old: Object, revision: int, want_uid: str, want_version: str) -> None:
+    """Raises Conflict when the object is another or changed one."""
+    metadata = old["metadata"]
+    if want_uid and want_uid != metadata.get("uid"):
+        raise ApiError.conflict(
+            resource,
+            metadata["name"],
+            f"Precondition failed: UID in precondition: {want_uid}, UID in object meta: {metadata.get('uid')}",
+        )
+    if want_version and want_version != str(revision):
+        raise ApiError.conflict(
+            resource,
+            metadata["name"],
+            f"Precondition failed: ResourceVersion in precondition: {want_version}, ResourceVersion in object meta: {revision}",
+        )
+
+
+def for_delete(resource: Resource, old: Object, options: DeleteOptions, now: float) -> Deletion:
+    """How `old` goes. Raises ApiError when it must not."""
+    place = (resource.group, resource.plural)
+    if place == ("", "namespaces") and old["metadata"]["name"] in _CRITICAL_NAMESPACES:
+        raise ApiError.forbidden(resource, old["metadata"]["name"], "this namespace may not be deleted")
+    obj = dict(old)
+    metadata = obj["metadata"] = dict(old["metadata"])
+    finalizers = _finalizers(list(metadata.get("finalizers") or ()), options.propagation)
+    grace = _grace_s(obj, options) if place == ("", "pods") else 0
+    marked = bool(metadata.get("deletionTimestamp"))
+    holds = bool(finalizers)
+    if place == ("", "namespaces") and (obj.get("spec") or {}).get("finalizers"):
+        if marked:
+            message = (
+                "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace "
+                "will automatically be purged by the system."
+            )
+            raise ApiError.conflict(resource, metadata["name"], message)
+        holds = True
+        obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
+    if marked:
+        grace = min(grace, metadata.get("deletionGracePeriodSeconds") or 0)
+    if not holds and not grace:
+        return Deletion(None)
+    same = finalizers == list(metadata.get("finalizers") or ())
+    if marked and grace == (metadata.get("deletionGracePeriodSeconds") or 0) and same:
+        return Deletion(obj, unchanged=True)
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)
+    if marked and grace != metadata.get("deletionGracePeriodSeconds"):
+        requested = parse_rfc3339(metadata["deletionTimestamp"]) - (metadata.get("deletionGracePeriodSeconds") or 0)
+        metadata["deletionTimestamp"] = rfc3339(max(now, requested + grace) if grace else now)
+    elif not marked:
+        metadata["deletionTimestamp"] = rfc3339(now + grace)
+        if metadata.get("generation"):
+            metadata["generation"] += 1
+    metadata["deletionGracePeriodSeconds"] = grace
+    return Deletion(obj)
+
+
+def _finalizers(finalizers: list[str], propagation: str) -> list[str]:
+    if not propagation:
+        return finalizers
+    kept = [name for name in finalizers if name not in (ORPHAN, FOREGROUND)]
+    if propagation == "Orphan":
+        kept.append(ORPHAN)
+    elif propagation == "Foreground":
+        kept.append(FOREGROUND)
+    return kept
+
+
+def _grace_s(pod: Object, options: DeleteOptions) -> int:
+    """Seconds a pod has to end. One that nobody runs, or that has ended, has none."""
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return 0
+    grace = options.grace_s
+    if grace is None:
+        grace = spec.get("terminationGracePeriodSeconds", 30)
+    return 1 if grace < 0 else int(grace)
+
+
+def returns_deleted(resource: Resource) -> bool:
+    """Whether an accomplished deletion answers with the object."""
+    return resource.group == "" and resource.plural in _DELETED_RETURNED
+
+
+def success(resource: Resource, name: str, uid_: str) -> Object:
+    """The Status of an accomplished deletion."""
+    details: Object = {"name": name}
+    if resource.group:
+        details["group"] = resource.group
+    details["kind"] = resource.plural
+    if uid_:
+        details["uid"] = uid_
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

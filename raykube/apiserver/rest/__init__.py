@@ -1,0 +1,1 @@
+"""The REST API over HTTPS: what kubectl and every other Kubernetes client speaks."""

@@ -1,0 +1,111 @@
+"""Objects and lists in the form a client asked for: stored bytes as they are, Tables, metadata only, YAML."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import yaml
+
+from raykube.api import table
+from raykube.api.errors import ApiError
+from raykube.api.resources import Resource
+from raykube.apiserver.core import conversion, negotiation
+from raykube.apiserver.core.negotiation import Form
+from raykube.apiserver.core.strategy import Object
+from raykube.apiserver.core.watchcache import Item
+
+_ACCEPTED = (negotiation.JSON, negotiation.YAML)
+_INCLUDE = ("None", "Metadata", "Object")
+
+
+def form_of(accept: str, kinds: tuple[str, ...]) -> Form:
+    """The form to answer in. Raises ApiError 406."""
+    form = negotiation.choose(accept, kinds)
+    if form is None:
+        raise ApiError.not_acceptable(_ACCEPTED)
+    return form
+
+
+def data_of(resource: Resource, item: Item) -> bytes:
+    """An item's bytes in the version that the client speaks."""
+    stored = conversion.stored(resource)
+    if stored is resource:
+        return item.data
+    return item.form(
+        resource.api_version, lambda data: orjson.dumps(conversion.convert(orjson.loads(data), stored, resource))
+    )
+
+
+def object_bytes(resource: Resource, item: Item, form: Form, query: Mapping[str, str]) -> bytes:
+    """One object as the answer to a GET."""
+    data = data_of(resource, item)
+    if form.kind == "Table":
+        return orjson.dumps(table_of(resource, [orjson.loads(data)], query, str(item.revision)))
+    if form.kind == "PartialObjectMetadata":
+        return orjson.dumps(metadata_only(orjson.loads(data), form.version))
+    return data
+
+
+def list_bytes(resource: Resource, items: list[Item], form: Form, query: Mapping[str, str], metadata: Object) -> bytes:
+    """A list, or a chunk of one. `metadata`: the list's own."""
+    datas = [data_of(resource, item) for item in items]
+    if form.kind == "Table":
+        version = metadata["resourceVersion"]
+        document = table_of(resource, [orjson.loads(data) for data in datas], query, version)
+        document["metadata"] = metadata
+        return orjson.dumps(document)
+    if form.kind == "PartialObjectMetadataList":
+        datas = [orjson.dumps(metadata_only(orjson.loads(data), form.version)) for data in datas]
+        kind, api_version = "PartialObjectMetadataList", f"meta.k8s.io/{form.version}"
+    else:
+        kind, api_version = resource.list_kind, resource.api_version
+    head = f'{{"kind":"{kind}","apiVersion":"{api_version}","metadata":'.encode() + orjson.dumps(metadata)
+    return b"".join((head, b',"items":[', b",".join(datas), b"]}"))
+
+
+def metadata_only(obj: Object, version: str) -> Object:
+    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
+
+
+def table_of(resource: Resource, objects: list[Object], query: Mapping[str, str], version: str) -> Object:
+    """A Table of objects. Raises ApiError 400 for an unknown includeObject."""
+    include = query.get("includeObject") or "Metadata"
+    if include not in _INCLUDE:
+        raise ApiError.bad_request(f'unrecognized includeObject value: "{include}"')
+    return table.table(resource, objects, time.time(), include_object=include, resource_version=version)
+
+
+def pretty(data: bytes, form: Form, wanted: bool) -> tuple[bytes, str]:
+    """(body, content type) for a complete answer: indented or as YAML where the client wants that."""
+    if form.media_type == negotiation.YAML:
+        return yaml.safe_dump(orjson.loads(data), sort_keys=False).encode(), negotiation.YAML
+    if wanted:
+        return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2), negotiation.JSON
+    return data, negotiation.JSON
+
+
+def watch_line(kind: str, data: bytes) -> bytes:
+    """One event of a watch stream."""
+    return b'{"type":"%b","object":%b}\n' % (kind.encode(), data)
+
+
+def bookmark(resource: Resource, revision: int, form: Form, initial_events_end: bool) -> bytes:
+    """A BOOKMARK event: everything up to `revision` has been sent."""
+    metadata: dict[str, Any] = {"resourceVersion": str(revision)}
+    if initial_events_end:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    if form.kind == "Table":
+        obj: Object = {"kind": "Table", "apiVersion": f"meta.k8s.io/{form.version}", "metadata": metadata}
+        obj["columnDefinitions"] = []
+        obj["rows"] = []
+    elif form.kind:
+        obj = {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{form.version}", "metadata": metadata}
+    else:
+        obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+    return watch_line("BOOKMARK", orjson.dumps(obj))
+
+
+def status_line(error: ApiError) -> bytes:
+    """An ERROR event; the stream ends with it."""
+    return watch_line("ERROR", orjson.dumps(error.status()))

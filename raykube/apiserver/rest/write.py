@@ -1,0 +1,186 @@
+"""POST, PUT, PATCH and DELETE of resources: bodies decoded, operations made, answers given."""
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from raykube.api import serialization
+from raykube.api.errors import ApiError
+from raykube.api.schema import Typed
+from raykube.apiserver.authz import Authorization
+from raykube.apiserver.core import options, planning, selecting, strategy
+from raykube.apiserver.core.options import ListOptions, WriteOptions
+from raykube.apiserver.core.planning import Operation
+from raykube.apiserver.core.rbac import Attributes
+from raykube.apiserver.core.strategy import Object
+from raykube.apiserver.reader import Reader
+from raykube.apiserver.rest import render
+from raykube.apiserver.rest.context import Context
+from raykube.apiserver.writer import Outcome, Writer
+
+PATCH_TYPES = {
+    "application/json-patch+json": planning.JSON_PATCH,
+    "application/merge-patch+json": planning.MERGE_PATCH,
+    "application/strategic-merge-patch+json": planning.STRATEGIC_PATCH,
+    "application/apply-patch+yaml": planning.APPLY_PATCH,
+}
+_COLLECTION_CHUNK = 500
+_FORMS = ("Table", "PartialObjectMetadata")
+
+
+class Writes:
+    """Handlers of writes."""
+
+    def __init__(self, writer: Writer, reader: Reader, authorization: Authorization) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._authorization = authorization
+
+    async def create(self, context: Context) -> web.Response:
+        op = self._operation(context, planning.CREATE)
+        op.name = ""
+        op.body = await decode_body(context, _typed(op), op.validation)
+        return self._answer(context, await self._writer.one(op))
+
+    async def update(self, context: Context) -> web.Response:
+        op = self._operation(context, planning.UPDATE)
+        op.body = await decode_body(context, _typed(op), op.validation)
+        return self._answer(context, await self._writer.one(op))
+
+    async def patch(self, context: Context) -> web.Response:
+        op = self._operation(context, planning.PATCH)
+        media_type = context.request.content_type
+        op.patch_type = PATCH_TYPES.get(media_type, "")
+        if not op.patch_type:
+            raise ApiError.unsupported_media_type(PATCH_TYPES)
+        op.body = _decode_patch(op.patch_type, await context.body(), op.validation, context.warnings)
+        if op.patch_type == planning.APPLY_PATCH:
+            if not op.field_manager:
+                raise ApiError.bad_request("fieldManager is required for apply patch")
+            create = Attributes(
+                context.user, "create", op.resource.group, op.resource.plural, op.subresource, op.name, op.namespace
+            )
+            if not op.subresource and not self._exists(op):
+                self._authorization.require(create)
+        return self._answer(context, await self._writer.one(op))
+
+    def _exists(self, op: Operation) -> bool:
+        key = f"{op.namespace}/{op.name}" if op.resource.namespaced else op.name
+        return self._reader.cache(op.resource).get(key) is not None
+
+    async def delete(self, context: Context) -> web.Response:
+        op = self._operation(context, planning.DELETE)
+        op.deletion = strategy.delete_options(await decode_options(context), context.query)
+        op.dry_run = op.dry_run or op.deletion.dry_run
+        return self._answer(context, await self._writer.one(op))
+
+    async def delete_collection(self, context: Context) -> web.Response:
+        """Deletes what the selectors choose, and answers with the list of it."""
+        resource, info = context.target, context.info
+        deletion = strategy.delete_options(await decode_options(context), context.query)
+        wanted = options.list_options(context.query, watch=False)
+        namespace = info.namespace if resource.namespaced else ""
+        selection = selecting.selection(resource, namespace, wanted.label_selector, wanted.field_selector)
+        page = await self._reader.page(resource, selection, ListOptions())
+        template = self._operation(context, planning.DELETE)
+        for start in range(0, len(page.items), _COLLECTION_CHUNK):
+            ops = [
+                Operation(
+                    planning.DELETE, resource, item.namespace, item.name, deletion=deletion, guard=template.guard,
+                    dry_run=template.dry_run,
+                )
+                for item in page.items[start : start + _COLLECTION_CHUNK]
+            ]  # fmt: skip
+            for outcome in await self._writer.run(ops):
+                if outcome.code >= 400 and outcome.code != 404:
+                    raise ApiError.from_status(orjson.loads(outcome.body))
+            await asyncio.sleep(0)
+        form = render.form_of(context.request.headers.get("Accept", ""), ())
+        metadata: Object = {"resourceVersion": str(page.revision)}
+        return context.answer(render.list_bytes(resource, page.items, form, context.query, metadata))
+
+    def _operation(self, context: Context, verb: str) -> Operation:
+        resource, info = context.target, context.info
+        wanted = self._write_options(context)
+        return Operation(
+            verb,
+            resource,
+            info.namespace if resource.namespaced else "",
+            info.name,
+            info.subresource,
+            field_manager=wanted.field_manager or _manager(context),
+            force=wanted.force,
+            dry_run=wanted.dry_run,
+            validation=wanted.field_validation,
+            guard=self._authorization.guard(context.user, verb, resource, info.subresource),
+            warnings=context.warnings,
+        )
+
+    def _write_options(self, context: Context) -> WriteOptions:
+        return options.write_options(context.query, context.request.query.getall("dryRun", []))
+
+    def _answer(self, context: Context, outcome: Outcome) -> web.Response:
+        body, code = outcome.body, outcome.code
+        form = render.form_of(context.request.headers.get("Accept", ""), _FORMS)
+        if form.kind and b'"kind":"Status"' not in body[:60]:
+            obj = orjson.loads(body)
+            if form.kind == "Table":
+                version = obj["metadata"].get("resourceVersion", "")
+                body = orjson.dumps(render.table_of(context.target, [obj], context.query, version))
+            else:
+                body = orjson.dumps(render.metadata_only(obj, form.version))
+        body, content_type = render.pretty(
+            body, form, "pretty" in context.query and options.parse_bool(context.query["pretty"])
+        )
+        return context.answer(body, code, content_type)
+
+
+def _typed(op: Operation) -> Typed:
+    """What a body is an object of: a subresource may have a type of its own."""
+    return (op.resource.subresource(op.subresource) if op.subresource else None) or op.resource
+
+
+def _manager(context: Context) -> str:
+    """Upstream's fall-back: the first part of the user agent."""
+    return context.request.headers.get("User-Agent", "").partition("/")[0][:128]
+
+
+async def decode_body(context: Context, typed: Typed, validation: str) -> Object:
+    """The object of type `typed` in a request's body. Raises ApiError 400, 413 or 415."""
+    data = await context.body()
+    return decode(typed, data, context.request.headers.get("Content-Type", ""), validation, context.warnings)
+
+
+def decode(typed: Typed, data: bytes, content_type: str, validation: str, warnings: list[str]) -> Object:
+    """An object; unknown and duplicate fields are errors, warnings or nothing. Raises ApiError."""
+    obj, problems = serialization.decode_object(typed, data, content_type, validation != "Ignore")
+    if problems and validation == "Strict":
+        raise serialization.strict_error(typed, problems)
+    if validation == "Warn":
+        warnings.extend(problems)
+    return obj
+
+
+async def decode_options(context: Context) -> Object:
+    """The DeleteOptions in a DELETE's body; an empty one for no body."""
+    data = await context.body()
+    if not data:
+        return {}
+    return serialization.decode_body(data, context.request.headers.get("Content-Type", ""), False)[0]
+
+
+def _decode_patch(patch_type: str, data: bytes, validation: str, warnings: list[str]) -> Any:
+    if patch_type == planning.JSON_PATCH:
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise ApiError.bad_request(f"error decoding patch: {error}") from None
+    content_type = "application/apply-patch+yaml" if patch_type == planning.APPLY_PATCH else "application/json"
+    value, duplicates = serialization.decode_body(data, content_type, validation != "Ignore")
+    if duplicates and validation == "Strict":
+        raise ApiError.bad_request("strict decoding error: " + ", ".join(duplicates))
+    if validation == "Warn":
+        warnings.extend(duplicates)
+    return value

@@ -1,0 +1,178 @@
+"""The store as the apiserver sees it: batched compare-and-swap writes, and reads from watch caches that one watch feeds.
+
+Linearizable reads: one round to the store's leader tells the current revision (readers of one tick share it), then the
+caches are waited for. Nothing older than what was asked for is ever served: a cache that can't catch up in time is an
+error that clients retry.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+
+from raykube.api.errors import ApiError
+from raykube.api.resources import Resource
+from raykube.apiserver.core.feed import PREFIX, Feed
+from raykube.apiserver.core.watchcache import ResourceCache
+from raykube.client.kv import KvClient, UnknownOutcome
+from raykube.pb import batch_pb2, mvcc_pb2
+from raykube.rpc.errors import Code, RpcError
+
+log = logging.getLogger(__name__)
+
+# The whole key space: a revision that some other client of the store made must move the caches on too.
+_ALL_KEYS = b"\0"
+_LOAD_CHUNK = 5_000
+TOO_LARGE_WAIT_S = 3.0
+FRESH_WAIT_S = 10.0
+
+
+class Store:
+    """Writes, revisions and caches."""
+
+    def __init__(self, kv: KvClient, feed: Feed) -> None:
+        self.kv = kv
+        self.feed = feed
+        self.loaded = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._leases: dict[int, tuple[int, float]] = {}
+        self._granting: dict[int, asyncio.Future[int]] = {}
+
+    async def start(self, timeout_s: float = 60.0) -> None:
+        """Loads the caches and follows the store from there. Raises OSError when the store stays away."""
+        self._following = asyncio.create_task(self._follow())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.loaded.wait()
+        except TimeoutError:
+            await self.stop()
+            raise OSError(f"the store does not answer after {timeout_s:.0f} s: check --etcd-servers") from None
+
+    async def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+            self._following = None
+
+    async def _follow(self) -> None:
+        """Load, then watch; after any break go on from the last revision, or load again when that is compacted."""
+        delay_s = 0.05
+        while True:
+            try:
+                if not self.loaded.is_set():
+                    await self._load()
+                    self.loaded.set()
+                async for events, revision in self.kv.watch(_ALL_KEYS, _ALL_KEYS, self.feed.revision + 1):
+                    delay_s = 0.05
+                    self._apply(events, revision)
+            except RpcError as error:
+                if error.code == Code.OUT_OF_RANGE:
+                    log.warning("the store compacted what this apiserver had not seen: loading everything again")
+                    self.loaded.clear()
+                else:
+                    log.warning("the watch on the store broke: %s", error)
+            except Exception:
+                log.exception("the watch on the store failed")
+            await asyncio.sleep(delay_s * (0.5 + random.random()))
+            delay_s = min(delay_s * 2, 2.0)
+
+    def _apply(self, events: Sequence[mvcc_pb2.Event], revision: int) -> None:
+        feed = self.feed
+        deleted = mvcc_pb2.Event.DELETE
+        for event in events:
+            kv = event.kv
+            if kv.mod_revision <= feed.revision:
+                continue  # a resumed watch may repeat what was applied
+            feed.apply(kv.key.decode(), kv.mod_revision, None if event.type == deleted else kv.value)
+        feed.advance(max(revision, events[-1].kv.mod_revision if events else 0))
+
+    async def _load(self) -> None:
+        entries: list[tuple[str, int, bytes]] = []
+        start, end, revision = PREFIX.encode(), _after(PREFIX.encode()), 0
+        while True:
+            answer = await self.kv.range(start, end, revision=revision, limit=_LOAD_CHUNK)
+            revision = revision or answer.header.revision
+            entries.extend((kv.key.decode(), kv.mod_revision, kv.value) for kv in answer.kvs)
+            if not answer.more:
+                break
+            start = answer.kvs[-1].key + b"\0"
+        self.feed.load(entries, revision)
+
+    # -- reading
+
+    def cache(self, resource: Resource) -> ResourceCache:
+        return self.feed.cache(resource)
+
+    async def fresh(self) -> int:
+        """Waits until the caches hold everything written before this call; returns their revision."""
+        try:
+            async with asyncio.timeout(FRESH_WAIT_S):
+                revision = await self.kv.current_revision()
+                await self._reach(revision)
+        except TimeoutError:
+            raise ApiError.timeout("the store did not answer in time", 1) from None
+        except (RpcError, OSError) as error:
+            raise _unavailable(error) from None
+        return self.feed.revision
+
+    async def not_older_than(self, revision: int) -> int:
+        """Waits for a revision that a client has seen. Raises 504 when it is larger than any there is."""
+        if revision > self.feed.revision:
+            try:
+                async with asyncio.timeout(TOO_LARGE_WAIT_S):
+                    await self._reach(revision)
+            except TimeoutError:
+                raise ApiError.revision_too_large(revision, self.feed.revision) from None
+        return self.feed.revision
+
+    async def _reach(self, revision: int) -> None:
+        if revision <= self.feed.revision:
+            return
+        reached = asyncio.get_running_loop().create_future()
+        self.feed.when(revision, lambda: None if reached.done() else reached.set_result(None))
+        await reached
+
+    # -- writing
+
+    async def write(self, writes: list[batch_pb2.Write]) -> list[batch_pb2.WriteResult]:
+        """All writes in one batch, each with its own comparison. Raises ApiError when the store is away."""
+        try:
+            return await self.kv.write(writes)
+        except UnknownOutcome as error:
+            raise ApiError.timeout(f"the request may or may not have been carried out: {error}", 1) from None
+        except (RpcError, OSError) as error:
+            raise _unavailable(error) from None
+
+    async def lease(self, ttl_s: int, now: float) -> int:
+        """A store lease that lives for `ttl_s` at least; callers of one minute share it."""
+        known = self._leases.get(ttl_s)
+        if known is not None and now < known[1]:
+            return known[0]
+        granting = self._granting.get(ttl_s)
+        if granting is None:
+            granting = self._granting[ttl_s] = asyncio.ensure_future(self._grant(ttl_s, now))
+        try:
+            return await asyncio.shield(granting)
+        except (RpcError, OSError) as error:
+            raise _unavailable(error) from None
+
+    async def _grant(self, ttl_s: int, now: float) -> int:
+        try:
+            spread_s = max(1, min(60, ttl_s // 10))
+            lease = await self.kv.lease_grant(ttl_s + spread_s)
+            self._leases[ttl_s] = (lease, now + spread_s)
+            return lease
+        finally:
+            self._granting.pop(ttl_s, None)
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key behind all keys with `prefix`."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def _unavailable(error: Exception) -> ApiError:
+    message = error.message if isinstance(error, RpcError) else str(error)
+    return ApiError.unavailable(f"the store is unavailable: {message}")

@@ -1,0 +1,293 @@
+"""Carries out operations: plan, write in one store batch, and again with the object as it really is where a comparison
+failed and the client did not insist on a revision.
+
+    operations ─► plan each (pure) ─► one kv batch ─► answers
+                     ▲                      │
+                     └── lost the race ◄────┘
+
+What admission misses (a namespace made through another apiserver a moment ago) is looked for once more with fresh
+caches before the client gets the error.
+"""
+
+import asyncio
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from raykube.api.errors import ApiError
+from raykube.api.meta import with_resource_version
+from raykube.apiserver.core import conversion, planning, scaling
+from raykube.apiserver.core.admission import Missing
+from raykube.apiserver.core.planning import Current, Operation, Plan, Planner
+from raykube.apiserver.core.strategy import Draw, Object
+from raykube.apiserver.core.watchcache import Item
+from raykube.apiserver.services import ServiceAddresses
+from raykube.apiserver.store import Store
+from raykube.pb import batch_pb2
+
+ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again
+NAMES_MAX = 8  # names drawn for one generateName
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The answer to one operation. `body` is complete JSON; for an error it is a Status."""
+
+    code: int
+    body: bytes
+    revision: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class CacheView:
+    """What admission sees: the watch caches."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
+        item = self._store.feed.caches[group, plural].get(f"{namespace}/{name}" if namespace else name)
+        return item.parsed() if item is not None else None
+
+    def every(self, group: str, plural: str, namespace: str = "") -> list[Object]:
+        return [item.parsed() for item in self._store.feed.caches[group, plural].items(namespace)]
+
+
+class _Attempt:
+    """One operation on its way."""
+
+    __slots__ = ("current", "deadline", "names", "op", "outcome", "plan", "refreshed", "tries")
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        self.current: Current | None = None
+        self.plan: Plan | None = None
+        self.outcome: Outcome | None = None
+        self.tries = 0
+        self.names = 0
+        self.refreshed = False
+        self.deadline = 0.0
+
+
+class Writer:
+    """Writes objects."""
+
+    def __init__(self, store: Store, addresses: ServiceAddresses, event_ttl_s: float) -> None:
+        self.store = store
+        self.draw = Draw(os.urandom, random.SystemRandom().randrange)
+        self.planner = Planner(CacheView(store), self.draw)
+        self._addresses = addresses
+        self._event_ttl_s = int(event_ttl_s)
+
+    async def one(self, op: Operation) -> Outcome:
+        """One operation. Raises ApiError."""
+        outcome = (await self.run([op]))[0]
+        if outcome.code >= 400:
+            raise ApiError.from_status(orjson.loads(outcome.body))
+        return outcome
+
+    async def run(self, ops: list[Operation]) -> list[Outcome]:
+        """All operations; the answers in their order. One that fails does not stop the others."""
+        attempts = [_Attempt(op) for op in ops]
+        for attempt in attempts:
+            self._look(attempt)
+        await self._wait_for_seen(attempts)
+        waiting = attempts
+        while waiting:
+            waiting = await self._round(waiting)
+        return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+
+    # -- what is known at the start
+
+    def _look(self, attempt: _Attempt) -> None:
+        op = attempt.op
+        if op.verb != planning.CREATE:
+            stored = conversion.stored(op.resource)
+            item = self.store.cache(stored).get(f"{op.namespace}/{op.name}" if stored.namespaced else op.name)
+            attempt.current = _current(item)
+
+    async def _wait_for_seen(self, attempts: list[_Attempt]) -> None:
+        """Clients may have read (or written) through another apiserver what has not arrived here yet."""
+        needed = 0
+        absent = False
+        for attempt in attempts:
+            op = attempt.op
+            if op.verb == planning.CREATE:
+                continue
+            version = _wanted_version(op)
+            if version and attempt.current is not None and version > attempt.current.revision:
+                needed = max(needed, version)
+            absent = absent or attempt.current is None
+        try:
+            if absent:
+                await self.store.fresh()
+            if needed > self.store.feed.revision:
+                await self.store.not_older_than(needed)
+        except ApiError as error:
+            for attempt in attempts:
+                if attempt.op.verb != planning.CREATE:
+                    attempt.outcome = _failed(error, attempt.op)
+            return
+        if absent or needed:
+            for attempt in attempts:
+                self._look(attempt)
+
+    # -- rounds
+
+    async def _round(self, attempts: list[_Attempt]) -> list[_Attempt]:
+        now = time.time()
+        missing: list[tuple[_Attempt, Missing]] = []
+        planned: list[_Attempt] = []
+        for attempt in attempts:
+            if attempt.outcome is not None:
+                continue
+            try:
+                attempt.plan = self.planner.plan(attempt.op, attempt.current, now)
+            except Missing as error:
+                missing.append((attempt, error))
+                continue
+            except ApiError as error:
+                attempt.outcome = _failed(error, attempt.op)
+                continue
+            if attempt.plan.write:
+                planned.append(attempt)
+            else:
+                self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
+        again = await self._write(planned, now) if planned else []
+        return again + (await self._look_again(missing) if missing else [])
+
+    async def _write(self, attempts: list[_Attempt], now: float) -> list[_Attempt]:
+        writes: list[batch_pb2.Write] = []
+        sent: list[_Attempt] = []
+        for attempt in attempts:
+            try:
+                writes.append(await self._write_of(attempt, now))
+                sent.append(attempt)
+            except ApiError as error:
+                attempt.outcome = _failed(error, attempt.op)
+        if not writes:
+            return []
+        try:
+            results = await self.store.write(writes)
+        except ApiError as error:
+            for attempt in sent:
+                attempt.outcome = _failed(error, attempt.op)
+            return []
+        again = []
+        for attempt, result in zip(sent, results, strict=True):
+            if result.applied:
+                await self._settle(attempt)
+                self._finish(attempt, result.revision)
+            elif self._lost(attempt, result):
+                again.append(attempt)
+            elif _is_service(attempt.op):
+                await self._addresses.abandon(attempt.op)
+        return again
+
+    async def _write_of(self, attempt: _Attempt, now: float) -> batch_pb2.Write:
+        plan, op = attempt.plan, attempt.op
+        assert plan is not None
+        if _is_service(op) and plan.value is not None:
+            allocated = await self._addresses.allocate(op, plan.value, attempt.current)
+            plan.value = plan.reply = allocated
+        lease = 0
+        if op.resource.plural == "events" and plan.value is not None:
+            lease = await self.store.lease(self._event_ttl_s, now)
+        if plan.value is None:
+            return batch_pb2.Write(key=plan.key.encode(), expected_revision=plan.expected, lease=lease)
+        return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
+
+    async def _settle(self, attempt: _Attempt) -> None:
+        """After the write: addresses that the Service gave up are free again."""
+        if _is_service(attempt.op):
+            assert attempt.plan is not None
+            await self._addresses.settle(attempt.op, attempt.plan.value, attempt.current)
+
+    def _lost(self, attempt: _Attempt, result: batch_pb2.WriteResult) -> bool:
+        """After a failed comparison: whether to plan again, with what is there now."""
+        op, plan = attempt.op, attempt.plan
+        assert plan is not None
+        attempt.tries += 1
+        there = result.current if result.HasField("current") else None
+        if plan.created and op.verb == planning.CREATE:
+            attempt.names += 1
+            if plan.retry_name and attempt.names < NAMES_MAX:
+                return True
+            error = ApiError.already_exists(op.resource, op.name)
+        elif op.verb == planning.UPDATE and _wanted_version(op):
+            error = planning.stale(op.resource, op.name) if there else ApiError.not_found(op.resource, op.name)
+        elif attempt.tries < ATTEMPTS_MAX:
+            data = with_resource_version(there.value, there.mod_revision) if there is not None else b""
+            attempt.current = Current(data, there.mod_revision) if there is not None else None
+            return True
+        else:
+            error = planning.stale(op.resource, op.name)
+        attempt.outcome = _failed(error, op)
+        return False
+
+    async def _look_again(self, missing: list[tuple[_Attempt, Missing]]) -> list[_Attempt]:
+        """Refreshes the caches once for all; gives up on what was missed before and is not worth more patience."""
+        again: list[_Attempt] = []
+        now = time.monotonic()
+        for attempt, error in missing:
+            if not attempt.refreshed:
+                attempt.refreshed, attempt.deadline = True, now + error.patience_s
+                again.append(attempt)
+            elif error.patience_s and now < attempt.deadline:
+                again.append(attempt)
+            else:
+                attempt.outcome = _failed(error.error, attempt.op)
+        if again:
+            if all(attempt.refreshed and attempt.deadline > now for attempt in again):
+                await asyncio.sleep(0.02)
+            try:
+                await self.store.fresh()
+            except ApiError as error:
+                for attempt in again:
+                    attempt.outcome = _failed(error, attempt.op)
+                return []
+        return again
+
+    def _finish(self, attempt: _Attempt, revision: int) -> None:
+        plan, op = attempt.plan, attempt.op
+        assert plan is not None
+        if plan.complete:
+            body = plan.reply
+        else:
+            body = self._reply(op, plan.reply, revision)
+        attempt.outcome = Outcome(plan.code, body, revision, tuple(op.warnings))
+
+    def _reply(self, op: Operation, data: bytes, revision: int) -> bytes:
+        stored = conversion.stored(op.resource)
+        if op.subresource == "scale":
+            return orjson.dumps(scaling.scale_of(op.resource, orjson.loads(data), revision))
+        if stored is not op.resource and op.verb != planning.DELETE:
+            data = orjson.dumps(conversion.convert(orjson.loads(data), stored, op.resource))
+        return with_resource_version(data, revision) if revision else data
+
+
+def _is_service(op: Operation) -> bool:
+    return op.resource.plural == "services" and not op.resource.group and op.subresource != "status"
+
+
+def _current(item: Item | None) -> Current | None:
+    return Current(item.data, item.revision) if item is not None else None
+
+
+def _wanted_version(op: Operation) -> int:
+    """The revision that the client says the object has; 0: it doesn't say."""
+    text: Any = op.resource_version
+    if not text and op.deletion is not None:
+        text = op.deletion.resource_version
+    if not text and isinstance(op.body, dict):
+        metadata = op.body.get("metadata")
+        text = metadata.get("resourceVersion") if isinstance(metadata, dict) else ""
+    return int(text) if isinstance(text, str) and text.isdigit() else 0
+
+
+def _failed(error: ApiError, op: Operation) -> Outcome:
+    return Outcome(error.code, orjson.dumps(error.status()), 0, tuple(op.warnings))
