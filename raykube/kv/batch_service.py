@@ -1,0 +1,75 @@
+"""The Batch service: apiservers' writes, pipelined on one stream. Any member takes them; Raft forwards to the leader."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.limits import Admission
+from raykube.kv.member import Member
+from raykube.pb import batch_pb2
+from raykube.rpc import RpcError
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX = 256  # requests of one stream; at the bound the stream is not read, and gRPC holds the client back
+BATCH_BYTES_MAX = 32 << 20
+
+
+class BatchService:
+    """Answers Batch streams."""
+
+    def __init__(self, member: Member, admission: Admission) -> None:
+        self._member = member
+        self._admission = admission
+
+    async def Stream(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
+        answers: asyncio.Queue[Any] = asyncio.Queue()
+        tasks: set[asyncio.Task[None]] = set()
+        slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+
+        async def serve(request: Any) -> None:
+            response = await self._answer(request)
+            response.id = request.id
+            answers.put_nowait(response)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            slots.release()
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await slots.acquire()
+                    task = asyncio.create_task(serve(request))
+                    tasks.add(task)
+                    task.add_done_callback(ended)
+                if tasks:
+                    await asyncio.wait(set(tasks))
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reader
+
+    async def _answer(self, request: Any) -> Any:
+        try:
+            if request.read_index or not request.writes:
+                await self._member.read_index()
+                return batch_pb2.BatchResponse(revision=self._member.store.revision)
+            body = request.SerializeToString()
+            self._admission.check_write(len(body), BATCH_BYTES_MAX)
+            return await self._member.propose(Command.BATCH, body)
+        except RpcError as error:
+            return batch_pb2.BatchResponse(error=f"{error.code.name}: {error.message}")
+        except Exception as error:
+            log.exception("batch failed")
+            return batch_pb2.BatchResponse(error=f"INTERNAL: {type(error).__name__}: {error}")

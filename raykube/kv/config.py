@@ -1,0 +1,117 @@
+"""The flags of `raykube kv`: etcd's names and defaults."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from raykube.base.duration import Duration, parse_duration
+from raykube.kv.core.identity import address_of, parse_initial_cluster
+
+
+class Config(BaseModel):
+    """One member of the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("default", description="this member's name, as in --initial-cluster")
+    data_dir: Path = Field(Path("default.etcd"), description="where this member keeps its log and snapshots")
+    listen_client_urls: list[str] = Field(["http://127.0.0.1:2379"], description="addresses for clients")
+    listen_peer_urls: list[str] = Field(["http://127.0.0.1:2380"], description="addresses for other members")
+    advertise_client_urls: list[str] = Field([], description="addresses told to clients; empty: where it listens")
+    initial_advertise_peer_urls: list[str] = Field([], description="addresses told to members; empty: where it listens")
+    initial_cluster: list[str] = Field([], description="the members: m1=https://10.0.0.1:2380,m2=…; empty: this one")
+    initial_cluster_state: Literal["new", "existing"] = Field("new", description="'existing' joins a cluster that runs")
+    initial_cluster_token: str = Field("etcd-cluster", description="tells clusters with equal addresses apart")
+    heartbeat_interval: int = Field(100, description="milliseconds between heartbeats of the leader", gt=0)
+    election_timeout: int = Field(1000, description="milliseconds without a leader before an election", gt=0)
+    snapshot_count: int = Field(10_000, description="applied entries between two snapshots", gt=0)
+    max_request_bytes: int = Field(1_572_864, description="largest request of etcd's API", gt=0)
+    max_txn_ops: int = Field(128, description="most operations in a transaction", gt=0)
+    quota_backend_bytes: int = Field(2 << 30, description="refuse writes when the store holds more; 0: 2 GiB", ge=0)
+    auto_compaction_mode: Literal["periodic", "revision"] = Field("periodic", description="what is retained")
+    auto_compaction_retention: str = Field(
+        "5m",
+        description="history to keep: a duration, hours without a unit, or with mode 'revision' a number; 0: all of it. "
+        "etcd's default is 0, and Kubernetes' apiserver asks for a compaction every 5 minutes; ours need not",
+    )
+    watch_progress_notify_interval: Duration = Field(600.0, description="how often an idle watch hears the revision")
+    cert_file: Path | None = Field(None, description="certificate for clients")
+    key_file: Path | None = Field(None, description="key of --cert-file")
+    trusted_ca_file: Path | None = Field(None, description="the CA that signs clients' certificates")
+    client_cert_auth: bool = Field(True, description="clients must show a certificate; always so with https")
+    peer_cert_file: Path | None = Field(None, description="certificate for other members")
+    peer_key_file: Path | None = Field(None, description="key of --peer-cert-file")
+    peer_trusted_ca_file: Path | None = Field(None, description="the CA that signs members' certificates")
+    peer_client_cert_auth: bool = Field(True, description="members must show a certificate; always so with https")
+
+    @field_validator("listen_client_urls", "listen_peer_urls", "advertise_client_urls", "initial_advertise_peer_urls")
+    @classmethod
+    def _check_urls(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            address_of(url)
+        return urls
+
+    @field_validator("auto_compaction_retention")
+    @classmethod
+    def _check_retention(cls, text: str) -> str:
+        if not text.isdigit():
+            parse_duration(text)
+        return text
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        if self.election_timeout < 5 * self.heartbeat_interval:
+            raise ValueError("--election-timeout must be at least 5 times --heartbeat-interval")
+        if not self.listen_client_urls or not self.listen_peer_urls:
+            raise ValueError("--listen-client-urls and --listen-peer-urls must not be empty")
+        if self.auto_compaction_mode == "revision" and not self.auto_compaction_retention.isdigit():
+            raise ValueError("--auto-compaction-retention must be a number in mode 'revision'")
+        members = parse_initial_cluster(self.members_given, self.initial_cluster_token)
+        if self.name not in {member.name for member in members.members}:
+            raise ValueError(f"--initial-cluster does not name this member, {self.name!r}")
+        for flag, urls, files in (
+            ("cert-file", self.listen_client_urls, (self.cert_file, self.key_file, self.trusted_ca_file)),
+            (
+                "peer-cert-file",
+                self.listen_peer_urls,
+                (self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file),
+            ),
+        ):
+            if any(url.startswith("https:") for url in urls) and None in files:
+                raise ValueError(f"https needs --{flag}, its key and its trusted CA file")
+        if not (self.client_cert_auth and self.peer_client_cert_auth):
+            raise ValueError("--client-cert-auth=false is not supported: with https, certificates are always checked")
+        return self
+
+    @property
+    def peer_urls(self) -> list[str]:
+        """Where other members find this one."""
+        return self.initial_advertise_peer_urls or self.listen_peer_urls
+
+    @property
+    def client_urls(self) -> list[str]:
+        """Where clients are told to find this member."""
+        return self.advertise_client_urls or self.listen_client_urls
+
+    @property
+    def members_given(self) -> list[str]:
+        """`--initial-cluster`, or this member alone."""
+        return self.initial_cluster or [f"{self.name}={url}" for url in self.peer_urls]
+
+    @property
+    def quota_bytes(self) -> int:
+        return self.quota_backend_bytes or 2 << 30
+
+    @property
+    def retained_s(self) -> float:
+        """Seconds of history that automatic compaction keeps; 0: it does not go by time."""
+        if self.auto_compaction_mode != "periodic":
+            return 0.0
+        text = self.auto_compaction_retention
+        return float(text) * 3600 if text.isdigit() else parse_duration(text)
+
+    @property
+    def retained_revisions(self) -> int:
+        """Revisions of history that automatic compaction keeps; 0: it does not go by number."""
+        return int(self.auto_compaction_retention) if self.auto_compaction_mode == "revision" else 0

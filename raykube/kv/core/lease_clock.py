@@ -1,0 +1,49 @@
+"""When leases end, by the leader's clock alone. Expiry becomes a log entry, so that all members revoke at one place."""
+
+import heapq
+
+RETRY_S = 2.0  # a proposed revocation that did not come back is proposed again
+
+
+class LeaseClock:
+    """Deadlines of leases on the member that leads. Empty on all others."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[int, float] = {}
+        self._queue: list[tuple[float, int]] = []
+
+    def start(self, lease: int, ttl_s: float, now: float) -> None:
+        """Gives `lease` its whole time, from now."""
+        deadline = now + ttl_s
+        self._deadlines[lease] = deadline
+        heapq.heappush(self._queue, (deadline, lease))
+
+    def forget(self, lease: int) -> None:
+        self._deadlines.pop(lease, None)
+
+    def clear(self) -> None:
+        self._deadlines.clear()
+        self._queue.clear()
+
+    def remaining_s(self, lease: int, now: float) -> float | None:
+        """Seconds that `lease` has left, None when its deadline is not known here."""
+        deadline = self._deadlines.get(lease)
+        return None if deadline is None else max(0.0, deadline - now)
+
+    def delay(self, seconds: float) -> None:
+        """Moves every deadline: this process stood still, and could not hear who kept a lease alive."""
+        self._deadlines = {lease: deadline + seconds for lease, deadline in self._deadlines.items()}
+        self._queue = [(deadline, lease) for lease, deadline in self._deadlines.items()]
+        heapq.heapify(self._queue)
+
+    def expired(self, now: float) -> list[int]:
+        """The leases whose time is over; each is named again after `RETRY_S` unless it was forgotten."""
+        over = []
+        while self._queue and self._queue[0][0] <= now:
+            deadline, lease = heapq.heappop(self._queue)
+            if self._deadlines.get(lease) != deadline:
+                continue  # renewed or forgotten: another entry stands for it, or none
+            over.append(lease)
+            self._deadlines[lease] = now + RETRY_S
+            heapq.heappush(self._queue, (now + RETRY_S, lease))
+        return over

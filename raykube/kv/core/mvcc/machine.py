@@ -1,0 +1,113 @@
+"""What a log entry says, and what it does: the replicated state machine around the store.
+
+An entry's data is `request id u64 | command u8 | body`: the id lets the member that proposed it find the caller who
+waits, the body is the protobuf message of the command. Empty data is a leader's first entry and does nothing.
+"""
+
+import struct
+from enum import IntEnum
+from typing import Any
+
+from raykube.kv.core.mvcc import errors, image, txn
+from raykube.kv.core.mvcc.errors import StoreError
+from raykube.kv.core.mvcc.store import Outcome, Store
+from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
+
+_HEAD = struct.Struct("<QB")
+
+
+class Command(IntEnum):
+    """What an entry asks for. The numbers are on disk: never reuse one."""
+
+    BATCH = 1
+    PUT = 2
+    DELETE_RANGE = 3
+    TXN = 4
+    COMPACT = 5
+    LEASE_GRANT = 6
+    LEASE_REVOKE = 7
+    ATTRIBUTES = 8
+
+
+def encode(request_id: int, command: Command, body: bytes) -> bytes:
+    """The data of a log entry."""
+    return _HEAD.pack(request_id, command) + body
+
+
+def request_id(data: bytes) -> int:
+    """The id in an entry's data."""
+    return int(_HEAD.unpack_from(data)[0])
+
+
+def batch_answer(outcomes: list[Outcome], revision: int) -> batch_pb2.BatchResponse:
+    """The batch service's answer to outcomes of `Store.apply_writes`."""
+    response = batch_pb2.BatchResponse(revision=revision)
+    add = response.results.add
+    for applied, mod, current in outcomes:
+        if applied:
+            add(applied=True, revision=mod)
+        else:
+            result = add()
+            if current is not None:
+                kv = result.current
+                kv.key, kv.create_revision, kv.mod_revision = current.key, current.create, current.mod
+                kv.version, kv.value, kv.lease = current.number, current.value or b"", current.lease
+    return response
+
+
+class Machine:
+    """The store and the members' attributes, changed by `apply` alone."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.attributes: dict[int, raft_pb2.Attributes] = {}
+
+    def apply(self, data: bytes, answer: bool) -> Any:
+        """Carries out an entry; returns the response, or the StoreError that it met, when `answer`."""
+        _, command = _HEAD.unpack_from(data)
+        body = data[_HEAD.size :]
+        try:
+            return self._apply(command, body, answer)
+        except StoreError as error:
+            return error
+
+    def _apply(self, command: int, body: bytes, answer: bool) -> Any:
+        store = self.store
+        if command == Command.BATCH:
+            outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
+            return batch_answer(outcomes, store.revision) if answer else None
+        match command:
+            case Command.PUT:
+                return txn.put(store, etcd_pb2.PutRequest.FromString(body))
+            case Command.DELETE_RANGE:
+                return txn.delete_range(store, etcd_pb2.DeleteRangeRequest.FromString(body))
+            case Command.TXN:
+                return txn.transact(store, etcd_pb2.TxnRequest.FromString(body))
+            case Command.COMPACT:
+                store.compact(etcd_pb2.CompactionRequest.FromString(body).revision)
+                return etcd_pb2.CompactionResponse(header=txn.header(store))
+            case Command.LEASE_GRANT:
+                grant = etcd_pb2.LeaseGrantRequest.FromString(body)
+                store.grant(grant.ID, grant.TTL)
+                return etcd_pb2.LeaseGrantResponse(header=txn.header(store), ID=grant.ID, TTL=grant.TTL)
+            case Command.LEASE_REVOKE:
+                store.revoke(etcd_pb2.LeaseRevokeRequest.FromString(body).ID)
+                return etcd_pb2.LeaseRevokeResponse(header=txn.header(store))
+            case Command.ATTRIBUTES:
+                attributes = raft_pb2.Attributes.FromString(body)
+                self.attributes[attributes.member_id] = attributes
+                return attributes
+        # A newer member wrote it: going on would make this member differ from the others.
+        raise AssertionError(f"log entry with unknown command {command}: this program is older than the log")
+
+    def capture(self) -> image.Image:
+        """A picture of all this machine holds."""
+        return image.capture(self.store, [self.attributes[member] for member in sorted(self.attributes)])
+
+    def restore(self, data: bytes) -> None:
+        """Becomes what the picture shows. Raises ValueError."""
+        self.store, attributes = image.restore(data)
+        self.attributes = {record.member_id: record for record in attributes}
+
+
+__all__ = ["Command", "Machine", "batch_answer", "encode", "errors", "request_id"]

@@ -1,0 +1,295 @@
+"""The key space: puts, deletes, ranges at a revision, compaction, the event log, leases and their keys.
+
+    revision      4        5        6         7
+    /a        a1 create  a2                 a3 tombstone
+    /b                             b1 create
+    events    [a1,       a2,       b1,      a3]      histories {/a: [a1, a2, a3], /b: [b1]}
+    compact(6) → a reader at 6 sees a2 and b1; events before 6 go, a1 goes
+
+A mutation belongs to a transaction: all operations of one have the same main revision. `Store` numbers them when told
+to (`begin`, then `put` and `delete`, then `commit`); a transaction that wrote nothing takes no revision.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
+from zlib import crc32
+
+from raykube.kv.core.mvcc import errors
+from raykube.kv.core.mvcc.key_index import UNBOUNDED, KeyIndex, at, before
+from raykube.kv.core.mvcc.version import Version
+from raykube.pb import batch_pb2
+
+_mod = attrgetter("mod")
+VERSION_OVERHEAD_BYTES = 160  # what a version costs beside its key and value, for the quota
+
+
+class Outcome(NamedTuple):
+    """What became of one write of a batch; `current` is the state that failed the comparison."""
+
+    applied: bool
+    revision: int
+    current: Version | None
+
+
+@dataclass(slots=True)
+class Lease:
+    """A replicated lease: its granted time to live and the keys attached to it. Its deadline is the leader's affair."""
+
+    id: int
+    ttl_s: int
+    keys: set[bytes] = field(default_factory=set)
+
+
+class Store:
+    """The replicated state of the key space. All methods are synchronous and deterministic."""
+
+    def __init__(self) -> None:
+        self.revision = 1  # etcd's empty store is at revision 1
+        self.compact_revision = 0
+        self.index = KeyIndex()
+        self.events: list[Version] = []  # every version since the compaction, in order of (mod, sub)
+        self.leases: dict[int, Lease] = {}
+        self.bytes_stored = 0
+        self._sub = 0
+
+    # ---- writing
+
+    def begin(self) -> None:
+        """Opens a transaction at the next revision."""
+        self._sub = 0
+
+    def commit(self) -> int:
+        """Closes the transaction; returns the store's revision after it."""
+        if self._sub:
+            self.revision += 1
+            self._sub = 0
+        return self.revision
+
+    def put(self, key: bytes, value: bytes, lease: int) -> Version | None:
+        """Writes `key` in the open transaction; returns the version it replaced."""
+        return self._write(key, value, lease, self.revision + 1)
+
+    def delete(self, key: bytes) -> Version | None:
+        """Deletes `key` in the open transaction; returns what was there, None when nothing was (and nothing is done)."""
+        history = self.index.histories.get(key)
+        if history is None or history[-1].value is None:
+            return None
+        return self._write(key, None, 0, self.revision + 1)
+
+    def _write(self, key: bytes, value: bytes | None, lease: int, mod: int) -> Version | None:
+        index = self.index
+        history = index.histories.get(key)
+        if history is None:
+            previous = None
+            version = Version(key, mod, self._sub, mod, 1, value, lease)
+            index.add(key, version)
+        else:
+            previous = history[-1]
+            if value is None:
+                version = Version(key, mod, self._sub, 0, 0, None, 0)
+                index.dead.add(key)
+            elif previous.value is None:
+                version = Version(key, mod, self._sub, mod, 1, value, lease)
+                index.dead.discard(key)
+            else:
+                version = Version(key, mod, self._sub, previous.create, previous.number + 1, value, lease)
+            history.append(version)
+            if previous.lease != lease and previous.lease:
+                self._detach(previous.lease, key)
+            if previous.value is None:
+                previous = None
+        if lease:
+            self.leases[lease].keys.add(key)
+        self._sub += 1
+        self.events.append(version)
+        self.bytes_stored += len(key) + len(value or b"") + VERSION_OVERHEAD_BYTES
+        return previous
+
+    def _detach(self, lease: int, key: bytes) -> None:
+        if lease in self.leases:
+            self.leases[lease].keys.discard(key)
+
+    def apply_writes(self, writes: Sequence[batch_pb2.Write]) -> list[Outcome]:
+        """The batch service's fast path: each write is a transaction of its own.
+
+        A write whose comparison fails changes nothing and takes no revision; so does the deletion of nothing. Raises
+        StoreError, with nothing done, when a lease is missing.
+        """
+        for write in writes:
+            if write.lease and write.lease not in self.leases:
+                raise errors.lease_missing()
+        outcomes = []
+        histories = self.index.histories
+        for write in writes:
+            key = write.key
+            expected = write.expected_revision
+            history = histories.get(key)
+            current = None if history is None or history[-1].value is None else history[-1]
+            if expected >= 0 and (0 if current is None else current.mod) != expected:
+                outcomes.append(Outcome(False, 0, current))
+                continue
+            value = write.value if write.HasField("value") else None
+            if value is None and current is None:
+                outcomes.append(Outcome(True, self.revision, None))
+                continue
+            self._sub = 0
+            self._write(key, value, write.lease if value is not None else 0, self.revision + 1)
+            self.revision += 1
+            outcomes.append(Outcome(True, self.revision, None))
+        self._sub = 0
+        return outcomes
+
+    # ---- reading
+
+    def get(self, key: bytes) -> Version | None:
+        """The key as the open transaction, or the last one, left it."""
+        history = self.index.histories.get(key)
+        return None if history is None or history[-1].value is None else history[-1]
+
+    def check_readable(self, revision: int) -> None:
+        """Raises StoreError when `revision` cannot be read (0, the present, always can)."""
+        if revision > self.revision:
+            raise errors.future_revision()
+        if 0 < revision < self.compact_revision:
+            raise errors.compacted()
+
+    def range(
+        self, key: bytes, range_end: bytes, revision: int = 0, limit: int = 0, count_only: bool = False
+    ) -> tuple[list[Version], int]:
+        """The versions that a reader at `revision` (0: now) sees in etcd's range, and how many there are without limit.
+
+        At most `limit` versions are returned (0: all), in order of key.
+        """
+        self.check_readable(revision)
+        if not range_end:
+            single = self.get(key) if revision in (0, self.revision) else self._at(key, revision)
+            return ([] if single is None or count_only else [single]), int(single is not None)
+        end = None if range_end == UNBOUNDED else range_end
+        if end is not None and end <= key:
+            return [], 0
+        histories = self.index.histories
+        found: list[Version] = []
+        if revision in (0, self.revision):
+            count = self.index.count_live(key, end)
+            if count_only:
+                return [], count
+            for name in self.index.keys(key, end):
+                version = histories[name][-1]
+                if version.value is not None:
+                    found.append(version)
+                    if len(found) == limit:
+                        break
+            return found, count
+        count = 0
+        for name in self.index.keys(key, end):
+            past = at(histories[name], revision)
+            if past is not None:
+                count += 1
+                if not count_only and (not limit or len(found) < limit):
+                    found.append(past)
+        return found, count
+
+    def _at(self, key: bytes, revision: int) -> Version | None:
+        history = self.index.histories.get(key)
+        return None if history is None else at(history, revision)
+
+    def keys_in(self, key: bytes, range_end: bytes) -> list[bytes]:
+        """The live keys of etcd's range, in order."""
+        return [version.key for version in self.range(key, range_end)[0]]
+
+    def previous(self, version: Version) -> Version | None:
+        """The live version that `version` replaced, None when there was none or compaction took it."""
+        history = self.index.histories.get(version.key)
+        return None if history is None else before(history, version)
+
+    def position(self, revision: int) -> int:
+        """Where in `events` the first event at or after `revision` is."""
+        if self.events and revision > self.events[-1].mod:
+            return len(self.events)
+        return bisect_left(self.events, revision, key=_mod)
+
+    # ---- compaction
+
+    def compact(self, revision: int) -> None:
+        """Forgets what only readers before `revision` could see. Raises StoreError."""
+        if revision <= self.compact_revision:
+            raise errors.compacted()
+        if revision > self.revision:
+            raise errors.future_revision()
+        self.compact_revision = revision
+
+    def sweep(self, events_max: int) -> bool:
+        """Gives back the memory of at most `events_max` forgotten events; returns whether there is more to do.
+
+        Not replicated: members may sweep at different times, as nothing forgotten can be read.
+        """
+        horizon = self.compact_revision
+        stop = min(self.position(horizon), events_max)
+        histories = self.index.histories
+        for event in self.events[:stop]:
+            history = histories.get(event.key)
+            if history is None:
+                continue
+            while len(history) > 1 and history[1].mod <= horizon:
+                self._release(history.pop(0))
+            if len(history) == 1 and history[0].value is None and history[0].mod <= horizon:
+                self._release(history[0])
+                self.index.remove(event.key)
+        del self.events[:stop]
+        return bool(self.events) and self.events[0].mod < horizon
+
+    def _release(self, version: Version) -> None:
+        self.bytes_stored -= len(version.key) + len(version.value or b"") + VERSION_OVERHEAD_BYTES
+
+    def versions(self) -> Iterator[Version]:
+        """All that a reader or watcher may still ask for, in order of (mod, sub): the same on all members.
+
+        It does not depend on how far `sweep` came.
+        """
+        horizon = self.compact_revision
+        base = []
+        for history in self.index.histories.values():
+            if history[0].mod >= horizon:
+                continue
+            position = 0
+            while position + 1 < len(history) and history[position + 1].mod <= horizon:
+                position += 1
+            version = history[position]
+            if version.mod < horizon and version.value is not None:
+                base.append(version)
+        base.sort(key=lambda version: (version.mod, version.sub))
+        yield from base
+        yield from self.events[self.position(horizon) :]
+
+    def hash(self, revision: int = 0) -> int:
+        """A checksum of all versions up to `revision` (0: now), equal on members that agree."""
+        self.check_readable(revision)
+        last = revision or self.revision
+        value = crc32(b"%d %d" % (last, self.compact_revision))
+        for version in self.versions():
+            if version.mod > last:
+                break
+            value = crc32(repr(tuple(version)).encode(), value)
+        return value
+
+    # ---- leases
+
+    def grant(self, lease: int, ttl_s: int) -> None:
+        """Makes a lease. Raises StoreError when the id is taken."""
+        if lease in self.leases:
+            raise errors.lease_exists()
+        self.leases[lease] = Lease(lease, ttl_s)
+
+    def revoke(self, lease: int) -> None:
+        """Deletes a lease and, in one transaction, its keys. Raises StoreError when there is none."""
+        record = self.leases.get(lease)
+        if record is None:
+            raise errors.lease_missing()
+        self.begin()
+        for key in sorted(record.keys):
+            self.delete(key)
+        del self.leases[lease]
+        self.commit()

@@ -1,0 +1,71 @@
+"""What a leader knows of one follower's log, and how it sends to it."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Sending(Enum):
+    """How entries go to a follower."""
+
+    PROBE = "probe"  # its log is not known: one message, then wait
+    REPLICATE = "replicate"  # it follows: a window of messages in flight
+    SNAPSHOT = "snapshot"  # it is so far behind that a snapshot is on its way
+
+
+@dataclass(slots=True)
+class Progress:
+    """`match` is known to be on the follower's disk; `next` is the first entry not sent yet."""
+
+    match: int = 0
+    next: int = 1
+    sending: Sending = Sending.PROBE
+    is_probe_sent: bool = False
+    in_flight: deque[int] = field(default_factory=deque)  # last index of each unanswered message
+    snapshot_index: int = 0
+    is_active: bool = False  # heard of since the last check of the quorum
+    round_confirmed: int = 0  # newest heartbeat round it answered
+
+    def may_send(self, window: int) -> bool:
+        """Whether entries may go now."""
+        if self.sending is Sending.PROBE:
+            return not self.is_probe_sent
+        return self.sending is Sending.REPLICATE and len(self.in_flight) < window
+
+    def on_sent(self, last: int, count: int) -> None:
+        """A message with `count` entries up to `last` went out."""
+        if self.sending is Sending.REPLICATE:
+            if count:
+                self.next = last + 1
+                self.in_flight.append(last)
+        else:
+            self.is_probe_sent = True
+
+    def on_accepted(self, index: int) -> bool:
+        """The follower's disk matches up to `index`; returns whether that is news. Late answers never move it back."""
+        while self.in_flight and self.in_flight[0] <= index:
+            self.in_flight.popleft()
+        news = index > self.match
+        if news:
+            self.match = index
+        self.next = max(self.next, index + 1)
+        return news
+
+    def become_probe(self) -> None:
+        floor = self.snapshot_index if self.sending is Sending.SNAPSHOT else 0
+        self.next = max(self.match, floor) + 1
+        self._enter(Sending.PROBE)
+
+    def become_replicate(self) -> None:
+        self.next = self.match + 1
+        self._enter(Sending.REPLICATE)
+
+    def become_snapshot(self, index: int) -> None:
+        self._enter(Sending.SNAPSHOT)
+        self.snapshot_index = index
+
+    def _enter(self, sending: Sending) -> None:
+        self.sending = sending
+        self.is_probe_sent = False
+        self.in_flight.clear()
+        self.snapshot_index = 0

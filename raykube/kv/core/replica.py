@@ -1,0 +1,247 @@
+"""One member without its surroundings: Raft node, state machine, and those who wait for either.
+
+    propose / read / step / tick ─▶ Replica ─▶ Output: messages, a write for the disk, answers, readers to let go
+
+A proposal is bound to the term of the leader it was given to, and a leader takes none of another term. So when this
+member has applied an entry of a later term, a proposal that is still waiting is certainly not in the log and never will
+be: it is proposed again, once, without the client's help. Only a time-out or a crash leaves an outcome unknown.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.lease_clock import LeaseClock
+from raykube.kv.core.mvcc.image import Image
+from raykube.kv.core.mvcc.machine import Command, Machine, encode, request_id
+from raykube.kv.core.raft.messages import Entry, EntryKind, Message, ReadState, Snapshot, Write
+from raykube.kv.core.raft.node import Node
+from raykube.pb import etcd_pb2
+
+READ_RETRY_TICKS = 5
+UNBOUND = -1  # the term of a proposal that no leader has seen
+
+
+@dataclass(slots=True)
+class Output:
+    """What is to be done now; the order of durability is `raft`'s."""
+
+    messages: list[Message] = field(default_factory=list)
+    write: Write | None = None
+    answers: list[tuple[int, Any]] = field(default_factory=list)  # request id, response or StoreError
+    readers: list[int] = field(default_factory=list)  # readers who may read now
+    has_applied: bool = False
+
+
+@dataclass(slots=True)
+class _Proposal:
+    data: bytes
+    term: int = UNBOUND
+
+
+class Replica:
+    """A member's whole state. Request and reader ids come from the caller, and are never reused in a group's life."""
+
+    def __init__(
+        self, node: Node, machine: Machine, new_id: Callable[[], int], compactor: Compactor | None = None
+    ) -> None:
+        self.node = node
+        self.machine = machine
+        self.applied = node.log.handed
+        self.applied_term = node.log.base_term
+        self.lease_clock = LeaseClock()
+        self._compactor = compactor or Compactor()
+        self._new_id = new_id
+        self._now = 0.0
+        self._was_leader = False
+        self._proposals: dict[int, _Proposal] = {}
+        self._unbound: list[int] = []
+        self._new_readers: list[int] = []
+        self._round: tuple[int, list[int]] | None = None  # context, readers
+        self._round_ticks = 0
+        self._at_index: list[tuple[int, list[int]]] = []  # readers who wait for an index to be applied
+
+    # ---- inputs
+
+    def propose(self, request: int, command: Command, body: bytes) -> None:
+        """Puts a command into the log, now or as soon as there is a leader; its answer comes in an `Output`."""
+        proposal = _Proposal(encode(request, command, body))
+        self._proposals[request] = proposal
+        if not self._bind(proposal):
+            self._unbound.append(request)
+
+    def forget(self, request: int) -> bool:
+        """Nobody waits for `request` any more; returns whether it surely never took and never will take effect."""
+        proposal = self._proposals.pop(request, None)
+        return proposal is not None and proposal.term == UNBOUND
+
+    def read(self, reader: int) -> None:
+        """Asks for a linearizable read; `reader` is in an `Output` when it may happen."""
+        self._new_readers.append(reader)
+
+    def forget_reader(self, reader: int) -> None:
+        """The reader has gone."""
+        for readers in (self._new_readers, *([self._round[1]] if self._round else []), *(r for _, r in self._at_index)):
+            if reader in readers:
+                readers.remove(reader)
+
+    def step(self, message: Message) -> None:
+        self.node.step(message)
+
+    def tick(self, now: float, stalled_s: float = 0.0) -> None:
+        """A tick of time. `stalled_s`: how long this process stood still before it, beyond the tick."""
+        self._now = now
+        if stalled_s > 0:
+            self.lease_clock.delay(stalled_s)
+        self.node.tick()
+        self._note_role()
+        if self._round is not None:
+            self._round_ticks += 1
+            if self._round_ticks >= READ_RETRY_TICKS:
+                self._new_readers = self._round[1] + self._new_readers
+                self._round = None
+        if self.node.is_leader:
+            self._expire_leases()
+            self._compact()
+
+    def _note_role(self) -> None:
+        is_leader = self.node.is_leader
+        if is_leader and not self._was_leader:
+            # A new leader does not know who renewed what: everybody gets the whole time again.
+            for lease in self.machine.store.leases.values():
+                self.lease_clock.start(lease.id, lease.ttl_s, self._now)
+        elif not is_leader and self._was_leader:
+            self.lease_clock.clear()
+        self._was_leader = is_leader
+
+    def _expire_leases(self) -> None:
+        for lease in self.lease_clock.expired(self._now):
+            if lease in self.machine.store.leases:
+                body = etcd_pb2.LeaseRevokeRequest(ID=lease).SerializeToString()
+                self.node.propose([encode(self._new_id(), Command.LEASE_REVOKE, body)])
+            else:
+                self.lease_clock.forget(lease)
+
+    def _compact(self) -> None:
+        store = self.machine.store
+        target = self._compactor.due(self._now, store.revision, store.compact_revision)
+        if target is not None:
+            body = etcd_pb2.CompactionRequest(revision=target).SerializeToString()
+            self.node.propose([encode(self._new_id(), Command.COMPACT, body)])
+
+    # ---- proposals
+
+    def _bind(self, proposal: _Proposal) -> bool:
+        """Gives a proposal to the leader; False when there is none, or it takes none now."""
+        node = self.node
+        if node.is_leader:
+            if not node.propose([proposal.data]):
+                return False
+        elif node.leader:
+            node.forward([Entry(0, 0, EntryKind.NORMAL, proposal.data)])
+        else:
+            return False
+        proposal.term = node.term
+        return True
+
+    def _bind_waiting(self) -> None:
+        if not self._unbound or not self.node.leader:
+            return
+        waiting, self._unbound = self._unbound, []
+        for request in waiting:
+            proposal = self._proposals.get(request)
+            if proposal is not None and not self._bind(proposal):
+                self._unbound.append(request)
+
+    def _unbind_lost(self) -> None:
+        """An entry of a later term is applied: what was bound to earlier terms and is not in the log is lost for sure."""
+        for request, proposal in self._proposals.items():
+            if UNBOUND < proposal.term < self.applied_term:
+                proposal.term = UNBOUND
+                self._unbound.append(request)
+
+    # ---- output
+
+    def ready(self) -> Output:
+        """Takes what is to be done now."""
+        self._note_role()
+        self._bind_waiting()
+        self._start_round()
+        output = Output()
+        while True:
+            ready = self.node.ready()
+            output.messages += ready.messages
+            output.write = output.write or ready.write
+            self._on_read_states(ready.read_states)
+            if not ready.committed:
+                break
+            output.has_applied = True
+            self._apply(ready.committed, output.answers)
+        output.readers = self._release_readers()
+        return output
+
+    def persisted(self, write: Write) -> None:
+        """The write is durable; a snapshot in it becomes this member's state."""
+        if write.snapshot is not None:
+            self.machine.restore(write.snapshot.data)
+            self.applied, self.applied_term = write.snapshot.index, write.snapshot.term
+            # What was in flight may be inside the image: its outcome cannot be told from here.
+            for request in [r for r, p in self._proposals.items() if p.term != UNBOUND]:
+                del self._proposals[request]
+        self.node.persisted(write)
+
+    def _apply(self, entries: list[Entry], answers: list[tuple[int, Any]]) -> None:
+        for entry in entries:
+            if entry.index != self.applied + 1:
+                raise AssertionError(f"entry {entry.index} came after {self.applied}")
+            self.applied = entry.index
+            if entry.kind == EntryKind.NORMAL and entry.data:
+                request = request_id(entry.data)
+                is_awaited = request in self._proposals
+                answer = self.machine.apply(entry.data, is_awaited)
+                if is_awaited:
+                    del self._proposals[request]
+                    answers.append((request, answer))
+                if self.node.is_leader:
+                    self._follow_leases(answer)
+            if entry.term != self.applied_term:
+                self.applied_term = entry.term
+                self._unbind_lost()
+
+    def _follow_leases(self, answer: Any) -> None:
+        if isinstance(answer, etcd_pb2.LeaseGrantResponse):
+            self.lease_clock.start(answer.ID, answer.TTL, self._now)
+
+    # ---- reads
+
+    def _start_round(self) -> None:
+        """One round at a time; all who come while it runs share the next."""
+        if self._round is None and self._new_readers and self.node.leader:
+            context = self._new_id()
+            self._round, self._new_readers, self._round_ticks = (context, self._new_readers), [], 0
+            self.node.read_index(context)
+
+    def _on_read_states(self, states: list[ReadState]) -> None:
+        for context, index in states:
+            if self._round is not None and self._round[0] == context:
+                self._at_index.append((index, self._round[1]))
+                self._round = None
+
+    def _release_readers(self) -> list[int]:
+        released: list[int] = []
+        kept = []
+        for index, readers in self._at_index:
+            if index <= self.applied:
+                released += readers
+            else:
+                kept.append((index, readers))
+        self._at_index = kept
+        return released
+
+    # ---- snapshots
+
+    def capture(self) -> tuple[Snapshot, Image]:
+        """A snapshot of what is applied, without its data, and the picture that becomes its data."""
+        snapshot = Snapshot(self.applied, self.applied_term, self.node.membership_at(self.applied))
+        return snapshot, self.machine.capture()

@@ -1,0 +1,82 @@
+"""etcd's KV service."""
+
+from typing import Any
+
+from raykube.kv.core.mvcc import txn
+from raykube.kv.core.mvcc.errors import StoreError
+from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.limits import Admission
+from raykube.kv.member import Member
+from raykube.rpc import Code, RpcError
+
+
+class Stamp:
+    """Writes into response headers who answers."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def __call__(self, response: Any) -> Any:
+        header = response.header
+        header.cluster_id, header.member_id = self._member.cluster_id, self._member.id
+        header.raft_term = self._member.replica.node.term
+        if not header.revision:
+            header.revision = self._member.store.revision
+        return response
+
+
+def refused(error: StoreError) -> RpcError:
+    return RpcError(Code[error.code], error.message)
+
+
+class KvService:
+    """Ranges are served here after a read index; the rest goes through the log."""
+
+    def __init__(self, member: Member, admission: Admission, request_bytes_max: int, operations_max: int) -> None:
+        self._member = member
+        self._admission = admission
+        self._bytes_max = request_bytes_max
+        self._operations_max = operations_max
+        self._stamp = Stamp(member)
+
+    async def Range(self, request: Any, _call: Any) -> Any:
+        try:
+            txn.check_range(request)
+            if not request.serializable:
+                await self._member.read_index()
+            return self._stamp(txn.read(self._member.store, request))
+        except StoreError as error:
+            raise refused(error) from None
+
+    async def Put(self, request: Any, _call: Any) -> Any:
+        try:
+            txn.check_put(request)
+        except StoreError as error:
+            raise refused(error) from None
+        return await self._write(Command.PUT, request)
+
+    async def DeleteRange(self, request: Any, _call: Any) -> Any:
+        if not request.key:
+            raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
+        # Deleting is how room is made: never refused for the quota.
+        body = request.SerializeToString()
+        self._admission.check_size(len(body), self._bytes_max)
+        return self._stamp(await self._member.propose(Command.DELETE_RANGE, body))
+
+    async def Txn(self, request: Any, _call: Any) -> Any:
+        try:
+            txn.check_txn(request, self._operations_max)
+            if txn.is_read_only(request):
+                await self._member.read_index()
+                return self._stamp(txn.transact(self._member.store, request))
+        except StoreError as error:
+            raise refused(error) from None
+        return await self._write(Command.TXN, request)
+
+    async def Compact(self, request: Any, _call: Any) -> Any:
+        return self._stamp(await self._member.propose(Command.COMPACT, request.SerializeToString()))
+
+    async def _write(self, command: Command, request: Any) -> Any:
+        body = request.SerializeToString()
+        self._admission.check_write(len(body), self._bytes_max)
+        return self._stamp(await self._member.propose(command, body))

@@ -1,0 +1,378 @@
+"""A member at work: carries out what its `Replica` wants, on disk, network and clock, and wakes those who wait.
+
+Everything that touches the replica happens in the event loop's thread and never awaits in between; only disk writes
+leave it, one at a time, for a worker thread. A disk error or a broken invariant ends the member (`failed`).
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from raykube.kv.core import wal_codec
+from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.mvcc.errors import StoreError
+from raykube.kv.core.mvcc.image import Image
+from raykube.kv.core.mvcc.machine import Command, Machine
+from raykube.kv.core.raft.log import Log
+from raykube.kv.core.raft.membership import Membership
+from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Message, Snapshot, Write
+from raykube.kv.core.raft.node import Limits, Node
+from raykube.kv.core.replica import Replica
+from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.wal import Wal
+from raykube.rpc import Code, RpcError
+
+log = logging.getLogger(__name__)
+
+ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
+SWEEP_EVENTS = 2000
+REQUEST_TIMEOUT_S = 7.0
+
+
+class Carrier(Protocol):
+    """What takes messages to other members. It may lose them; it must not repeat a proposal."""
+
+    def send(self, messages: list[Message]) -> None: ...
+
+
+def open_disk(data_dir: Path, meta: wal_codec.Meta, bootstrap: Membership | None) -> tuple[Wal, SnapshotFiles, "Disk"]:
+    """Opens a member's files; a new member's log gets `bootstrap` as its first entry. Raises ValueError, OSError."""
+    files = SnapshotFiles(data_dir / "snap", meta.cluster_id)
+    wal, replay = Wal.open(data_dir / "wal", meta)
+    snapshot = files.newest()
+    if replay.meta is None and bootstrap is not None:
+        # Every founding member writes the same first entry, so that the membership is in all logs from the start.
+        first = Write(HardState(1, 0, 1), [Entry(1, 1, EntryKind.CONFIG, bootstrap.encode())], None, [])
+        wal.append(first)
+        assert first.hard_state is not None
+        replay.hard_state, replay.entries = first.hard_state, first.entries
+    index, term = (snapshot.index, snapshot.term) if snapshot is not None else (0, 0)
+    if replay.base is not None and replay.base[0] > index:
+        raise wal_codec.Corrupt(f"{data_dir}: the snapshot at {replay.base[0]} is missing or damaged")
+    return wal, files, Disk(replay.hard_state, wal_codec.entries_after(replay, index, term), snapshot)
+
+
+class Disk:
+    """What was found on disk at the start."""
+
+    def __init__(self, hard_state: HardState, entries: list[Entry], snapshot: Snapshot | None) -> None:
+        self.hard_state = hard_state
+        self.entries = entries
+        self.snapshot = snapshot
+
+    def build(self, member: int, limits: Limits, new_id: Callable[[], int], compactor: Compactor) -> Replica:
+        """The replica that goes on from here."""
+        machine = Machine()
+        index = term = 0
+        membership = Membership()
+        if self.snapshot is not None:
+            machine.restore(self.snapshot.data)
+            index, term, membership = self.snapshot.index, self.snapshot.term, self.snapshot.membership
+        raft_log = Log(index, term, self.entries, self.hard_state.commit)
+        node = Node(member, membership, secrets.randbelow, raft_log, self.hard_state, limits)
+        return Replica(node, machine, new_id, compactor)
+
+
+class Member:
+    """Runs one replica. `carrier` must be set before `start`."""
+
+    def __init__(
+        self,
+        member: int,
+        cluster: int,
+        data_dir: Path,
+        bootstrap: Membership | None,
+        tick_s: float,
+        election_ticks: int,
+        snapshot_count: int,
+        compactor: Compactor,
+    ) -> None:
+        self.id = member
+        self.cluster_id = cluster
+        self.tick_s = tick_s
+        self.carrier: Carrier | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_applied: list[Callable[[], None]] = []
+        self.stalls = 0
+        self._ids = itertools.count(secrets.randbits(31) << 32)
+        self._wal, self.files, disk = open_disk(data_dir, wal_codec.Meta(cluster, member), bootstrap)
+        self.replica = disk.build(member, Limits(election_ticks=election_ticks), lambda: next(self._ids), compactor)
+        self._snapshot_count = snapshot_count
+        self._snapshot_index = self.replica.applied
+        self._purge_index = self.replica.applied
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wal")
+        self._writes: set[asyncio.Future[None]] = set()
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._readers: dict[int, asyncio.Future[None]] = {}
+        self._is_scheduled = False
+        self._is_closed = False
+        self._is_sweeping = False
+        self._snapshot_task: asyncio.Task[None] | None = None
+        self._ticked_at = time.monotonic()
+        self._tick_timer: asyncio.TimerHandle | None = None
+
+    # ---- life
+
+    def start(self) -> None:
+        """Begins to tick. A member alone leads at once."""
+        if self.replica.node.membership.voters == {self.id}:
+            self.replica.node.campaign()
+        self._ticked_at = time.monotonic()
+        self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
+        self.wake()
+
+    async def close(self) -> None:
+        """Ends all work and closes the files; whoever waits is told that the member stopped."""
+        self._is_closed = True
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        if self._snapshot_task is not None:
+            await asyncio.wait({self._snapshot_task})
+        if self._writes:
+            await asyncio.wait(self._writes)
+        self._thread.shutdown(wait=True)
+        self._wal.close()
+        self._release_all()
+
+    def _release_all(self) -> None:
+        stopped = RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
+        for request, answer in self._answers.items():
+            if not answer.done():
+                # Only what no leader has seen is certain: the rest may be in the others' logs.
+                is_certain = self.replica.forget(request)
+                answer.set_exception(
+                    stopped if is_certain else RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: server stopped")
+                )
+                answer.exception()
+        for reader in self._readers.values():
+            if not reader.done():
+                reader.set_exception(stopped)
+                reader.exception()
+        self._answers.clear()
+        self._readers.clear()
+
+    def fail(self, error: BaseException) -> None:
+        """Something that must not happen did: nothing more is promised."""
+        if self._is_closed:
+            return
+        log.critical("member %x stops: %s", self.id, error, exc_info=error)
+        self._is_closed = True
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()
+        self._release_all()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        elapsed = now - self._ticked_at
+        self._ticked_at = now
+        stalled_s = 0.0
+        if elapsed > 2.5 * self.tick_s:
+            # This loop slept. It did not listen either, so it gets one tick, not the ticks of the time it lost: what
+            # arrived meanwhile is still in the sockets.
+            stalled_s = elapsed - self.tick_s
+            self.stalls += 1
+        self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
+        self._guard(lambda: self.replica.tick(now, stalled_s))
+
+    # ---- the work
+
+    def step(self, messages: list[Message]) -> None:
+        """Takes messages from another member."""
+
+        def run() -> None:
+            for message in messages:
+                self.replica.step(message)
+
+        self._guard(run)
+
+    def _guard(self, run: Callable[[], None]) -> None:
+        if self._is_closed:
+            return
+        try:
+            run()
+        except Exception as error:
+            self.fail(error)
+            return
+        self.wake()
+
+    def wake(self) -> None:
+        """Looks for work once the present callbacks are done: what arrives together is handled together."""
+        if not self._is_scheduled and not self._is_closed:
+            self._is_scheduled = True
+            self._loop.call_soon(self._work)
+
+    def _work(self) -> None:
+        self._is_scheduled = False
+        if self._is_closed:
+            return
+        try:
+            output = self.replica.ready()
+        except Exception as error:
+            self.fail(error)
+            return
+        if output.messages and self.carrier is not None:
+            self.carrier.send(output.messages)
+        if output.write is not None:
+            self._write(output.write)
+        for request, answer in output.answers:
+            future = self._answers.pop(request, None)
+            if future is not None and not future.done():
+                future.set_result(answer)
+        for reader in output.readers:
+            waiting = self._readers.pop(reader, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        if output.has_applied:
+            self._applied()
+
+    def _write(self, write: Write) -> None:
+        if not write.touches_disk:
+            self._written(write)
+            return
+        done: asyncio.Future[None] = self._loop.run_in_executor(self._thread, self._persist, write)
+        self._writes.add(done)
+
+        def finish(done: asyncio.Future[None]) -> None:
+            self._writes.discard(done)
+            error = done.exception()
+            if error is not None:
+                self.fail(error)
+            elif not self._is_closed:
+                self._written(write)
+
+        done.add_done_callback(finish)
+
+    def _persist(self, write: Write) -> None:
+        """In the worker thread: snapshot first, then the log that refers to it."""
+        if write.snapshot is not None:
+            self.files.save(write.snapshot, [write.snapshot.data])
+        self._wal.append(write)
+
+    def _written(self, write: Write) -> None:
+        def run() -> None:
+            self.replica.persisted(write)
+            if write.snapshot is not None:
+                self._snapshot_index = self._purge_index = write.snapshot.index
+                self._notify()
+            if write.messages and self.carrier is not None:
+                self.carrier.send(write.messages)
+
+        self._guard(run)
+
+    def _applied(self) -> None:
+        self._notify()
+        replica = self.replica
+        if replica.machine.store.compact_revision and not self._is_sweeping:
+            self._is_sweeping = True
+            self._loop.call_soon(self._sweep)
+        if replica.applied - self._snapshot_index >= self._snapshot_count and self._snapshot_task is None:
+            snapshot, image = replica.capture()
+            self._snapshot_index = snapshot.index
+            self._snapshot_task = asyncio.create_task(self._save_snapshot(snapshot, image))
+
+    def _notify(self) -> None:
+        for callback in self.on_applied:
+            callback()
+
+    def _sweep(self) -> None:
+        self._is_sweeping = not self._is_closed and self.replica.machine.store.sweep(SWEEP_EVENTS)
+        if self._is_sweeping:
+            self._loop.call_later(0.001, self._sweep)
+
+    async def _save_snapshot(self, snapshot: Snapshot, image: Image) -> None:
+        try:
+            await asyncio.to_thread(self.files.save, snapshot, image.chunks())
+            self.replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
+            # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
+            purge, self._purge_index = self._purge_index, snapshot.index
+            await self._loop.run_in_executor(self._thread, self._wal.purge, purge)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._snapshot_task = None
+
+    # ---- requests
+
+    @property
+    def store(self) -> Any:
+        """The applied store; read it without awaiting in between."""
+        return self.replica.machine.store
+
+    async def propose(self, command: Command, body: bytes, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+        """Replicates a command and returns the state machine's answer.
+
+        Raises RpcError: UNAVAILABLE when it surely did not and will not happen, DEADLINE_EXCEEDED when that is unknown,
+        or the state machine's own refusal.
+        """
+        request = next(self._ids)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._require_alive()
+        self._answers[request] = answer
+        self._guard(lambda: self.replica.propose(request, command, body))
+        try:
+            async with asyncio.timeout(timeout_s):
+                result = await answer
+        except TimeoutError:
+            if self.replica.forget(request):
+                raise RpcError(Code.UNAVAILABLE, "etcdserver: no leader") from None
+            raise RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: request timed out") from None
+        finally:
+            self._answers.pop(request, None)
+            self.replica.forget(request)
+        if isinstance(result, StoreError):
+            raise RpcError(Code[result.code], result.message)
+        return result
+
+    def _require_alive(self) -> None:
+        if self._is_closed:
+            raise RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
+
+    async def read_index(self, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        """Returns when the local store has all that was acknowledged before this call. Raises RpcError."""
+        self._require_alive()
+        reader = next(self._ids)
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._readers[reader] = waiting
+        self._guard(lambda: self.replica.read(reader))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiting
+        except TimeoutError:
+            raise RpcError(Code.UNAVAILABLE, "etcdserver: request timed out") from None
+        finally:
+            if self._readers.pop(reader, None) is not None:
+                self.replica.forget_reader(reader)
+
+    async def hand_over(self, timeout_s: float) -> None:
+        """If this member leads others, makes the most advanced of them leader; returns when it is, or time is up."""
+        node = self.replica.node
+        voters = [member for member in node.membership.voters if member != self.id and member in node.progress]
+        if not node.is_leader or not voters:
+            return
+        node.transfer(max(voters, key=lambda member: (node.progress[member].is_active, node.progress[member].match)))
+        self.wake()
+        await self._until(lambda: not node.is_leader, timeout_s)
+
+    async def transfer(self, member: int, timeout_s: float) -> bool:
+        """Makes `member` the leader; returns whether it is."""
+        self.replica.node.transfer(member)
+        self.wake()
+        return await self._until(lambda: self.replica.node.leader == member, timeout_s)
+
+    async def _until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline or self._is_closed:
+                return False
+            await asyncio.sleep(0.01)
+        return True

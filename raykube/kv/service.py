@@ -1,0 +1,160 @@
+"""A member of the store as a service: disk, peers, clients' API, in the order in which they depend on each other."""
+
+import asyncio
+import contextlib
+import logging
+
+from raykube.kv.batch_service import BatchService
+from raykube.kv.cluster_service import ClusterService, MaintenanceService
+from raykube.kv.config import Config
+from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster
+from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.data_dir import DataDir
+from raykube.kv.kv_service import KvService
+from raykube.kv.lease_service import LeaseService
+from raykube.kv.limits import Admission
+from raykube.kv.member import Member
+from raykube.kv.transport import Transport
+from raykube.kv.watch_service import WatchService
+from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
+from raykube.rpc import RpcError, Tls
+from raykube.rpc.server import Server
+
+log = logging.getLogger(__name__)
+
+HAND_OVER_S = 2.0
+ETCD = etcd_pb2.DESCRIPTOR.services_by_name
+
+
+def _tls(cert: object, key: object, authority: object) -> Tls | None:
+    return None if cert is None else Tls(cert, key, authority)  # type: ignore[arg-type] # Config checked them
+
+
+class Service:
+    """One member. Starting it does not wait for a leader: the others may not be there yet."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.member: Member | None = None
+        self._data_dir: DataDir | None = None
+        self._transport: Transport | None = None
+        self._watch: WatchService | None = None
+        self._servers: list[Server] = []
+        self._addresses: dict[str, str] = {}
+        self._publisher: asyncio.Task[None] | None = None
+        self._is_stopped = False
+
+    async def start(self) -> None:
+        """Opens the data directory, listens, and begins to take part. Raises OSError, ValueError."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config = self.config
+        members = parse_initial_cluster(config.members_given, config.initial_cluster_token)
+        own = next(member for member in members.members if member.name == config.name)
+        heartbeat_s = config.heartbeat_interval / 1000
+        self._data_dir = DataDir(config.data_dir)
+        self.member = member = Member(
+            own.id,
+            cluster_id(members),
+            config.data_dir,
+            members if config.initial_cluster_state == "new" else None,
+            heartbeat_s,
+            config.election_timeout // config.heartbeat_interval,
+            config.snapshot_count,
+            Compactor(config.retained_s, config.retained_revisions),
+        )
+        peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
+        self._transport = Transport(member, peer_tls)
+        member.carrier = self._transport
+        peers = Server()
+        peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], self._transport)
+        self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
+        admission = Admission(member, config.quota_bytes)
+        self._watch = WatchService(member, config.watch_progress_notify_interval)
+        clients = Server()
+        clients.add(ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops))
+        clients.add(ETCD["Watch"], self._watch)
+        clients.add(ETCD["Lease"], LeaseService(member, self._transport, config.election_timeout / 1000))
+        clients.add(ETCD["Cluster"], ClusterService(member))
+        clients.add(ETCD["Maintenance"], MaintenanceService(member, admission))
+        clients.add(batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission))
+        client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
+        self._listen(clients, "client", config.listen_client_urls, client_tls)
+        for server in self._servers:
+            await server.start()
+        member.start()
+        self._publisher = asyncio.create_task(self._publish(member))
+
+    def _listen(self, server: Server, name: str, urls: list[str], tls: Tls | None) -> None:
+        self._servers.append(server)
+        for number, url in enumerate(urls):
+            scheme, address = address_of(url)
+            port = server.listen(address, tls if scheme == "https" else None)
+            shown = f"{address.rpartition(':')[0]}:{port}"
+            self._addresses[name if number == 0 else f"{name}-{number}"] = shown
+
+    async def _publish(self, member: Member) -> None:
+        """Tells the group this member's name and client addresses, until it is in the log."""
+        urls = self.config.client_urls
+        if not self.config.advertise_client_urls and len(urls) == 1:
+            urls = [f"{address_of(urls[0])[0]}://{self._addresses['client']}"]
+        attributes = raft_pb2.Attributes(member_id=member.id, name=self.config.name, client_urls=urls)
+        while member.replica.machine.attributes.get(member.id) != attributes:
+            try:
+                await member.propose(Command.ATTRIBUTES, attributes.SerializeToString())
+            except RpcError as error:
+                log.debug("not published yet: %s", error)
+                await asyncio.sleep(0.5)
+
+    async def wait(self) -> None:
+        """Returns when the member ends by itself, raising why: a disk error, a broken invariant."""
+        if self.member is not None:
+            await asyncio.shield(self.member.failed)
+
+    async def stop(self) -> None:
+        """Hands leadership over, answers what is under way, closes the files. Idempotent."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        if self._publisher is not None:
+            self._publisher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._publisher
+        if self.member is not None:
+            await self.member.hand_over(HAND_OVER_S)
+        if self._watch is not None:
+            self._watch.close()
+        for server in reversed(self._servers):
+            await server.stop(0.2)
+        if self._transport is not None:
+            await self._transport.close()
+        if self.member is not None:
+            await self.member.close()
+        if self._data_dir is not None:
+            self._data_dir.close()
+
+    def status(self) -> dict[str, object]:
+        """Role, health and addresses. A member is healthy while it knows a leader."""
+        member = self.member
+        if member is None or self._is_stopped:
+            return {"role": "", "healthy": False, "detail": "stopped", "addresses": dict(self._addresses)}
+        node = member.replica.node
+        if member.failed.done():
+            detail = f"stopped: {member.failed.exception()}"
+        else:
+            detail = (
+                f"term {node.term}, revision {member.store.revision}, "
+                f"{len(node.membership.voters)} members, leader {node.leader:x}"
+            )
+        return {
+            "role": "leader" if node.is_leader else "follower",
+            "healthy": bool(node.leader) and not member.failed.done(),
+            "detail": detail,
+            "addresses": dict(self._addresses),
+        }

@@ -1,0 +1,114 @@
+"""The write-ahead log on disk: segments `wal/<sequence>-<first index>.wal`, appended and fdatasynced by a worker thread.
+
+A failed write or fdatasync ends the member: the kernel may have dropped the data and reports it once only, so that a
+second try could succeed without a byte on disk. Disk full is the one failure that is seen before any byte is promised.
+"""
+
+import os
+from pathlib import Path
+
+from raykube.kv.core import wal_codec
+from raykube.kv.core.raft.messages import Write
+from raykube.kv.core.wal_codec import Corrupt, Meta, Replay
+
+SEGMENT_BYTES_MAX = 64 << 20
+SUFFIX = ".wal"
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes names in `folder` durable: new, renamed or removed files."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_index(path: Path) -> int:
+    return int(path.stem.partition("-")[2], 16)
+
+
+class Wal:
+    """An open log. `append` is called by one thread at a time."""
+
+    def __init__(self, folder: Path, meta: Meta) -> None:
+        self._folder = folder
+        self._meta = meta
+        self._crc = 0
+        self._sequence = 0
+        self._file = -1
+        self._size = 0
+        self._head = b""  # the last hard state's record: every segment starts with it
+
+    @classmethod
+    def open(cls, folder: Path, meta: Meta) -> tuple["Wal", Replay]:
+        """Reads the log, cuts a torn tail, and goes on in a new segment. Raises Corrupt, OSError, ValueError."""
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            sync_folder(folder.parent)
+        paths = sorted(folder.glob(f"*{SUFFIX}"))
+        replay = wal_codec.replay([(path.name, path.read_bytes()) for path in paths])
+        if paths:
+            with paths[-1].open("r+b") as last:
+                if last.seek(0, os.SEEK_END) > replay.kept_bytes:
+                    last.truncate(replay.kept_bytes)
+                    os.fsync(last.fileno())
+        if replay.meta is not None and replay.meta != meta:
+            raise ValueError(
+                f"{folder.parent} belongs to member {replay.meta.member_id:x} of cluster {replay.meta.cluster_id:x}, "
+                f"not to member {meta.member_id:x} of cluster {meta.cluster_id:x}: "
+                "check --initial-cluster, --initial-cluster-token and --data-dir"
+            )
+        if paths and replay.meta is None and any(path.stat().st_size for path in paths):
+            raise Corrupt(f"{folder}: the log does not say whose it is")
+        wal = cls(folder, meta)
+        wal._crc = replay.crc
+        wal._sequence = int(paths[-1].stem.partition("-")[0], 16) if paths else 0
+        if replay.meta is not None:
+            wal._head = wal_codec.encode_records(replay.hard_state, (), None)
+        last_index = replay.entries[-1].index if replay.entries else (replay.base or (0, 0))[0]
+        wal._roll(last_index + 1)
+        return wal, replay
+
+    def append(self, write: Write) -> None:
+        """Makes a write's hard state and entries durable. Raises OSError: stop then."""
+        first = write.entries[0].index if write.entries else None
+        if self._size >= SEGMENT_BYTES_MAX and first is not None:
+            self._roll(first)
+        if write.hard_state is not None:
+            self._head = wal_codec.encode_records(write.hard_state, (), None)
+        self._write(wal_codec.encode_records(write.hard_state, write.entries, write.snapshot))
+        os.fdatasync(self._file)
+
+    def _write(self, payload: bytes) -> None:
+        data, self._crc = wal_codec.frame(payload, self._crc)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self._size += len(data)
+
+    def _roll(self, first_index: int) -> None:
+        """Starts a new segment whose entries begin at `first_index` or later."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._sequence += 1
+        path = self._folder / f"{self._sequence:016x}-{first_index:016x}{SUFFIX}"
+        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = 0
+        self._write(wal_codec.encode_meta(self._meta) + self._head)
+        os.fdatasync(self._file)
+        sync_folder(self._folder)
+
+    def purge(self, index: int) -> None:
+        """Removes segments of which a snapshot at `index` makes every entry superfluous, oldest first."""
+        paths = sorted(self._folder.glob(f"*{SUFFIX}"))
+        for path, following in zip(paths, paths[1:], strict=False):
+            if _first_index(following) > index + 1:
+                break
+            path.unlink()
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

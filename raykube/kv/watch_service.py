@@ -1,0 +1,245 @@
+"""etcd's Watch service: many watches on one stream, each reading the applied store at its own pace."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.mvcc.version import Version, to_kv
+from raykube.kv.core.watchers import BYTES_MAX, Watcher, WatchTable, pull
+from raykube.kv.member import Member
+from raykube.pb import etcd_pb2, mvcc_pb2
+
+log = logging.getLogger(__name__)
+
+WatchRequest = etcd_pb2.WatchRequest
+WatchResponse = etcd_pb2.WatchResponse
+_NOPUT = etcd_pb2.WatchCreateRequest.NOPUT
+_NODELETE = etcd_pb2.WatchCreateRequest.NODELETE
+ALL_WATCHES = -1  # watch id of an answer that is about the whole stream
+
+
+def _event(store: Store, version: Version, prev_kv: bool) -> mvcc_pb2.Event:
+    kind = mvcc_pb2.Event.PUT if version.value is not None else mvcc_pb2.Event.DELETE
+    event = mvcc_pb2.Event(type=kind, kv=to_kv(version))
+    if prev_kv:
+        previous = store.previous(version)
+        if previous is not None:
+            event.prev_kv.CopyFrom(to_kv(previous))
+    return event
+
+
+class WatchService:
+    """Answers Watch streams; wakes those that applied events concern."""
+
+    def __init__(self, member: Member, progress_interval_s: float) -> None:
+        self._member = member
+        self._progress_interval_s = progress_interval_s
+        self._table = WatchTable()
+        self._streams: dict[Watcher, _Stream] = {}
+        self._open: set[_Stream] = set()
+        self._is_closed = False
+        member.on_applied.append(self._on_applied)
+
+    def _on_applied(self) -> None:
+        for watcher in self._table.on_applied(self._member.store):
+            self._streams[watcher].mark(watcher)
+
+    def add(self, watcher: Watcher, stream: "_Stream") -> None:
+        self._table.add(watcher)
+        self._streams[watcher] = stream
+
+    def remove(self, watcher: Watcher) -> None:
+        self._table.remove(watcher)
+        self._streams.pop(watcher, None)
+
+    def close(self) -> None:
+        """Ends all streams: the member stops."""
+        self._is_closed = True
+        for stream in self._open:
+            stream.end()
+
+    def header(self) -> etcd_pb2.ResponseHeader:
+        member = self._member
+        return etcd_pb2.ResponseHeader(
+            cluster_id=member.cluster_id,
+            member_id=member.id,
+            revision=member.store.revision,
+            raft_term=member.replica.node.term,
+        )
+
+    async def Watch(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
+        stream = _Stream(self, self._member)
+        self._open.add(stream)
+        if self._is_closed:
+            stream.end()
+        reader = asyncio.create_task(stream.read(requests))
+        notifier = asyncio.create_task(stream.notify_progress(self._progress_interval_s))
+        try:
+            async for response in stream.responses():
+                yield response
+        finally:
+            self._open.discard(stream)
+            for task in (reader, notifier):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+            stream.close()
+
+
+class _Stream:
+    """One client's stream: its watches, those with something to say, and answers to its requests."""
+
+    def __init__(self, service: WatchService, member: Member) -> None:
+        self._service = service
+        self._member = member
+        self._watchers: dict[int, Watcher] = {}
+        self._dirty: dict[Watcher, None] = {}
+        self._control: list[Any] = []
+        self._woken = asyncio.Event()
+        self._is_ended = False
+        self._ids = itertools.count()
+
+    def mark(self, watcher: Watcher) -> None:
+        self._dirty[watcher] = None
+        self._woken.set()
+
+    def end(self) -> None:
+        self._is_ended = True
+        self._woken.set()
+
+    def close(self) -> None:
+        for watcher in self._watchers.values():
+            self._service.remove(watcher)
+        self._watchers.clear()
+
+    async def responses(self) -> AsyncIterator[Any]:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._control or self._dirty:
+                if self._is_ended:
+                    return
+                control, self._control = self._control, []
+                for response in control:
+                    yield response
+                dirty, self._dirty = self._dirty, {}
+                for watcher in dirty:
+                    if watcher.id in self._watchers:
+                        for response in self._pull(watcher):
+                            yield response
+                # A long catch-up must let the others have their turn.
+                await asyncio.sleep(0)
+            if self._is_ended:
+                return
+
+    def _pull(self, watcher: Watcher) -> Iterator[Any]:
+        store = self._member.store
+        found = pull(store, watcher)
+        if found.is_compacted:
+            self._remove(watcher.id)
+            yield WatchResponse(
+                header=self._service.header(),
+                watch_id=watcher.id,
+                canceled=True,
+                compact_revision=store.compact_revision,
+                cancel_reason="etcdserver: mvcc: required revision has been compacted",
+            )
+            return
+        if watcher.is_dirty:
+            self.mark(watcher)
+        if found.events:
+            events = [_event(store, version, watcher.prev_kv) for version in found.events]
+            header = self._service.header()
+            if not watcher.fragment:
+                yield WatchResponse(header=header, watch_id=watcher.id, events=events)
+                return
+            pieces = list(_fragments(events))
+            for number, piece in enumerate(pieces, 1):
+                yield WatchResponse(header=header, watch_id=watcher.id, events=piece, fragment=number < len(pieces))
+
+    async def read(self, requests: AsyncIterator[Any]) -> None:
+        """Takes the client's requests until it has no more; its watches go on."""
+        try:
+            async for request in requests:
+                match request.WhichOneof("request_union"):
+                    case "create_request":
+                        self._create(request.create_request)
+                    case "cancel_request":
+                        self._cancel(request.cancel_request.watch_id)
+                    case "progress_request":
+                        self._progress()
+                self._woken.set()
+        except Exception as error:
+            log.debug("watch stream ends: %s", error)
+            self.end()
+
+    def _create(self, request: Any) -> None:
+        header = self._service.header()
+        watch_id = request.watch_id or next(number for number in self._ids if number not in self._watchers)
+        reason = ""
+        if not request.key:
+            reason = "etcdserver: key is not provided"
+        elif watch_id in self._watchers:
+            reason = "etcdserver: mvcc: watcher duplicate ID"
+        if reason:
+            self._control.append(
+                WatchResponse(header=header, watch_id=ALL_WATCHES, created=True, canceled=True, cancel_reason=reason)
+            )
+            return
+        watcher = Watcher(
+            watch_id,
+            request.key,
+            request.range_end,
+            request.start_revision if request.start_revision > 0 else self._member.store.revision + 1,
+            _NOPUT in request.filters,
+            _NODELETE in request.filters,
+            request.prev_kv,
+            request.progress_notify,
+            request.fragment,
+        )
+        self._watchers[watch_id] = watcher
+        self._service.add(watcher, self)
+        self._control.append(WatchResponse(header=header, watch_id=watch_id, created=True))
+        self.mark(watcher)
+
+    def _remove(self, watch_id: int) -> bool:
+        watcher = self._watchers.pop(watch_id, None)
+        if watcher is None:
+            return False
+        self._dirty.pop(watcher, None)
+        self._service.remove(watcher)
+        return True
+
+    def _cancel(self, watch_id: int) -> None:
+        if self._remove(watch_id):
+            self._control.append(WatchResponse(header=self._service.header(), watch_id=watch_id, canceled=True))
+
+    def _progress(self) -> None:
+        """Says how far the stream is, if no watch of it has events to come: progress never runs ahead of events."""
+        if not any(watcher.is_dirty for watcher in self._watchers.values()):
+            self._control.append(WatchResponse(header=self._service.header(), watch_id=ALL_WATCHES))
+
+    async def notify_progress(self, interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            for watcher in self._watchers.values():
+                if watcher.progress_notify and not watcher.is_dirty:
+                    self._control.append(WatchResponse(header=self._service.header(), watch_id=watcher.id))
+                    self._woken.set()
+
+
+def _fragments(events: list[Any]) -> Iterator[list[Any]]:
+    piece: list[Any] = []
+    size = 0
+    for event in events:
+        bytes_of = event.ByteSize()
+        if piece and size + bytes_of > BYTES_MAX:
+            yield piece
+            piece, size = [], 0
+        piece.append(event)
+        size += bytes_of
+    yield piece
