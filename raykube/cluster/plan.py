@@ -96,7 +96,7 @@ class _Flags:
             "advertise_client_urls": [client_url],
             "listen_peer_urls": [peer_url],
             "initial_advertise_peer_urls": [peer_url],
-            "initial_cluster": ",".join(peers),
+            "initial_cluster": peers,
             "initial_cluster_token": self.state.id,
             "cert_file": self._pem("kv.crt"),
             "key_file": self._pem("kv.key"),
