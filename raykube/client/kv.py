@@ -285,7 +285,7 @@ class KvClient:
     async def call(
         self, service: str, method: str, request: Any, timeout_s: float = CALL_TIMEOUT_S, retry: bool = True
     ) -> Any:
-        """A method of etcd's API at any member. With `retry`, tried at the others until `timeout_s`: safe for reads only.
+        """A method of etcd's API at any member. With `retry`, tried at others until `timeout_s`: safe for reads only.
 
         Raises RpcError.
         """

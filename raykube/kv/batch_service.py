@@ -1,4 +1,5 @@
-"""The Batch service: apiservers' writes, pipelined on one stream. Any member takes them; Raft forwards to the leader."""
+# ruff: noqa: N802 - methods are named like the RPCs
+"""The Batch service: apiservers' writes, pipelined on one stream. Any member takes them; Raft forwards them."""
 
 import asyncio
 import contextlib

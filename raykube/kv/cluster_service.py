@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - methods are named like the RPCs
 """etcd's Cluster and Maintenance services: who the members are, and how this one is."""
 
 from typing import Any

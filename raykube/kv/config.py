@@ -19,7 +19,7 @@ class Config(BaseModel):
     listen_client_urls: list[str] = Field(["http://127.0.0.1:2379"], description="addresses for clients")
     listen_peer_urls: list[str] = Field(["http://127.0.0.1:2380"], description="addresses for other members")
     advertise_client_urls: list[str] = Field([], description="addresses told to clients; empty: where it listens")
-    initial_advertise_peer_urls: list[str] = Field([], description="addresses told to members; empty: where it listens")
+    initial_advertise_peer_urls: list[str] = Field([], description="addresses told to members; empty: as above")
     initial_cluster: list[str] = Field([], description="the members: m1=https://10.0.0.1:2380,m2=…; empty: this one")
     initial_cluster_state: Literal["new", "existing"] = Field("new", description="'existing' joins a cluster that runs")
     initial_cluster_token: str = Field("etcd-cluster", description="tells clusters with equal addresses apart")

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - methods are named like the RPCs
 """etcd's KV service."""
 
 from typing import Any

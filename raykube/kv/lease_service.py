@@ -1,4 +1,5 @@
-"""etcd's Lease service. Grants and revocations go through the log; renewals are the leader's, and are not replicated."""
+# ruff: noqa: N802 - methods are named like the RPCs
+"""etcd's Lease service. Grants and revocations go through the log; renewals are the leader's alone."""
 
 import secrets
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Snapshot files: `snap/<index>-<term>.snap`. Written to a temporary name, fsynced, renamed, then the folder is fsynced,
+"""Snapshot files: `snap/<index>-<term>.snap`. Written to a temporary name, fsynced, renamed, then the folder is synced,
 so that a file of that name is always whole; two are kept, in case the newer one cannot be read.
 """
 

@@ -1,10 +1,11 @@
-"""The write-ahead log on disk: segments `wal/<sequence>-<first index>.wal`, appended and fdatasynced by a worker thread.
+"""The write-ahead log on disk: segments `wal/<sequence>-<first index>.wal`, appended and synced by a worker thread.
 
 A failed write or fdatasync ends the member: the kernel may have dropped the data and reports it once only, so that a
 second try could succeed without a byte on disk. Disk full is the one failure that is seen before any byte is promised.
 """
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 from raykube.kv.core import wal_codec
@@ -103,7 +104,7 @@ class Wal:
     def purge(self, index: int) -> None:
         """Removes segments of which a snapshot at `index` makes every entry superfluous, oldest first."""
         paths = sorted(self._folder.glob(f"*{SUFFIX}"))
-        for path, following in zip(paths, paths[1:], strict=False):
+        for path, following in pairwise(paths):
             if _first_index(following) > index + 1:
                 break
             path.unlink()

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - methods are named like the RPCs
 """etcd's Watch service: many watches on one stream, each reading the applied store at its own pace."""
 
 import asyncio

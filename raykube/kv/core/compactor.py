@@ -1,4 +1,4 @@
-"""Automatic compaction, as etcd's `--auto-compaction-mode` and `-retention`: which revision to forget up to, and when."""
+"""Automatic compaction, as etcd's `--auto-compaction-mode` and `-retention`: up to which revision, and when."""
 
 from collections import deque
 from dataclasses import dataclass, field

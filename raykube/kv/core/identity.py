@@ -20,7 +20,7 @@ def cluster_id(membership: Membership) -> int:
 
 
 def parse_initial_cluster(items: Iterable[str], token: str) -> Membership:
-    """`m1=http://a:2380,m2=http://b:2380` (a name may come twice, with another address) → members. Raises ValueError."""
+    """`m1=http://a:2380,m2=http://b:2380` (a name may come twice) → members. Raises ValueError."""
     urls: dict[str, list[str]] = {}
     for item in items:
         name, sign, url = item.partition("=")

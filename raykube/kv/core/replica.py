@@ -155,7 +155,7 @@ class Replica:
                 self._unbound.append(request)
 
     def _unbind_lost(self) -> None:
-        """An entry of a later term is applied: what was bound to earlier terms and is not in the log is lost for sure."""
+        """An entry of a later term is applied: what was bound to earlier ones and is not in the log is lost."""
         for request, proposal in self._proposals.items():
             if UNBOUND < proposal.term < self.applied_term:
                 proposal.term = UNBOUND

@@ -1,6 +1,6 @@
-"""A snapshot file: `magic | head length u32 | head crc u32 | head | body… | length u64 | crc u32`. The crc covers the body.
+"""A snapshot file: `magic | head length u32 | head crc u32 | head | body… | length u64 | crc u32`.
 
-The head says what the body stands for; the trailer proves that the body is whole.
+The head says what the body stands for; the trailer (length and crc of the body) proves that the body is whole.
 """
 
 import struct

@@ -94,7 +94,7 @@ class WatchTable:
             table, key = self._by_range, (watcher.key, watcher.range_end)
         else:
             table, key = self._by_key, watcher.key
-        group = table.get(key)  # type: ignore[arg-type, call-overload] # the key is of its table's type
+        group = table.get(key)  # type: ignore[arg-type] # the key is of its table's type
         if group is not None:
             group.discard(watcher)
             if not group:

@@ -73,7 +73,7 @@ class Store:
         return self._write(key, value, lease, self.revision + 1)
 
     def delete(self, key: bytes) -> Version | None:
-        """Deletes `key` in the open transaction; returns what was there, None when nothing was (and nothing is done)."""
+        """Deletes `key` in the open transaction; returns what was there, None when nothing was."""
         history = self.index.histories.get(key)
         if history is None or history[-1].value is None:
             return None

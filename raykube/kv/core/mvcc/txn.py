@@ -164,7 +164,7 @@ def _put(store: Store, request: etcd_pb2.PutRequest) -> etcd_pb2.PutResponse:
     if request.ignore_value or request.ignore_lease:
         current = store.get(request.key)
         if current is not None:  # checked before the transaction; a delete inside it cannot overlap
-            value = current.value if request.ignore_value else value
+            value = (current.value or b"") if request.ignore_value else value
             lease = current.lease if request.ignore_lease else lease
     previous = store.put(request.key, value, lease)
     response = etcd_pb2.PutResponse()

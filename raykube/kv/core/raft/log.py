@@ -45,7 +45,7 @@ class Log:
 
     def slice(self, first: int, bytes_max: int) -> list[Entry]:
         """Entries from `first` on, at least one if there is one, no more than `bytes_max` of data."""
-        found = []
+        found: list[Entry] = []
         size = 0
         for position in range(first - self.base - 1, len(self.entries)):
             entry = self.entries[position]
@@ -99,7 +99,7 @@ class Log:
         ready = min(self.committed, self.stable)
         if ready <= self.handed:
             return []
-        found = []
+        found: list[Entry] = []
         size = 0
         for entry in self.entries[self.handed - self.base : ready - self.base]:
             size += len(entry.data)

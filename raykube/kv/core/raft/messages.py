@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     """One place in the log."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment] # a tuple has a method of this name; entries are not searched
     kind: int
     data: bytes
 
@@ -83,7 +83,7 @@ class ReadState(NamedTuple):
     """A reader that came with `context` may read once `index` is applied."""
 
     context: int
-    index: int
+    index: int  # type: ignore[assignment] # as in Entry
 
 
 @dataclass(slots=True)

@@ -435,7 +435,7 @@ class Node:
             self._send_append(member)
 
     def _send_append(self, member: int) -> None:
-        """Sends one message with the next entries; with none, it still carries the commit index and asks for a reply."""
+        """Sends one message with the next entries; with none, it still carries the commit index."""
         progress = self.progress[member]
         if not progress.may_send(self.limits.window_messages_max):
             return
