@@ -48,14 +48,14 @@ class Authorization:
             self.authorizer.on_event("ADDED" if change.before is None else "MODIFIED", change.after.parsed())
 
     def _on_pod(self, change: Change) -> None:
-        """What a pod refers to never changes once it has a node: of all its writes two are parsed, bind and deletion."""
+        """What a pod refers to never changes once it has a node: of its writes only bind and deletion are parsed."""
         before, after = change.before, change.after
         assigned = before is not None and _ASSIGNED in before.data
         if after is None:
             if assigned and before is not None:
-                self.authorizer.on_event("DELETED", before.object())
+                self.authorizer.on_event("DELETED", before.decode())
         elif not assigned and _ASSIGNED in after.data:
-            self.authorizer.on_event("ADDED", after.object())
+            self.authorizer.on_event("ADDED", after.decode())
 
     def decide(self, attributes: Attributes) -> Decision:
         """Whether a request may go on."""

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _TRIES = 30
+_CLUSTER_CRITICAL = (
+    "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+)
 
 
 def _namespaces() -> list[Object]:
@@ -36,7 +39,7 @@ def _priority_classes() -> list[Object]:
         (
             "system-cluster-critical",
             2_000_000_000,
-            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+            _CLUSTER_CRITICAL,
         ),
     )
     return [

@@ -17,7 +17,7 @@ from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
 from raykube.apiserver.core.strategy import delete_options
 from raykube.apiserver.core.users import UserInfo
-from raykube.apiserver.core.watchcache import Item
+from raykube.apiserver.core.watchcache import Item, Selection
 from raykube.apiserver.evictions import Evictions
 from raykube.apiserver.kubelets import Kubelets
 from raykube.apiserver.measures import Measures
@@ -75,7 +75,9 @@ class Bulk:
 
     # -- writes
 
-    async def Write(self, request: api_pb2.WriteRequest, call: Call) -> api_pb2.WriteResponse:  # noqa: N802  # the RPC's name
+    async def Write(  # noqa: N802  # the RPC's name
+        self, request: api_pb2.WriteRequest, call: Call
+    ) -> api_pb2.WriteResponse:
         user = self._user(call)
         if len(request.operations) > OPERATIONS_MAX:
             raise RpcError(Code.INVALID_ARGUMENT, f"more than {OPERATIONS_MAX} operations in one request")
@@ -98,10 +100,10 @@ class Bulk:
         for index, wanted, resource in special:
             outcomes[index] = await self._evict(user, wanted, resource)
         response = api_pb2.WriteResponse()
-        for outcome in outcomes:
-            assert outcome is not None
-            body = outcome.body if request.return_objects or outcome.code >= 400 else b""
-            response.results.append(api_pb2.Result(code=outcome.code, body=body, resource_version=outcome.revision))
+        for answered in outcomes:
+            assert answered is not None
+            body = answered.body if request.return_objects or answered.code >= 400 else b""
+            response.results.append(api_pb2.Result(code=answered.code, body=body, resource_version=answered.revision))
         self._count(request, response)
         return response
 
@@ -189,7 +191,9 @@ class Bulk:
 
     # -- reads
 
-    async def Get(self, request: api_pb2.GetRequest, call: Call) -> api_pb2.GetResponse:  # noqa: N802  # the RPC's name
+    async def Get(  # noqa: N802  # the RPC's name
+        self, request: api_pb2.GetRequest, call: Call
+    ) -> api_pb2.GetResponse:
         user = self._user(call)
         with _rpc_errors():
             resource = _resource(request.resource)
@@ -200,7 +204,9 @@ class Bulk:
             item = await self._reader.get(resource, namespace, request.name, _version(request.resource_version))
             return api_pb2.GetResponse(object=data_of(resource, item))
 
-    async def List(self, request: api_pb2.ListRequest, call: Call) -> AsyncIterator[api_pb2.ListResponse]:  # noqa: N802  # the RPC's name
+    async def List(  # noqa: N802  # the RPC's name
+        self, request: api_pb2.ListRequest, call: Call
+    ) -> AsyncIterator[api_pb2.ListResponse]:
         user = self._user(call)
         with _rpc_errors():
             resource = _resource(request.resource)
@@ -211,7 +217,7 @@ class Bulk:
             yield api_pb2.ListResponse(objects=chunk)
         yield api_pb2.ListResponse(resource_version=page.revision)
 
-    def _selection(self, user: UserInfo, verb: str, resource: Resource, request: Any) -> selecting.Selection:
+    def _selection(self, user: UserInfo, verb: str, resource: Resource, request: Any) -> Selection:
         namespace = request.namespace if resource.namespaced else ""
         fields = selecting.fixed_fields(request.field_selector)
         name = dict(fields).get("metadata.name", "")
@@ -220,7 +226,9 @@ class Bulk:
         )
         return selecting.selection(resource, namespace, request.label_selector, request.field_selector)
 
-    async def Watch(self, request: api_pb2.WatchRequest, call: Call) -> AsyncIterator[api_pb2.WatchResponse]:  # noqa: N802  # the RPC's name
+    async def Watch(  # noqa: N802  # the RPC's name
+        self, request: api_pb2.WatchRequest, call: Call
+    ) -> AsyncIterator[api_pb2.WatchResponse]:
         user = self._user(call)
         with _rpc_errors():
             resource = _resource(request.resource)
@@ -267,14 +275,16 @@ class Bulk:
 
     # -- others
 
-    async def Endpoints(
+    async def Endpoints(  # noqa: N802  # the RPC's name
         self, request: api_pb2.EndpointsRequest, call: Call
-    ) -> AsyncIterator[api_pb2.EndpointsResponse]:  # noqa: N802  # the RPC's name
+    ) -> AsyncIterator[api_pb2.EndpointsResponse]:
         self._user(call)
         async for endpoints in self._membership.follow():
             yield api_pb2.EndpointsResponse(endpoints=endpoints)
 
-    async def Logs(self, request: api_pb2.LogsRequest, call: Call) -> AsyncIterator[api_pb2.LogsResponse]:  # noqa: N802  # the RPC's name
+    async def Logs(  # noqa: N802  # the RPC's name
+        self, request: api_pb2.LogsRequest, call: Call
+    ) -> AsyncIterator[api_pb2.LogsResponse]:
         user = self._user(call)
         with _rpc_errors():
             self._authorization.require(Attributes(user, "get", "", "pods", "log", request.pod, request.namespace))

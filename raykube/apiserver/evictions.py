@@ -5,7 +5,6 @@ The budget's status is written first, by compare-and-swap: two evictions never s
 
 import time
 
-
 from raykube.api import meta
 from raykube.api.errors import ApiError, Cause
 from raykube.api.resources import Resource, builtin
@@ -37,7 +36,7 @@ class Evictions:
     ) -> None:
         """Deletes the pod, or raises ApiError: 429 when a budget has nothing left."""
         item = await self._reader.get(resource, namespace, name)
-        pod = item.object()
+        pod = item.decode()
         if guard is not None:
             guard(None, pod)
         if not pods.evictable_at_once(pod):
@@ -55,7 +54,7 @@ class Evictions:
         """Takes one disruption off a budget. Raises ApiError."""
         for _ in range(_TRIES):
             item = await self._reader.get(BUDGETS, namespace, name)
-            budget = item.object()
+            budget = item.decode()
             status = budget.get("status") or {}
             _check(budget, status)
             disrupted = {**(status.get("disruptedPods") or {}), pod: rfc3339(time.time())}

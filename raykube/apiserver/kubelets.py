@@ -52,11 +52,11 @@ class Kubelets:
             self._session = None
 
     async def pod(self, namespace: str, name: str) -> Object:
-        return (await self._reader.get(PODS, namespace, name)).object()
+        return (await self._reader.get(PODS, namespace, name)).decode()
 
     async def base_url(self, node_name: str) -> str:
         """`https://ADDRESS:PORT` of a node's kubelet. Raises ApiError."""
-        node = (await self._reader.get(NODES, "", node_name)).object()
+        node = (await self._reader.get(NODES, "", node_name)).decode()
         status = node.get("status") or {}
         addresses = {each.get("type"): each.get("address") for each in reversed(status.get("addresses") or ())}
         address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), None)

@@ -149,7 +149,7 @@ class Membership:
         if item is None:
             op = Operation(planning.CREATE, resource, "default", body=wanted, validation="Ignore")
         else:
-            stored = item.object()
+            stored = item.decode()
             if stored.get(field, []) == wanted[field]:
                 return
             stored[field] = wanted[field]

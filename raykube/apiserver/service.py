@@ -116,6 +116,7 @@ class Service:
         https_port = await self._listen_https(front, tls)
         grpc_port = await self._listen_grpc(self._bulk, tls, https_port)
         host = config.reachable_address
+        paths.address = f"{host}:{https_port}"
         self._addresses = {"https": f"{host}:{https_port}", "grpc": f"{host}:{grpc_port}"}
         await membership.start(endpoints.instance(self._addresses["grpc"], self._addresses["https"]))
         self._repairing = asyncio.create_task(self._repair(addresses))
@@ -138,7 +139,8 @@ class Service:
             await site.start()
         except OSError as error:
             raise OSError(
-                f"cannot listen on {config.bind_address}:{config.secure_port} (--secure-port): {error.strerror or error}"
+                f"cannot listen on {config.bind_address}:{config.secure_port} (--secure-port): "
+                f"{error.strerror or error}"
             ) from None
         return int(self._runner.addresses[0][1])
 

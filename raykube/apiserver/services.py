@@ -85,7 +85,9 @@ class ServiceAddresses:
                 entry["nodePort"] = await self._any_port(owner, held)
                 continue
             if port not in self.ports:
-                message = f"Invalid value: {port}: provided port is not in the valid range. The range of valid ports is {self.ports[0]}-{self.ports[-1]}"
+                valid = f"{self.ports[0]}-{self.ports[-1]}"
+                text = f"provided port is not in the valid range. The range of valid ports is {valid}"
+                message = f"Invalid value: {port}: {text}"
                 raise ApiError.invalid(
                     op.resource, op.name, [Cause("FieldValueInvalid", message, f"spec.ports[{index}].nodePort")]
                 )
@@ -115,7 +117,10 @@ class ServiceAddresses:
     async def _this_ip(self, op: Operation, address: str, owner: str, held: list[str]) -> None:
         field = "spec.clusterIPs"
         if ip_address(address) not in self.network:
-            message = f'Invalid value: ["{address}"]: failed to allocate IP {address}: the provided network does not match the current range'
+            message = (
+                f'Invalid value: ["{address}"]: failed to allocate IP {address}: the provided network does not match '
+                "the current range"
+            )
             raise ApiError.invalid(op.resource, op.name, [Cause("FieldValueInvalid", message, field)])
         if not await self._take(IPS + address, owner, held):
             message = f'Invalid value: ["{address}"]: failed to allocate IP {address}: provided IP is already allocated'

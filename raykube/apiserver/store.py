@@ -1,4 +1,4 @@
-"""The store as the apiserver sees it: batched compare-and-swap writes, and reads from watch caches that one watch feeds.
+"""The store as the apiserver sees it: batched compare-and-swap writes, reads from watch caches that one watch feeds.
 
 Linearizable reads: one round to the store's leader tells the current revision (readers of one tick share it), then the
 caches are waited for. Nothing older than what was asked for is ever served: a cache that can't catch up in time is an
@@ -15,9 +15,9 @@ from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
 from raykube.apiserver.core.feed import PREFIX, Feed
 from raykube.apiserver.core.watchcache import ResourceCache
-from raykube.client.kv import KvClient, UnknownOutcome
+from raykube.client.kv import Compacted, KvClient, UnknownOutcome
 from raykube.pb import batch_pb2, mvcc_pb2
-from raykube.rpc.errors import Code, RpcError
+from raykube.rpc.errors import RpcError
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +64,14 @@ class Store:
                 if not self.loaded.is_set():
                     await self._load()
                     self.loaded.set()
-                async for events, revision in self.kv.watch(_ALL_KEYS, _ALL_KEYS, self.feed.revision + 1):
+                async for batch in self.kv.watch(_ALL_KEYS, _ALL_KEYS, self.feed.revision + 1):
                     delay_s = 0.05
-                    self._apply(events, revision)
+                    self._apply(batch.events, batch.revision)
+            except Compacted:
+                log.warning("the store compacted what this apiserver had not seen: loading everything again")
+                self.loaded.clear()
             except RpcError as error:
-                if error.code == Code.OUT_OF_RANGE:
-                    log.warning("the store compacted what this apiserver had not seen: loading everything again")
-                    self.loaded.clear()
-                else:
-                    log.warning("the watch on the store broke: %s", error)
+                log.warning("the watch on the store broke: %s", error)
             except Exception:
                 log.exception("the watch on the store failed")
             await asyncio.sleep(delay_s * (0.5 + random.random()))
@@ -161,7 +160,7 @@ class Store:
     async def _grant(self, ttl_s: int, now: float) -> int:
         try:
             spread_s = max(1, min(60, ttl_s // 10))
-            lease = await self.kv.lease_grant(ttl_s + spread_s)
+            lease = await self.kv.grant(ttl_s + spread_s)
             self._leases[ttl_s] = (lease, now + spread_s)
             return lease
         finally:

@@ -31,7 +31,7 @@ class Tokens:
         seconds = spec.get("expirationSeconds")
         seconds = _EXPIRATION_S if seconds is None else seconds
         _check_expiration(seconds)
-        account = (await self._reader.get(ACCOUNTS, namespace, name)).object()
+        account = (await self._reader.get(ACCOUNTS, namespace, name)).decode()
         wanted_uid = (request.get("metadata") or {}).get("uid")
         if wanted_uid and wanted_uid != account["metadata"].get("uid"):
             raise ApiError.conflict(
@@ -47,7 +47,7 @@ class Tokens:
         if pod is not None and (pod.get("spec") or {}).get("nodeName"):
             host = self._reader.cache(_BOUND["Node"]).get(pod["spec"]["nodeName"])
             if host is not None:
-                bound["node"] = host.object()
+                bound["node"] = host.decode()
         audiences = spec.get("audiences") or self._audiences
         token, expires = self._issuer.issue(
             account, now=time.time(), entropy=os.urandom(16), audiences=audiences, expiration_s=int(seconds), **bound
@@ -69,7 +69,7 @@ class Tokens:
                 f"cannot bind token for serviceaccount {account!r} to object of kind {kind}".replace("'", '"')
             )
         name = reference.get("name", "")
-        obj = (await self._reader.get(resource, namespace if resource.namespaced else "", name)).object()
+        obj = (await self._reader.get(resource, namespace if resource.namespaced else "", name)).decode()
         if kind == "Pod" and (obj.get("spec") or {}).get("serviceAccountName") != account:
             message = (
                 f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
@@ -77,7 +77,10 @@ class Tokens:
             raise ApiError.bad_request(message)
         wanted = reference.get("uid")
         if wanted and wanted != obj["metadata"].get("uid"):
-            message = f"the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+            message = (
+                f"the UID in the bound object reference ({wanted}) does not match the UID in record. The object might "
+                "have been deleted and then recreated"
+            )
             raise ApiError.conflict(resource, name, message)
         return {kind.lower(): obj}
 

@@ -255,10 +255,7 @@ class Writer:
     def _finish(self, attempt: _Attempt, revision: int) -> None:
         plan, op = attempt.plan, attempt.op
         assert plan is not None
-        if plan.complete:
-            body = plan.reply
-        else:
-            body = self._reply(op, plan.reply, revision)
+        body = plan.reply if plan.complete else self._reply(op, plan.reply, revision)
         attempt.outcome = Outcome(plan.code, body, revision, tuple(op.warnings))
 
     def _reply(self, op: Operation, data: bytes, revision: int) -> bytes:

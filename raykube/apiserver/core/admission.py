@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
-from raykube.base.ids import name_suffix
 from raykube.apiserver.core.strategy import Draw, Object
+from raykube.base.ids import name_suffix
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_EXPIRATION_S = 3607  # upstream's mark for tokens that clients may treat as long-lived

@@ -35,7 +35,8 @@ _GENERATION = frozenset(
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
         ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
         ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
-        ("flowcontrol.apiserver.k8s.io", "flowschemas"), ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
         ("scheduling.k8s.io", "priorityclasses"), ("networking.k8s.io", "ingressclasses"),
         ("resource.k8s.io", "resourceslices"),
     }
@@ -332,7 +333,8 @@ def check_preconditions(resource: Resource, old: Object, revision: int, want_uid
         raise ApiError.conflict(
             resource,
             metadata["name"],
-            f"Precondition failed: ResourceVersion in precondition: {want_version}, ResourceVersion in object meta: {revision}",
+            f"Precondition failed: ResourceVersion in precondition: {want_version}, ResourceVersion in object meta: "
+            f"{revision}",
         )
 
 

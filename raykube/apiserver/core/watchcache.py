@@ -83,7 +83,7 @@ class Item:
             self._parsed = orjson.loads(self.data)
         return self._parsed
 
-    def object(self) -> dict[str, Any]:
+    def decode(self) -> dict[str, Any]:
         """The whole object, parsed for the caller, who may change it."""
         obj: dict[str, Any] = orjson.loads(self.data)
         return obj
@@ -358,7 +358,8 @@ class ResourceCache:
         return len(self._items)
 
     def get(self, key: str) -> Item | None:
-        return self._items.get(key)
+        item: Item | None = self._items.get(key)
+        return item
 
     def keys(self, namespace: str = "") -> Iterator[str]:
         """Keys in order, of one namespace or all."""

@@ -55,7 +55,8 @@ class Dispatch:
             return await self._reviews.answer(context)
         handler = self._verbs.get(info.verb)
         needs_name = info.verb in ("get", "update", "patch", "delete")
-        if handler is None or info.verb not in resource.verbs or needs_name != bool(info.name) and info.verb != "watch":
+        names_fit = needs_name == bool(info.name) or info.verb == "watch"
+        if handler is None or info.verb not in resource.verbs or not names_fit:
             raise ApiError.method_not_allowed(resource, info.verb)
         if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
             raise ApiError.method_not_allowed(resource, info.verb)

@@ -1,13 +1,16 @@
 """Everything that is no resource: version, health, discovery, OpenAPI, metrics, keys for tokens."""
 
+import asyncio
 import platform
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 
 import orjson
 from aiohttp import web
 
 from raykube.api import discovery, openapi, version
 from raykube.api.errors import ApiError
+from raykube.api.resources import BUILTIN
 from raykube.apiserver.core import negotiation
 from raykube.apiserver.core.serviceaccount_token import Verifier
 from raykube.apiserver.measures import Measures
@@ -15,6 +18,7 @@ from raykube.apiserver.rest.context import JSON_TYPE, Context
 from raykube.apiserver.store import Store
 
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # Go's names
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -27,6 +31,7 @@ class Paths:
         self._verifier = verifier
         self._documents: dict[str, tuple[bytes, str]] = {}
         self.stopping = False
+        self.address = ""  # host:port, as legacy discovery tells it
 
     async def __call__(self, context: Context) -> web.StreamResponse:
         """Answers a path. An unknown one gets upstream's plain text, an unknown group-version's resource a Status."""
@@ -58,7 +63,7 @@ class Paths:
         return context.answer(b"404 page not found\n", 404, "text/plain; charset=utf-8")
 
     async def _root(self, context: Context, _: list[str]) -> web.Response:
-        groups = sorted({group for group, _ in discovery.group_versions() if group})
+        groups = sorted(group for group in discovery.groups(BUILTIN) if group)
         paths = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis"]
         paths += [f"/apis/{group}" for group in groups]
         paths += ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
@@ -75,7 +80,7 @@ class Paths:
                 "buildDate": "1970-01-01T00:00:00Z",
                 "goVersion": "",
                 "compiler": f"python{platform.python_version()}",
-                "platform": f"{platform.system().lower()}/{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }",
+                "platform": f"{platform.system().lower()}/{_MACHINES.get(platform.machine(), platform.machine())}",
             }
         )
 
@@ -136,28 +141,26 @@ class Paths:
         content_type = _AGGREGATED.format(wanted)
 
         def make() -> bytes:
-            return orjson.dumps(discovery.aggregated(core=root == "api", version=wanted))
+            return orjson.dumps(discovery.aggregated(BUILTIN, root == "api", wanted))
 
         return self._tagged(context, f"{root} {wanted}", make, content_type)
 
     def _legacy(self, parts: list[str]) -> dict[str, object] | None:
         match parts:
             case ["api"]:
-                return discovery.api_versions()
+                return discovery.api_versions(self.address)
             case ["apis"]:
-                return discovery.api_groups()
+                return discovery.api_group_list(BUILTIN)
             case ["apis", group]:
-                return discovery.api_group(group)
+                return discovery.api_group(BUILTIN, group)
             case ["api", wanted]:
-                return discovery.resource_list("", wanted)
+                return discovery.api_resource_list(BUILTIN, "", wanted)
             case ["apis", group, wanted]:
-                return discovery.resource_list(group, wanted)
+                return discovery.api_resource_list(BUILTIN, group, wanted)
         return None
 
     def _tagged(self, context: Context, key: str, make: Callable[[], bytes], content_type: str) -> web.Response:
         """A document that never changes, with an ETag: clients keep it."""
-        from hashlib import sha256
-
         known = self._documents.get(key)
         if known is None:
             body = make()
@@ -173,13 +176,23 @@ class Paths:
 
     async def _openapi(self, context: Context, parts: list[str]) -> web.Response:
         if len(parts) == 2:
-            return context.document(openapi.index())
-        document = openapi.document("/".join(parts[2:]))
-        if document is None:
+            return context.answer(openapi.index(BUILTIN))
+        match parts[2:]:
+            case ["api", wanted]:
+                group = ""
+            case ["apis", group, wanted]:
+                pass
+            case _:
+                return self._missing(context)
+        if (group, wanted) not in BUILTIN.group_versions():
             return self._missing(context)
-        body, digest = document
-        response = context.answer(body)
-        response.headers["ETag"] = f'"{digest}"'
+        digest = openapi.digest(BUILTIN, group, wanted)
+        key = "/".join(parts)
+        if key not in self._documents:
+            # Half a second of work for the big ones: not in the way of other requests.
+            body = await asyncio.to_thread(openapi.document, BUILTIN, group, wanted)
+            self._documents[key] = (body or b"{}", f'"{digest}"')
+        response = self._tagged(context, key, bytes, JSON_TYPE)
         if context.query.get("hash") == digest:
             response.headers["Cache-Control"] = "public, immutable"
         return response

@@ -5,8 +5,8 @@ from aiohttp import web
 from raykube.api.errors import ApiError, Cause
 from raykube.api.resources import builtin
 from raykube.api.schema import Typed
-from raykube.apiserver.core import scaling
 from raykube.apiserver.authz import Authorization
+from raykube.apiserver.core import scaling
 from raykube.apiserver.core.planning import BIND, Operation
 from raykube.apiserver.core.strategy import Object, delete_options
 from raykube.apiserver.core.users import node_name
@@ -37,7 +37,7 @@ class Subresources:
         """The Scale of a workload."""
         info, resource = context.info, context.target
         item = await self._reader.get(resource, info.namespace, info.name, context.query.get("resourceVersion", ""))
-        return context.document(scaling.scale_of(resource, item.object(), item.revision))
+        return context.document(scaling.scale_of(resource, item.decode(), item.revision))
 
     async def bind(self, context: Context) -> web.Response:
         """POST pods/NAME/binding."""
