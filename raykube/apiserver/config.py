@@ -49,6 +49,12 @@ class Config(BaseModel):
     kubelet_client_certificate: Path | None = Field(None, description="client certificate for kubelets")
     kubelet_client_key: Path | None = Field(None, description="key of the client certificate for kubelets")
     kubelet_certificate_authority: Path | None = Field(None, description="CA that kubelets' certificates are signed by")
+    default_not_ready_toleration_seconds: int = Field(
+        300, ge=0, description="how long pods that say nothing stay on a node that is not ready"
+    )
+    default_unreachable_toleration_seconds: int = Field(
+        300, ge=0, description="how long pods that say nothing stay on a node that is out of reach"
+    )
     event_ttl: Duration = Field(3600.0, gt=0, description="how long Events are kept")
     default_watch_cache_size: int = Field(
         16_384, ge=16, description="changes of each resource that watches can resume over"

@@ -18,6 +18,7 @@ from raykube.apiserver.bootstrap import Bootstrap
 from raykube.apiserver.bulk import Bulk
 from raykube.apiserver.config import Config
 from raykube.apiserver.core import endpoints
+from raykube.apiserver.core.admission import DefaultTolerations
 from raykube.apiserver.core.feed import Feed
 from raykube.apiserver.core.serviceaccount_token import Issuer, Verifier
 from raykube.apiserver.core.strategy import Object
@@ -92,7 +93,10 @@ class Service:
         addresses = ServiceAddresses(
             store, builtin("v1", "Service"), config.service_cluster_ip_range, config.node_ports
         )
-        writer = Writer(store, addresses, config.event_ttl)
+        tolerations = DefaultTolerations(
+            config.default_not_ready_toleration_seconds, config.default_unreachable_toleration_seconds
+        )
+        writer = Writer(store, addresses, config.event_ttl, tolerations)
         await Bootstrap(reader, writer, addresses.first).run()
         issuer, verifier = _token_keys(config)
         authenticator = Authenticator(verifier, self._lookup, anonymous=config.anonymous_auth)

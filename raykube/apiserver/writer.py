@@ -21,7 +21,7 @@ import orjson
 from raykube.api.errors import ApiError
 from raykube.api.meta import with_resource_version
 from raykube.apiserver.core import conversion, planning, scaling
-from raykube.apiserver.core.admission import Missing
+from raykube.apiserver.core.admission import DefaultTolerations, Missing
 from raykube.apiserver.core.planning import Current, Operation, Plan, Planner
 from raykube.apiserver.core.strategy import Draw, Object
 from raykube.apiserver.core.watchcache import Item
@@ -76,10 +76,12 @@ class _Attempt:
 class Writer:
     """Writes objects."""
 
-    def __init__(self, store: Store, addresses: ServiceAddresses, event_ttl_s: float) -> None:
+    def __init__(
+        self, store: Store, addresses: ServiceAddresses, event_ttl_s: float, tolerations: DefaultTolerations
+    ) -> None:
         self.store = store
         self.draw = Draw(os.urandom, random.SystemRandom().randrange)
-        self.planner = Planner(CacheView(store), self.draw)
+        self.planner = Planner(CacheView(store), self.draw, tolerations)
         self._addresses = addresses
         self._event_ttl_s = int(event_ttl_s)
 

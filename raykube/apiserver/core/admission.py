@@ -4,6 +4,7 @@ Each step is a function of the object and a `View` of what exists. A step that m
 have arrived yet raises `Missing`; the shell looks again with fresh state before it gives the error to the client.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raykube.api.errors import ApiError
@@ -13,7 +14,6 @@ from raykube.base.ids import name_suffix
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_EXPIRATION_S = 3607  # upstream's mark for tokens that clients may treat as long-lived
-TOLERATION_S = 300
 _MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -34,6 +34,14 @@ class Missing(Exception):
         super().__init__(str(error))
         self.error = error
         self.patience_s = patience_s  # how long it is worth to wait for it
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultTolerations:
+    """How many seconds a pod that says nothing stays on a node that is lost."""
+
+    not_ready_s: int = 300
+    unreachable_s: int = 300
 
 
 def namespace_lifecycle(resource: Resource, obj: Object, namespaces: Resource, view: View) -> None:
@@ -59,7 +67,7 @@ def namespace_lifecycle(resource: Resource, obj: Object, namespaces: Resource, v
         raise ApiError.from_status(status)
 
 
-def pod(resource: Resource, obj: Object, view: View, draw: Draw) -> None:
+def pod(resource: Resource, obj: Object, view: View, draw: Draw, tolerations: DefaultTolerations) -> None:
     """All that happens to a new pod."""
     spec = obj.get("spec")
     if not isinstance(spec, dict):
@@ -67,7 +75,7 @@ def pod(resource: Resource, obj: Object, view: View, draw: Draw) -> None:
     _priority(resource, obj, spec, view)
     if _MIRROR not in (obj["metadata"].get("annotations") or ()):
         _service_account(resource, obj, spec, view, draw)
-    _tolerations(spec)
+    _tolerations(spec, tolerations)
 
 
 def _priority(resource: Resource, obj: Object, spec: Object, view: View) -> None:
@@ -154,14 +162,17 @@ def _token_volume(name: str) -> Object:
     return {"name": name, "projected": {"sources": sources, "defaultMode": 420}}
 
 
-def _tolerations(spec: Object) -> None:
-    """Pods stay 300 s on a node that is not ready or out of reach, unless they say otherwise."""
+def _tolerations(spec: Object, default: DefaultTolerations) -> None:
+    """Pods stay a while on a node that is not ready or out of reach, unless they say otherwise."""
     given = spec.get("tolerations") or []
     if not isinstance(given, list):
         return
     added = [
-        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_S}
-        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
+        for key, seconds in (
+            ("node.kubernetes.io/not-ready", default.not_ready_s),
+            ("node.kubernetes.io/unreachable", default.unreachable_s),
+        )
         if not any(_tolerates(toleration, key) for toleration in given if isinstance(toleration, dict))
     ]
     if added:

@@ -72,7 +72,13 @@ class Current:
 class Planner:
     """Plans writes."""
 
-    def __init__(self, view: admission.View, draw: Draw) -> None:
+    def __init__(
+        self,
+        view: admission.View,
+        draw: Draw,
+        tolerations: admission.DefaultTolerations = admission.DefaultTolerations(),  # noqa: B008  frozen
+    ) -> None:
+        self._tolerations = tolerations
         self._view = view
         self._draw = draw
         self._namespaces = builtin("v1", "Namespace")
@@ -118,7 +124,7 @@ class Planner:
         admission.namespace_lifecycle(resource, obj, self._namespaces, self._view)
         defaults.apply_defaults(resource, obj)
         if resource.plural == "pods" and not resource.group:
-            admission.pod(resource, obj, self._view, self._draw)
+            admission.pod(resource, obj, self._view, self._draw, self._tolerations)
         if op.guard is not None:
             op.guard(obj, None)
         causes = schema.validate(resource, obj) or validation.validate_create(resource, obj)
