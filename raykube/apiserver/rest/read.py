@@ -6,7 +6,6 @@ import time
 
 from aiohttp import web
 
-from raykube.api.errors import ApiError
 from raykube.apiserver.core import continuation, options, selecting
 from raykube.apiserver.core.negotiation import Form
 from raykube.apiserver.core.strategy import Object
@@ -164,25 +163,9 @@ class WatchStream:
         )
 
     def _line(self, kind: str, item: Item) -> bytes:
-        data = render.data_of(self._resource, item)
-        if self._form.kind:
-            data = render.object_bytes(self._resource, item, self._form, self._context.query)
-            if self._form.kind == "Table":
-                data = self._without_columns(data)
+        if not self._form.kind:
+            return render.watch_line(kind, render.data_of(self._resource, item))
+        # Only the first Table of a watch says what its columns are.
+        with_columns, self._columns_sent = not self._columns_sent, True
+        data = render.object_bytes(self._resource, item, self._form, self._context.query, with_columns)
         return render.watch_line(kind, data)
-
-    def _without_columns(self, data: bytes) -> bytes:
-        """Only the first Table of a watch says what its columns are."""
-        if not self._columns_sent:
-            self._columns_sent = True
-            return data
-        import orjson
-
-        document = orjson.loads(data)
-        document["columnDefinitions"] = []
-        return orjson.dumps(document)
-
-
-def unsupported(context: Context) -> ApiError:
-    """405 for a verb that the resource does not have."""
-    return ApiError.method_not_allowed(context.target, context.info.verb)

@@ -16,7 +16,6 @@ from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.core.watchcache import Item
 
 _ACCEPTED = (negotiation.JSON, negotiation.YAML)
-_INCLUDE = ("None", "Metadata", "Object")
 
 
 def form_of(accept: str, kinds: tuple[str, ...]) -> Form:
@@ -37,11 +36,14 @@ def data_of(resource: Resource, item: Item) -> bytes:
     )
 
 
-def object_bytes(resource: Resource, item: Item, form: Form, query: Mapping[str, str]) -> bytes:
-    """One object as the answer to a GET."""
+def object_bytes(
+    resource: Resource, item: Item, form: Form, query: Mapping[str, str], with_columns: bool = True
+) -> bytes:
+    """One object as the answer to a GET, or as a watch's event has it."""
     data = data_of(resource, item)
     if form.kind == "Table":
-        return orjson.dumps(table_of(resource, [orjson.loads(data)], query, str(item.revision)))
+        metadata = {"resourceVersion": str(item.revision)}
+        return orjson.dumps(table_of(resource, [orjson.loads(data)], form, query, metadata, with_columns))
     if form.kind == "PartialObjectMetadata":
         return orjson.dumps(metadata_only(orjson.loads(data), form.version))
     return data
@@ -51,10 +53,7 @@ def list_bytes(resource: Resource, items: list[Item], form: Form, query: Mapping
     """A list, or a chunk of one. `metadata`: the list's own."""
     datas = [data_of(resource, item) for item in items]
     if form.kind == "Table":
-        version = metadata["resourceVersion"]
-        document = table_of(resource, [orjson.loads(data) for data in datas], query, version)
-        document["metadata"] = metadata
-        return orjson.dumps(document)
+        return orjson.dumps(table_of(resource, list(map(orjson.loads, datas)), form, query, metadata))
     if form.kind == "PartialObjectMetadataList":
         datas = [orjson.dumps(metadata_only(orjson.loads(data), form.version)) for data in datas]
         kind, api_version = "PartialObjectMetadataList", f"meta.k8s.io/{form.version}"
@@ -68,12 +67,27 @@ def metadata_only(obj: Object, version: str) -> Object:
     return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
 
 
-def table_of(resource: Resource, objects: list[Object], query: Mapping[str, str], version: str) -> Object:
+def table_of(
+    resource: Resource,
+    objects: list[Object],
+    form: Form,
+    query: Mapping[str, str],
+    metadata: Object,
+    with_columns: bool = True,
+) -> Object:
     """A Table of objects. Raises ApiError 400 for an unknown includeObject."""
     include = query.get("includeObject") or "Metadata"
-    if include not in _INCLUDE:
+    if include not in table.INCLUDE_OBJECT:
         raise ApiError.bad_request(f'unrecognized includeObject value: "{include}"')
-    return table.table(resource, objects, time.time(), include_object=include, resource_version=version)
+    return table.table(
+        resource,
+        objects,
+        time.time(),
+        include_object=include,
+        metadata=metadata,
+        with_columns=with_columns,
+        version=form.version,
+    )
 
 
 def pretty(data: bytes, form: Form, wanted: bool) -> tuple[bytes, str]:

@@ -127,8 +127,8 @@ class Writes:
         if form.kind and b'"kind":"Status"' not in body[:60]:
             obj = orjson.loads(body)
             if form.kind == "Table":
-                version = obj["metadata"].get("resourceVersion", "")
-                body = orjson.dumps(render.table_of(context.target, [obj], context.query, version))
+                metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+                body = orjson.dumps(render.table_of(context.target, [obj], form, context.query, metadata))
             else:
                 body = orjson.dumps(render.metadata_only(obj, form.version))
         body, content_type = render.pretty(
