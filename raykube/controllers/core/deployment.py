@@ -1,7 +1,7 @@
 """deployment-controller: rolls a pod template out through ReplicaSets.
 
-One ReplicaSet for each template it ever had, named by a hash of the template; a roll-out moves replicas from the old ones
-to the new one (rollout.py says how many), a changed `spec.replicas` is shared out in proportion, old ReplicaSets
+One ReplicaSet for each template it ever had, named by a hash of the template; a roll-out moves replicas from the old
+ones to the new one (rollout.py says how many), a changed `spec.replicas` is shared out in proportion, old ReplicaSets
 without pods are kept for `kubectl rollout undo` up to `revisionHistoryLimit`.
 """
 

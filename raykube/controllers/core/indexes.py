@@ -10,6 +10,7 @@
 | pods | terminated, unscheduled-terminating | "" |
 | all namespaced | namespace | namespace |
 | endpointslices | service | "namespace/service" |
+| services | selector | "namespace/label=value" of one of the labels that the Service selects |
 | secrets | account | "namespace/serviceaccount" of token Secrets |
 """
 
@@ -88,6 +89,14 @@ def _by_unscheduled_terminating(pod: Obj) -> Iterable[str]:
     return ("",) if pods.is_terminating(pod) and not pods.node_name(pod) else ()
 
 
+def _by_selector(service: Obj) -> Iterable[str]:
+    selector = (service.get("spec") or {}).get("selector")
+    if not selector:
+        return ()
+    key = min(selector)
+    return (label_value(service["metadata"].get("namespace", ""), key, selector[key]),)
+
+
 def _by_service(endpoint_slice: Obj) -> Iterable[str]:
     meta = endpoint_slice["metadata"]
     service = (meta.get("labels") or {}).get(SERVICE_NAME_LABEL)
@@ -115,6 +124,7 @@ INDEXES: dict[str, dict[str, Index]] = {
     },
     kinds.REPLICA_SETS: OWNED,
     kinds.ENDPOINT_SLICES: {"controller": _by_controller, "service": _by_service},
+    kinds.SERVICES: {"selector": _by_selector},
     kinds.SECRETS: {"account": _by_account},
 }
 

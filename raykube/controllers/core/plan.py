@@ -96,8 +96,13 @@ class View(Protocol):
 class Controller(Protocol):
     """One controller. `observe` may keep what it has seen (heartbeats, owner graph); `reconcile` only decides."""
 
-    name: str
-    resources: Sequence[str]
+    @property
+    def name(self) -> str:
+        """Upstream's name of it, as `--controllers` takes it."""
+
+    @property
+    def resources(self) -> Sequence[str]:
+        """The resources that it observes and reads."""
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """The keys that a change concerns: old None = added, new None = deleted."""

@@ -1,7 +1,7 @@
 """replicaset-controller: keeps as many pods of a template as were asked for.
 
-Pods beyond `spec.replicas` go in the order of `pods.deletion_rank`; missing ones are created, at most BURST in one plan.
-Status counts what the caches show; a pod is available when it has been ready for `minReadySeconds`.
+Pods beyond `spec.replicas` go in the order of `pods.deletion_rank`; missing ones are created, at most BURST in one
+plan. Status counts what the caches show; a pod is available when it has been ready for `minReadySeconds`.
 """
 
 from collections import Counter

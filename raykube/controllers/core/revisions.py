@@ -1,7 +1,7 @@
 """The ReplicaSets of a Deployment as revisions: which one is new, what their annotations record, which ones go.
 
-Vocabulary: the **new** ReplicaSet has the Deployment's present pod template, all others are **old**; **active** ones have
-replicas. The annotation `deployment.kubernetes.io/revision` numbers templates in the order in which they became new;
+Vocabulary: the **new** ReplicaSet has the Deployment's present pod template, all others are **old**; **active** ones
+have replicas. The annotation `deployment.kubernetes.io/revision` numbers templates in the order in which they became new;
 `desired-replicas` and `max-replicas` record the Deployment's size when it last scaled the set: from them a change of
 `spec.replicas` is told from a roll-out, and shared out in proportion.
 """
@@ -76,14 +76,15 @@ def desired_of(workload: Obj) -> int:
     return 1 if replicas is None else int(replicas)
 
 
-def _age(replica_set: Obj) -> tuple[str, str]:
+def age(replica_set: Obj) -> tuple[str, str]:
+    """Sort key: oldest first."""
     return (replica_set["metadata"].get("creationTimestamp") or "", replica_set["metadata"]["name"])
 
 
 def split(deployment: Obj, replica_sets: Sequence[Obj]) -> tuple[Obj | None, list[Obj]]:
     """(the new ReplicaSet: the oldest with the present template, all others by age)."""
     wanted = without_hash(deployment["spec"].get("template") or {})
-    ordered = sorted(replica_sets, key=_age)
+    ordered = sorted(replica_sets, key=age)
     for candidate in ordered:
         if without_hash(candidate["spec"].get("template") or {}) == wanted:
             return candidate, [other for other in ordered if other is not candidate]
@@ -127,14 +128,14 @@ def revision_annotations(deployment: Obj, new: Obj | None, old: Sequence[Obj]) -
 
 
 def expired(deployment: Obj, old: Sequence[Obj]) -> list[Obj]:
-    """Old ReplicaSets beyond `revisionHistoryLimit` that have no pods and whose status says so, lowest revision first."""
+    """Old ReplicaSets beyond `revisionHistoryLimit` without pods, lowest revision first."""
     limit = deployment["spec"].get("revisionHistoryLimit", 10)
     alive = [replica_set for replica_set in old if not replica_set["metadata"].get("deletionTimestamp")]
     surplus = len(alive) - int(limit if limit is not None else 10)
     if surplus <= 0:
         return []
     gone = []
-    for replica_set in sorted(alive, key=lambda candidate: (revision_of(candidate), _age(candidate)))[:surplus]:
+    for replica_set in sorted(alive, key=lambda candidate: (revision_of(candidate), age(candidate)))[:surplus]:
         status = replica_set.get("status") or {}
         settled = int(status.get("observedGeneration", 0)) >= int(replica_set["metadata"].get("generation", 0))
         if desired_of(replica_set) == 0 and not status.get("replicas") and settled:

@@ -16,7 +16,7 @@ from raykube.controllers.core.patches import uid_of
 from raykube.controllers.core.plan import Obj
 from raykube.controllers.core.revisions import (
     MAXIMUM,
-    _age,
+    age,
     desired_of,
     fenceposts,
     number_of,
@@ -78,7 +78,7 @@ def shrink_old(deployment: Obj, new: Obj, old: Sequence[Obj]) -> Target:
         return {}
     target: Target = {}
     sizes = {uid_of(replica_set): desired_of(replica_set) for replica_set in old}
-    by_age = sorted(old, key=_age)
+    by_age = sorted(old, key=age)
     for replica_set in by_age:
         unhealthy = sizes[uid_of(replica_set)] - available(replica_set)
         drop = min(budget, unhealthy)
@@ -102,7 +102,7 @@ def resize(deployment: Obj, new: Obj | None, old: Sequence[Obj]) -> Target:
     everything = [*old, new] if new is not None else list(old)
     active = [replica_set for replica_set in everything if is_active(replica_set)]
     if len(active) <= 1:
-        only = active[0] if active else (new or max(old, key=_age, default=None))
+        only = active[0] if active else (new or max(old, key=age, default=None))
         return {uid_of(only): desired} if only is not None else {}
     if new is not None and _is_saturated(deployment, new):
         return {uid_of(replica_set): 0 for replica_set in old if is_active(replica_set)}

@@ -1,0 +1,179 @@
+"""endpointslice-controller and endpoints-controller on the model cluster."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykube.controllers.core import kinds
+from raykube.controllers.core.endpoints import EndpointsController
+from raykube.controllers.core.endpointslice import EndpointSliceController
+from raykube.controllers.core.plan import Obj
+from tests.controllers.model import Cluster, Running
+
+LABELS = {"app": "web"}
+
+
+def service(**spec: Any) -> Obj:
+    ports = [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    return {
+        "metadata": {"name": "web", "labels": {"tier": "front"}},
+        "spec": {"selector": LABELS, "clusterIP": "10.0.0.1", "ports": ports, **spec},
+    }
+
+
+def pod(number: int, *, ready: bool = True, phase: str = "Running", ports: list[Obj] | None = None) -> Obj:
+    return {
+        "metadata": {"name": f"web-{number:03}", "labels": LABELS},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "ports": ports or []}]},
+        "status": {
+            "phase": phase,
+            "podIP": f"10.1.{number // 250}.{number % 250 + 1}",
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+    }
+
+
+def start(cluster: Cluster) -> Running:
+    running = Running(cluster, [EndpointSliceController(), EndpointsController()])
+    running.start()
+    running.run()
+    return running
+
+
+def slices(cluster: Cluster) -> list[Obj]:
+    return cluster.all(kinds.ENDPOINT_SLICES)
+
+
+def names(endpoint_slice: Obj) -> list[str]:
+    return [endpoint["targetRef"]["name"] for endpoint in endpoint_slice["endpoints"]]
+
+
+def test_ready_and_unready_pods() -> None:
+    cluster = Cluster()
+    cluster.add(
+        kinds.NODES, {"metadata": {"name": "node-1", "labels": {"topology.kubernetes.io/zone": "a"}}, "spec": {}}
+    )
+    cluster.add(kinds.SERVICES, service())
+    cluster.add(kinds.PODS, pod(1))
+    cluster.add(kinds.PODS, pod(2, ready=False))
+    cluster.add(kinds.PODS, pod(3, phase="Succeeded"))
+    start(cluster)
+    (found,) = slices(cluster)
+    assert found["metadata"]["labels"] == {
+        "tier": "front",
+        "kubernetes.io/service-name": "web",
+        "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+    }
+    assert found["metadata"]["ownerReferences"][0]["kind"] == "Service"
+    assert found["addressType"] == "IPv4"
+    assert found["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    first, second = found["endpoints"]
+    assert first["conditions"] == {"ready": True, "serving": True, "terminating": False}
+    assert first["zone"] == "a" and first["nodeName"] == "node-1" and first["addresses"] == ["10.1.0.2"]
+    assert second["conditions"] == {"ready": False, "serving": False, "terminating": False}
+    endpoints = cluster.get(kinds.ENDPOINTS, "default", "web")
+    assert endpoints is not None
+    (subset,) = endpoints["subsets"]
+    assert [entry["ip"] for entry in subset["addresses"]] == ["10.1.0.2"]
+    assert [entry["ip"] for entry in subset["notReadyAddresses"]] == ["10.1.0.3"]
+
+
+def test_a_terminating_pod_serves_but_is_not_ready() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.SERVICES, service())
+    cluster.add(kinds.PODS, pod(1))
+    running = start(cluster)
+    cluster.remove(kinds.PODS, "web-001")
+    running.run()
+    (endpoint,) = slices(cluster)[0]["endpoints"]
+    assert endpoint["conditions"] == {"ready": False, "serving": True, "terminating": True}
+    endpoints = cluster.get(kinds.ENDPOINTS, "default", "web")
+    assert endpoints is not None and not endpoints.get("subsets")
+
+
+def test_publish_not_ready_addresses_and_headless() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.SERVICES, service(publishNotReadyAddresses=True, clusterIP="None", ports=None))
+    cluster.add(kinds.PODS, pod(1, ready=False))
+    start(cluster)
+    (found,) = slices(cluster)
+    assert found["endpoints"][0]["conditions"]["ready"] is True and found["ports"] == []
+    assert found["metadata"]["labels"]["service.kubernetes.io/headless"] == ""
+
+
+def test_named_ports_group_pods() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.SERVICES, service(ports=[{"port": 80, "targetPort": "http", "protocol": "TCP"}]))
+    for number, port in enumerate((8080, 8081, 8080)):
+        cluster.add(kinds.PODS, pod(number, ports=[{"name": "http", "containerPort": port}]))
+    start(cluster)
+    assert sorted((each["ports"][0]["port"], len(each["endpoints"])) for each in slices(cluster)) == [
+        (8080, 2),
+        (8081, 1),
+    ]
+
+
+def test_no_pods_no_selector_and_a_removed_service() -> None:
+    cluster = Cluster()
+    found = cluster.add(kinds.SERVICES, service())
+    bare = service(selector=None)
+    bare["metadata"]["name"] = "bare"
+    cluster.add(kinds.SERVICES, bare)
+    running = start(cluster)
+    assert [
+        (each["metadata"]["labels"]["kubernetes.io/service-name"], each["endpoints"]) for each in slices(cluster)
+    ] == [("web", [])]
+    cluster.vanish(kinds.SERVICES, found)
+    running.run()
+    assert cluster.get(kinds.ENDPOINTS, "default", "web") is None
+
+
+def test_one_change_rewrites_one_slice() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.SERVICES, service())
+    for number in range(250):
+        cluster.add(kinds.PODS, pod(number))
+    running = start(cluster)
+    assert sorted(len(each["endpoints"]) for each in slices(cluster)) == [50, 100, 100]
+    cluster.log.clear()
+    cluster.vanish(kinds.PODS, cluster.all(kinds.PODS)[7])
+    running.run()
+    assert [write.verb for write in cluster.log if write.resource == kinds.ENDPOINT_SLICES] == ["patch"]
+    cluster.log.clear()
+    cluster.add(kinds.PODS, pod(300))
+    running.run()
+    assert [write.verb for write in cluster.log if write.resource == kinds.ENDPOINT_SLICES] == ["patch"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "gone", "ready", "unready"]), st.integers(0, 15)), max_size=40),
+    st.integers(1, 4),
+)
+@settings(max_examples=80, deadline=None)
+def test_slices_say_what_the_pods_are(steps: list[tuple[str, int]], limit: int) -> None:
+    cluster = Cluster()
+    cluster.add(kinds.SERVICES, service())
+    running = Running(cluster, [EndpointSliceController(limit)])
+    running.start()
+    for action, number in steps:
+        name = f"web-{number:03}"
+        present = cluster.get(kinds.PODS, "default", name)
+        if action == "add" and present is None:
+            cluster.add(kinds.PODS, pod(number))
+        elif action == "gone" and present is not None:
+            cluster.vanish(kinds.PODS, present)
+        elif present is not None and action != "add":
+            state = str(action == "ready")
+            cluster.change(kinds.PODS, name, lambda obj, s=state: obj["status"]["conditions"][0].update(status=s))
+        if number % 3 == 0:
+            running.run()
+    running.run()
+    listed = [endpoint for each in slices(cluster) for endpoint in each["endpoints"]]
+    wanted = {
+        each["metadata"]["name"]: each["status"]["conditions"][0]["status"] == "True"
+        for each in cluster.all(kinds.PODS)
+    }
+    assert {entry["targetRef"]["name"]: entry["conditions"]["ready"] for entry in listed} == wanted
+    assert len(listed) == len(wanted) and all(len(each["endpoints"]) <= limit for each in slices(cluster))
+    assert len(slices(cluster)) >= 1
