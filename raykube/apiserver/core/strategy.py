@@ -171,12 +171,33 @@ def _create_certificate_request(obj: Object) -> None:
     obj["status"] = {}
 
 
+def _create_job(obj: Object) -> None:
+    """A Job selects its pods by its own uid, which no other Job's pods carry."""
+    spec, metadata = obj.get("spec"), obj["metadata"]
+    if not isinstance(spec, dict) or not isinstance(spec.get("template"), dict) or spec.get("manualSelector"):
+        return
+    owner = metadata["uid"]
+    template = spec["template"]
+    labels = {
+        **((template.get("metadata") or {}).get("labels") or {}),
+        "batch.kubernetes.io/controller-uid": owner,
+        "batch.kubernetes.io/job-name": metadata.get("name", ""),
+        "controller-uid": owner,
+        "job-name": metadata.get("name", ""),
+    }
+    template["metadata"] = {**(template.get("metadata") or {}), "labels": labels}
+    selector = spec.get("selector") or {}
+    wanted = {**(selector.get("matchLabels") or {}), "batch.kubernetes.io/controller-uid": owner}
+    spec["selector"] = {**selector, "matchLabels": wanted}
+
+
 _CREATE: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "pods"): _create_pod,
     ("", "namespaces"): _create_namespace,
     ("", "persistentvolumeclaims"): _create_claim,
     ("", "persistentvolumes"): _create_claim,
     ("", "services"): _create_service,
+    ("batch", "jobs"): _create_job,
     ("certificates.k8s.io", "certificatesigningrequests"): _create_certificate_request,
 }
 
