@@ -26,7 +26,7 @@ class Config(BaseModel):
     )
     controllers: list[str] = Field(
         ["*"],
-        description=f"controllers to run: '*' all, 'foo' this one, '-foo' not this one; known: {', '.join(NAMES)}",
+        description=f"which to run: '*' all, 'foo' this one, '-foo' not this one; known: {', '.join(NAMES)}",
     )
     leader_elect: bool = Field(True, description="work only while holding the lease; others stand by")
     leader_elect_lease_duration: Duration = Field(
@@ -47,7 +47,7 @@ class Config(BaseModel):
     )
     concurrent_namespace_syncs: int = Field(10, ge=1, description="Namespaces reconciled in one round, times 8")
     concurrent_gc_syncs: int = Field(
-        20, ge=1, description="objects the garbage collector looks at in one round, times 8"
+        20, ge=1, description="objects looked at in one round of garbage collection, times 8"
     )
     concurrent_serviceaccount_token_syncs: int = Field(
         5, ge=1, description="ServiceAccounts whose token Secrets are reconciled in one round, times 8"

@@ -1,6 +1,6 @@
 """The metrics page, in Prometheus' text format, with upstream's names where upstream has them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raykube.controllers.runner import Runner
 
@@ -11,7 +11,7 @@ def render(runners: Sequence[Runner], leading: bool, lease: str) -> str:
         "# TYPE leader_election_master_status gauge",
         f'leader_election_master_status{{name="{lease}"}} {int(leading)}',
     ]
-    families = (
+    families: tuple[tuple[str, str, Callable[[Runner], int]], ...] = (
         ("workqueue_depth", "gauge", lambda runner: runner.depth),
         ("workqueue_work_total", "counter", lambda runner: runner.counters.reconciles),
         ("workqueue_retries_total", "counter", lambda runner: runner.counters.retries),

@@ -4,8 +4,9 @@
                           ▲                                                │
                           └── failed: back-off ── landed: when the caches have seen the revisions written
 
-A key whose writes have landed is held until the caches show them. So no decision is made on a state that lacks one's own
-writes, and nothing is created twice. An exception in `observe` or `reconcile` costs that key its turn and nothing else.
+A key whose writes have landed is held until the caches show them. So no decision is made on a state that lacks one's
+own writes, and nothing is created twice. An exception in `observe` or `reconcile` costs that key its turn and nothing
+else.
 """
 
 import asyncio
@@ -202,8 +203,8 @@ class Runner:
             missing = [read for read in plan.reads if read not in answers]
             if not missing:
                 return plan
-            for read, found in zip(missing, await asyncio.gather(*map(self._read, missing)), strict=True):
-                answers[read] = found
+            found = await asyncio.gather(*map(self._read, missing))
+            answers.update(zip(missing, found, strict=True))
         raise RuntimeError(f"still asks for reads after {READ_ROUNDS_MAX} rounds: {missing[:3]}")
 
     async def _read(self, read: Read) -> list[Obj]:

@@ -1,7 +1,7 @@
 """The controller-manager as a service: shared caches, a runner for each controller, one leader.
 
-Only the leader's controllers act. A standby keeps its caches, and what controllers learn from them, current: when it takes
-the lease it queues everything once and goes on from what is stored.
+Only the leader's controllers act. A standby keeps its caches, and what controllers learn from them, current: when it
+takes the lease it queues everything once and goes on from what is stored.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """endpointslice-controller: the pods behind each Service, in slices of at most 100 endpoints.
 
-A Service's slices are grouped by address family and by ports (a named port may be another number on another pod). A change
-of one endpoint rewrites one slice: endpoints stay in the slice they are in, new ones fill slices that change anyway, then
-others with room, then new slices; empty slices go. A Service without endpoints has one slice that says so.
+A Service's slices are grouped by address family and by ports (a named port may be another number on another pod). A
+change of one endpoint rewrites one slice: endpoints stay in the slice they are in, new ones fill slices that change
+anyway, then others with room, then new slices; empty slices go. A Service without endpoints has one slice that says so.
 """
 
 from collections.abc import Iterable, Sequence
@@ -160,7 +160,7 @@ class _Packing:
             kept.append((each, held))
         missing = list(left.values())
         # Slices that change anyway are filled first: that costs no further write.
-        for each, held in sorted(kept, key=lambda pair: (pair[0].get("endpoints") or []) == pair[1]):
+        for _, held in sorted(kept, key=lambda pair: (pair[0].get("endpoints") or []) == pair[1]):
             room = self.endpoints_max - len(held)
             held.extend(missing[:room])
             del missing[: max(room, 0)]

@@ -1,8 +1,8 @@
 """job-controller: runs pods until enough of them have succeeded.
 
 How the ended ones are counted is job_tally.py's matter. A Job ends in two steps, so that its counts are final when it
-is said to have ended: first SuccessCriteriaMet or FailureTarget is stored, then the pods that still run are deleted, and
-when none is left and all are counted, Complete or Failed follows.
+is said to have ended: first SuccessCriteriaMet or FailureTarget is stored, then the pods that still run are deleted,
+and when none is left and all are counted, Complete or Failed follows.
 
 Pods that are to go without counting as failures (suspension, lower parallelism) lose their finalizer first and are
 deleted in the next step; a pod that runs without the finalizer is therefore always on its way out.

@@ -1,9 +1,9 @@
 """The ReplicaSets of a Deployment as revisions: which one is new, what their annotations record, which ones go.
 
 Vocabulary: the **new** ReplicaSet has the Deployment's present pod template, all others are **old**; **active** ones
-have replicas. The annotation `deployment.kubernetes.io/revision` numbers templates in the order in which they became new;
-`desired-replicas` and `max-replicas` record the Deployment's size when it last scaled the set: from them a change of
-`spec.replicas` is told from a roll-out, and shared out in proportion.
+have replicas. The annotation `deployment.kubernetes.io/revision` numbers templates in the order in which they became
+new; `desired-replicas` and `max-replicas` record the Deployment's size when it last scaled the set: from them a change
+of `spec.replicas` is told from a roll-out, and shared out in proportion.
 """
 
 from collections.abc import Sequence
