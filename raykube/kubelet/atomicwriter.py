@@ -48,9 +48,9 @@ def write(directory: Path, payload: Payload) -> bool:
     link.symlink_to(name)
     link.rename(directory / DATA)
     wanted = {path.split("/")[0] for path in payload}
-    for entry in wanted:
-        if not (directory / entry).is_symlink():
-            (directory / entry).symlink_to(f"{DATA}/{entry}")
+    for top in wanted:
+        if not (directory / top).is_symlink():
+            (directory / top).symlink_to(f"{DATA}/{top}")
     for entry in os.scandir(directory):
         if entry.name.startswith("..") and entry.name not in (DATA, name):
             shutil.rmtree(entry.path, ignore_errors=True)

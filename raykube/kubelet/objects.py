@@ -40,7 +40,7 @@ class Objects:
         self._tokens: dict[tuple[str, str, int, str], _Token] = {}
 
     async def sources(self, namespace: str, references: set[Reference]) -> Sources:
-        """The objects as they are now. Raises ApiError when the apiserver cannot say (a missing object is an answer)."""
+        """The objects as they are now, None for a missing one. Raises ApiError when the apiserver cannot say."""
         ordered = sorted(references)
         found = await asyncio.gather(*(self._get(namespace, kind, name) for kind, name in ordered))
         return Sources(namespace, dict(zip(ordered, found, strict=True)))

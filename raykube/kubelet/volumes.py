@@ -105,7 +105,7 @@ class Volumes:
 
     def _directory(self, pod: Object, volume: Object) -> Path:
         kind = next((plugin for source, plugin in OF_OBJECTS.items() if source in volume), EMPTY_DIR)
-        return self.pod_directory(pods.uid(pod)) / "volumes" / kind / volume["name"]
+        return self.pod_directory(pods.uid(pod)) / "volumes" / kind / str(volume["name"])
 
     # -- making
 

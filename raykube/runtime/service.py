@@ -28,10 +28,8 @@ class Service:
 
     async def start(self) -> None:
         config = self._config
-        if not config.listen.startswith("unix:"):
-            raise ValueError(
-                f"--listen must be a unix socket, as unix:///run/raykube/runtime.sock; not {config.listen!r}"
-            )
+        if not config.listen.startswith(("unix:", "/")):
+            raise ValueError(f"--listen must be a unix socket, as unix:///run/raykube.sock; not {config.listen!r}")
         if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
             raise ValueError(f"--listen: the path {self._socket} is longer than {SOCKET_PATH_BYTES_MAX} bytes")
         try:

@@ -1,0 +1,157 @@
+"""Periodic tidying: old runs of containers, old sandboxes, large logs, and what pods that are gone left behind.
+
+Only what carries this node's label is looked at, and orphans only after the list of pods is known to be complete.
+"""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from raykube.kubelet.core import criconfig
+from raykube.kubelet.cri import Cri
+from raykube.kubelet.volumes import Volumes
+from raykube.pb import cri_pb2
+from raykube.rpc import RpcError
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 60.0
+LOG_PERIOD_S = 10.0
+ORPHAN_GRACE_S = 30
+
+
+class Cleanup:
+    def __init__(
+        self,
+        cri: Cri,
+        volumes: Volumes,
+        known: Callable[[], set[str]],
+        keep_runs: int,
+        age_min_s: float,
+        log_bytes_max: int,
+        log_files_max: int,
+    ) -> None:
+        self._cri = cri
+        self._volumes = volumes
+        self._known = known
+        self._keep_runs = keep_runs
+        self._age_min_s = age_min_s
+        self._log_bytes_max = log_bytes_max
+        self._log_files_max = max(log_files_max, 2)
+
+    async def run(self) -> None:
+        """Call once the list of pods is complete."""
+        await asyncio.gather(self._tidy_forever(), self._rotate_forever())
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            try:
+                await self.tidy()
+            except RpcError as error:
+                log.warning("clean-up waits for the runtime: %s", error.message)
+            await asyncio.sleep(PERIOD_S)
+
+    async def tidy(self) -> None:
+        sandboxes, containers = await asyncio.gather(self._cri.sandboxes(), self._cri.containers())
+        known = self._known()
+        await self._remove_orphans(known, sandboxes, containers)
+        await self._remove_old_runs(known, containers)
+        await self._remove_old_sandboxes(known, sandboxes, containers)
+        self._remove_directories(known, {item.labels.get(criconfig.POD_UID, "") for item in sandboxes})
+
+    async def _remove_orphans(
+        self, known: set[str], sandboxes: list[cri_pb2.PodSandbox], containers: list[cri_pb2.Container]
+    ) -> None:
+        """Our own pods that the API no longer has: they were deleted while we were away."""
+
+        async def remove(sandbox: cri_pb2.PodSandbox) -> None:
+            grace = sandbox.annotations.get(criconfig.GRACE, "")
+            grace_s = int(grace) if grace.isdigit() else ORPHAN_GRACE_S
+            log.info("removing the orphaned pod %s", sandbox.metadata.name)
+            running = [
+                item
+                for item in containers
+                if item.pod_sandbox_id == sandbox.id and item.state == cri_pb2.CONTAINER_RUNNING
+            ]
+            await asyncio.gather(*(self._cri.stop_container(item.id, grace_s) for item in running))
+            await self._cri.stop_sandbox(sandbox.id)
+            await self._cri.remove_sandbox(sandbox.id)
+
+        orphans = [item for item in sandboxes if item.labels.get(criconfig.POD_UID) not in known]
+        for result in await asyncio.gather(*(remove(sandbox) for sandbox in orphans), return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.warning("an orphaned pod stays for now: %s", result)
+
+    async def _remove_old_runs(self, known: set[str], containers: list[cri_pb2.Container]) -> None:
+        """Keeps the newest run of each container and `keep_runs` ended ones before it."""
+        runs: dict[tuple[str, str], list[cri_pb2.Container]] = defaultdict(list)
+        for item in containers:
+            uid = item.labels.get(criconfig.POD_UID, "")
+            if uid in known:
+                runs[uid, item.metadata.name].append(item)
+        for items in runs.values():
+            items.sort(key=lambda one: one.created_at, reverse=True)
+            for item in items[1 + self._keep_runs :]:
+                old_enough = time.time() - item.created_at / 1e9 >= self._age_min_s
+                if item.state == cri_pb2.CONTAINER_EXITED and old_enough:
+                    await self._remove_run(item)
+
+    async def _remove_run(self, item: cri_pb2.Container) -> None:
+        path = await self._cri.log_path(item.id)
+        await self._cri.remove_container(item.id)
+        if path:
+            for file in Path(path).parent.glob(f"{Path(path).name}*"):
+                file.unlink(missing_ok=True)
+
+    async def _remove_old_sandboxes(
+        self, known: set[str], sandboxes: list[cri_pb2.PodSandbox], containers: list[cri_pb2.Container]
+    ) -> None:
+        """Of each pod the newest sandbox stays, and any that still has containers."""
+        newest: dict[str, int] = {}
+        for item in sandboxes:
+            uid = item.labels.get(criconfig.POD_UID, "")
+            newest[uid] = max(newest.get(uid, 0), item.created_at)
+        used = {item.pod_sandbox_id for item in containers}
+        for item in sandboxes:
+            uid = item.labels.get(criconfig.POD_UID, "")
+            stopped = item.state == cri_pb2.SANDBOX_NOTREADY
+            if uid in known and stopped and item.created_at < newest[uid] and item.id not in used:
+                await self._cri.remove_sandbox(item.id)
+
+    def _remove_directories(self, known: set[str], in_runtime: set[str]) -> None:
+        for uid in self._volumes.known() - known - in_runtime:
+            self._volumes.remove(uid)
+        if not self._volumes.logs_directory.is_dir():
+            return
+        for directory in self._volumes.logs_directory.iterdir():
+            uid = directory.name.rpartition("_")[2]
+            if uid not in known and uid not in in_runtime:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    # -- logs
+
+    async def _rotate_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_PERIOD_S)
+            try:
+                await self.rotate()
+            except (RpcError, OSError) as error:
+                log.warning("logs are not rotated: %s", error)
+
+    async def rotate(self) -> None:
+        """Starts a new file for each log that is too large, and keeps a bounded number of old ones."""
+        for item in await self._cri.containers():
+            if item.state != cri_pb2.CONTAINER_RUNNING:
+                continue
+            path = Path(await self._cri.log_path(item.id))
+            if not path.is_file() or path.stat().st_size < self._log_bytes_max:
+                continue
+            old = sorted(path.parent.glob(f"{path.name}.*"))
+            for file in old[: max(len(old) - (self._log_files_max - 2), 0)]:
+                file.unlink(missing_ok=True)
+            path.rename(f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+            await self._cri.reopen_log(item.id)

@@ -1,0 +1,62 @@
+"""Tells which pods something happened to: by the runtime's events where it has them, else by listing each second."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from raykube.kubelet.core import criconfig
+from raykube.kubelet.cri import Cri
+from raykube.rpc import Code, RpcError
+
+log = logging.getLogger(__name__)
+
+RELIST_S = 1.0  # of a runtime without events
+RELIST_WITH_EVENTS_S = 30.0  # events are a stream that may lose its end
+
+
+class Lifecycle:
+    def __init__(self, cri: Cri, changed: Callable[[str], None]) -> None:
+        self._cri = cri
+        self._changed = changed
+        self._seen: dict[str, tuple[str, int]] = {}  # id → (pod uid, state)
+        self._has_events = True
+
+    async def run(self) -> None:
+        await asyncio.gather(self._listen(), self._relist_forever())
+
+    async def _listen(self) -> None:
+        while self._has_events:
+            try:
+                async for uid in self._cri.events():
+                    self._changed(uid)
+            except RpcError as error:
+                if error.code is Code.UNIMPLEMENTED:
+                    self._has_events = False
+                    return
+                log.debug("the runtime's event stream broke: %s", error.message)
+            await self._relist_quietly()  # what happened between two streams
+            await asyncio.sleep(0.5)
+
+    async def _relist_forever(self) -> None:
+        while True:
+            await self._relist_quietly()
+            await asyncio.sleep(RELIST_WITH_EVENTS_S if self._has_events else RELIST_S)
+
+    async def _relist_quietly(self) -> None:
+        try:
+            await self._relist()
+        except RpcError as error:
+            log.debug("the runtime does not answer: %s", error.message)
+
+    async def _relist(self) -> None:
+        sandboxes, containers = await asyncio.gather(self._cri.sandboxes(), self._cri.containers())
+        found: dict[str, tuple[str, int]] = {}
+        for sandbox in sandboxes:
+            found[sandbox.id] = (sandbox.labels.get(criconfig.POD_UID, ""), sandbox.state)
+        for container in containers:
+            found[container.id] = (container.labels.get(criconfig.POD_UID, ""), container.state)
+        for uid in {uid for uid, _ in set(found.values()) ^ set(self._seen.values())}:
+            self._changed(uid)
+        for key in found.keys() ^ self._seen.keys():
+            self._changed((found.get(key) or self._seen[key])[0])
+        self._seen = found

@@ -1,0 +1,77 @@
+"""Streams a container's log file: the tail of it, then what is written, through rotations, until the container ends."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from raykube.kubelet.core.podlog import Budget, LogOptions, selected, tail_start
+
+CHUNK_BYTES = 256 * 1024
+POLL_S = 0.25  # of a followed file: inotify would need a native module
+
+
+class LogReader:
+    """`alive` answers whether more may come."""
+
+    def __init__(self, path: Path, options: LogOptions, alive: Callable[[], Awaitable[bool]]) -> None:
+        self._path = path
+        self._options = options
+        self._alive = alive
+        self._budget = Budget(options.limit_bytes)
+        self._rest = b""
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """Chunks ready to be sent. Raises FileNotFoundError when there is no log yet."""
+        file = await asyncio.to_thread(open, self._path, "rb")
+        try:
+            if self._options.tail_lines is not None:
+                file.seek(await asyncio.to_thread(_tail_offset, self._path, self._options.tail_lines))
+            while not self._budget.spent:
+                # Asked before reading: what a container wrote before its end must still be read after it.
+                alive = self._options.follow and await self._alive()
+                data = await asyncio.to_thread(file.read, CHUNK_BYTES)
+                if data:
+                    chunk = self._take(data)
+                    if chunk:
+                        yield chunk
+                    continue
+                if self._rotated(file.fileno()):
+                    file.close()
+                    file = await asyncio.to_thread(open, self._path, "rb")
+                    continue
+                if not alive:
+                    break
+                await asyncio.sleep(POLL_S)
+        finally:
+            file.close()
+
+    def _take(self, data: bytes) -> bytes:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return self._budget.take(b"".join(selected(lines, self._options)))
+
+    def _rotated(self, handle: int) -> bool:
+        if not self._options.follow:
+            return False
+        try:
+            return os.stat(self._path).st_ino != os.fstat(handle).st_ino
+        except FileNotFoundError:
+            return False
+
+
+def _tail_offset(path: Path, lines: int) -> int:
+    """Where the last `lines` lines begin, reading no more of the file's end than needed."""
+    size = path.stat().st_size
+    window = 64 * 1024
+    with open(path, "rb") as file:
+        while True:
+            start = max(size - window, 0)
+            file.seek(start)
+            data = file.read(size - start)
+            if start:  # the first line of the window may be cut
+                cut = data.find(b"\n") + 1
+                data, start = data[cut:], start + cut
+            offset = tail_start(data, lines)
+            if offset > 0 or start == 0:
+                return start + offset
+            window *= 4

@@ -1,0 +1,211 @@
+"""Keeps this machine's Node: registers it, reports its state, renews its Lease."""
+
+import asyncio
+import logging
+import random
+
+from raykube.api.errors import ApiError
+from raykube.api.resources import builtin
+from raykube.base.clock import rfc3339_micro
+from raykube.client import operations
+from raykube.client.api import ApiClient
+from raykube.client.events import EventRecorder
+from raykube.kubelet.core import nodestatus
+from raykube.kubelet.core.nodestatus import Health, MachineFacts, NodeConfig
+from raykube.kubelet.core.pod import Object
+from raykube.kubelet.cri import Cri
+from raykube.pb import api_pb2
+from raykube.rpc import RpcError
+from raykube.rpc.clock import SystemClock
+
+log = logging.getLogger(__name__)
+
+NODES = builtin("v1", "Node")
+LEASES = builtin("coordination.k8s.io/v1", "Lease")
+LEASE_NAMESPACE = "kube-node-lease"
+RETRY_S = 0.5
+
+
+class NodeAgent:
+    def __init__(
+        self,
+        client: ApiClient,
+        cri: Cri,
+        events: EventRecorder,
+        config: NodeConfig,
+        machine: MachineFacts,
+        update_s: float,
+        report_s: float,
+        lease_s: int,
+        register: bool,
+    ) -> None:
+        self._client = client
+        self._cri = cri
+        self._events = events
+        self._config = config
+        self._machine = machine
+        self._update_s = update_s
+        self._report_s = report_s
+        self._lease_s = lease_s
+        self._register = register
+        self._clock = SystemClock()
+        self._runtime = ""
+        self._lease: Object | None = None
+        self._reported_at = 0.0
+        self._pod_cidr = config.pod_cidr
+        self._was_ready: bool | None = None
+        self.registered = asyncio.Event()
+        # Before the first answer of the apiserver: what we would register.
+        self.node: Object = nodestatus.new_node(config, machine, Health("", "starting"), self._clock.now())
+        self.healthy = False
+
+    def allocatable(self) -> dict[str, str]:
+        return nodestatus.allocatable(self._config, self._machine)
+
+    async def run(self) -> None:
+        """Registers, then reports until cancelled."""
+        while True:
+            try:
+                await self._ensure_node()
+                break
+            except ApiError as error:
+                log.warning("cannot register the node %s: %s", self._config.name, error)
+                await asyncio.sleep(RETRY_S)
+        self.registered.set()
+        self._events.record(self._reference(), "Normal", "Starting", "Starting kubelet.")
+        await asyncio.gather(self._report_forever(), self._renew_forever())
+
+    def _reference(self) -> Object:
+        # Events about a node name it by its name where other objects have a uid, as upstream's do.
+        metadata = {"name": self._config.name, "uid": self._config.name}
+        return {"kind": "Node", "apiVersion": "v1", "metadata": metadata}
+
+    async def _health(self) -> Health:
+        try:
+            if not self._runtime:
+                version = await self._cri.version()
+                self._runtime = f"{version.runtime_name}://{version.runtime_version}"
+            conditions = await self._cri.conditions()
+        except RpcError as error:
+            return Health(self._runtime, f"container runtime is down: {error.message}")
+        problems = []
+        for name, words in (
+            ("RuntimeReady", "container runtime not ready"),
+            ("NetworkReady", "container runtime network not ready"),
+        ):
+            condition = conditions.get(name)
+            if condition is None or not condition.status:
+                reason = f"{condition.reason} message:{condition.message}" if condition else "unknown"
+                problems.append(f"{words}: {name}=false reason:{reason}")
+        return Health(self._runtime, ", ".join(problems))
+
+    async def _ensure_node(self) -> None:
+        health = await self._health()
+        wanted = nodestatus.new_node(self._config, self._machine, health, self._clock.now())
+        try:
+            found = await self._client.get(NODES, "", self._config.name)
+        except ApiError as error:
+            if error.code != 404 or not self._register:
+                raise
+            try:
+                self.node = await self._client.create(wanted)
+                self._reported_at = self._clock.now()
+                return
+            except ApiError as refusal:
+                if refusal.code != 409:
+                    raise
+                found = await self._client.get(NODES, "", self._config.name)
+        # An earlier kubelet registered it: labels that we are told to set are set, all else is kept.
+        labels = found["metadata"].get("labels") or {}
+        missing = {key: value for key, value in wanted["metadata"]["labels"].items() if labels.get(key) != value}
+        if missing:
+            found = await self._client.patch(NODES, "", self._config.name, {"metadata": {"labels": missing}})
+        self.node = found
+
+    async def _report_forever(self) -> None:
+        while True:
+            try:
+                await self._report()
+            except ApiError as error:
+                log.warning("cannot report the node's status: %s", error)
+            await asyncio.sleep(self._update_s * random.uniform(0.95, 1.05))
+
+    async def _report(self) -> None:
+        health = await self._health()
+        self.healthy = not health.problem
+        now = self._clock.now()
+        try:
+            # Old state is good enough to compare with, and costs the store nothing.
+            self.node = await self._client.get(NODES, "", self._config.name, resource_version=-1)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            await self._ensure_node()
+        await self._follow_pod_cidr()
+        old = self.node.get("status") or {}
+        status = nodestatus.node_status(self._config, self._machine, health, old, now)
+        changed = nodestatus.significant(status) != nodestatus.significant(old)
+        if not changed and now - self._reported_at < self._report_s:
+            return
+        change = {name: value for name, value in status.items() if old.get(name) != value}
+        self.node = await self._client.patch(NODES, "", self._config.name, {"status": change}, api_pb2.MERGE, "status")
+        self._reported_at = now
+        if self._was_ready is not None and self._was_ready != self.healthy:
+            state = "NodeReady" if self.healthy else "NodeNotReady"
+            self._events.record(self._reference(), "Normal", state, f"Node {self._config.name} status is now: {state}")
+        self._was_ready = self.healthy
+
+    async def _follow_pod_cidr(self) -> None:
+        """Tells the runtime which addresses pods get, when the cluster (not a flag) decides that."""
+        cidr = self._config.pod_cidr or (self.node.get("spec") or {}).get("podCIDR") or ""
+        if cidr and cidr != self._pod_cidr:
+            try:
+                await self._cri.set_pod_cidr(cidr)
+                self._pod_cidr = cidr
+            except RpcError as error:
+                log.warning("the runtime does not take the pod CIDR %s: %s", cidr, error.message)
+
+    async def _renew_forever(self) -> None:
+        while True:
+            delay_s = self._lease_s * 0.25
+            try:
+                await self._renew()
+            except ApiError as error:
+                log.warning("cannot renew the node's lease: %s", error)
+                self._lease = None
+                delay_s = min(delay_s, 2.0)
+            await asyncio.sleep(delay_s * random.uniform(0.96, 1.0))
+
+    async def _renew(self) -> None:
+        spec = {
+            "holderIdentity": self._config.name,
+            "leaseDurationSeconds": self._lease_s,
+            "renewTime": rfc3339_micro(self._clock.now()),
+        }
+        if self._lease is None:
+            try:
+                self._lease = await self._client.get(LEASES, LEASE_NAMESPACE, self._config.name)
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+                self._lease = await self._client.create(self._new_lease(spec))
+                return
+        # No precondition: nobody else writes this Lease, and a lost race must not cost a heartbeat.
+        metadata = {key: value for key, value in self._lease["metadata"].items() if key != "resourceVersion"}
+        update = operations.update({**self._lease, "metadata": metadata, "spec": spec})
+        (result,) = await self._client.write([update])
+        if result.code >= 400:
+            self._lease = None
+            raise ApiError.from_status({"code": result.code, "message": f"the apiserver answered {result.code}"})
+
+    def _new_lease(self, spec: Object) -> Object:
+        owner = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": self._config.name,
+            "uid": (self.node.get("metadata") or {}).get("uid", ""),
+        }
+        metadata: Object = {"name": self._config.name, "namespace": LEASE_NAMESPACE}
+        if owner["uid"]:
+            metadata["ownerReferences"] = [owner]
+        return {"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": metadata, "spec": spec}

@@ -1,0 +1,83 @@
+"""Runs the probes of one pod's containers, a task for each, and keeps what they found.
+
+A container that is not started has its startup probe run only; then liveness and readiness begin.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from raykube.client.events import EventRecorder
+from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.observed import ObservedPod
+from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.probes import KINDS, ProbeResults, Threshold
+from raykube.kubelet.handlers import Handlers
+from raykube.rpc.clock import SystemClock
+
+NAMES = {"startupProbe": "Startup", "livenessProbe": "Liveness", "readinessProbe": "Readiness"}
+
+
+class Prober:
+    def __init__(self, handlers: Handlers, events: EventRecorder, changed: Callable[[], None]) -> None:
+        self.results = ProbeResults()
+        self._handlers = handlers
+        self._events = events
+        self._changed = changed
+        self._clock = SystemClock()
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._adopted = True  # the first containers seen may be an earlier kubelet's
+
+    def follow(self, pod: Object, observed: ObservedPod, pod_ip: str, terminating: bool) -> None:
+        """Probes exactly the containers that run now. A pod that ends is probed for readiness only."""
+        wanted: set[tuple[str, str]] = set()
+        for run in observed.running:
+            spec = pods.container(pod, run.name)
+            if spec is None:
+                continue
+            for kind in KINDS:
+                if spec.get(kind) and not (terminating and kind != "readinessProbe"):
+                    wanted.add((run.id, kind))
+                    if (run.id, kind) not in self._tasks:
+                        work = self._probe(pod, spec, kind, run.id, pod_ip, run.started_at, self._adopted)
+                        self._tasks[run.id, kind] = asyncio.get_running_loop().create_task(work)
+        for key in [key for key in self._tasks if key not in wanted]:
+            self._tasks.pop(key).cancel()
+        running = {run.id for run in observed.running}
+        for container_id in {container_id for container_id, _ in self.results.results} - running:
+            self.results.forget(container_id)
+        self._adopted = False
+
+    def stop(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    async def _probe(
+        self, pod: Object, spec: Object, kind: str, container_id: str, pod_ip: str, started_at: float, adopted: bool
+    ) -> None:
+        probe = spec[kind]
+        period_s = float(probe.get("periodSeconds") or 10)
+        threshold = Threshold.of(kind, probe)
+        self.results.set(container_id, kind, threshold.result)
+        delay_s = started_at + float(probe.get("initialDelaySeconds") or 0) - self._clock.now()
+        if adopted:
+            # After a restart of the kubelet every probe would fall due at the same moment.
+            delay_s = max(delay_s, random.uniform(0, min(period_s, 1.0)))
+        await asyncio.sleep(max(delay_s, 0))
+        while True:
+            if kind != "startupProbe" and not self.results.started(spec, container_id):
+                await asyncio.sleep(min(period_s, 0.5))
+                continue
+            outcome = await self._handlers.run(
+                probe, spec, container_id, pod_ip, float(probe.get("timeoutSeconds") or 1)
+            )
+            if not outcome.success:
+                message = f"{NAMES[kind]} probe failed: {outcome.message}"
+                self._events.record(pod, "Warning", "Unhealthy", message, f"spec.containers{{{spec['name']}}}")
+            if threshold.on_result(outcome.success):
+                self.results.set(container_id, kind, threshold.result)
+                self._changed()
+                if kind == "startupProbe" or (kind == "livenessProbe" and not threshold.result):
+                    return  # decided for this run of the container
+            await asyncio.sleep(period_s)

@@ -1,0 +1,331 @@
+"""The kubelet as a service: puts its parts together, follows the pods of its node, a worker for each."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from raykube.api import quantity
+from raykube.api.resources import builtin
+from raykube.api.version import KUBERNETES_VERSION
+from raykube.client.api import ApiClient
+from raykube.client.events import EventRecorder
+from raykube.client.informer import Informer
+from raykube.kubelet import machine
+from raykube.kubelet.cleanup import Cleanup
+from raykube.kubelet.config import Config
+from raykube.kubelet.containers import ContainerActions
+from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.nodestatus import NodeConfig, parse_pairs, parse_taint
+from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.status import NodeFacts
+from raykube.kubelet.cri import Cri
+from raykube.kubelet.handlers import Handlers
+from raykube.kubelet.lifecycle import Lifecycle
+from raykube.kubelet.node import NodeAgent
+from raykube.kubelet.objects import Objects
+from raykube.kubelet.server import KubeletServer
+from raykube.kubelet.statuswriter import StatusWriter
+from raykube.kubelet.volumes import Volumes
+from raykube.kubelet.worker import PodWorker, Tools
+from raykube.rpc import RpcError, Tls
+
+log = logging.getLogger(__name__)
+
+RUNTIME_WAIT_S = 10.0
+
+
+class Service:
+    """Pods run on while it is stopped; a new one on the same directory and runtime takes them over."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._name = (config.hostname_override or socket.gethostname()).lower()
+        self._workers: dict[str, PodWorker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] | None = None
+        self._server: KubeletServer | None = None
+        self._node: NodeAgent | None = None
+        self._client: ApiClient | None = None
+        self._cri: Cri | None = None
+        self._address = ""
+        self._lock = -1
+        self._tools: Tools | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        config = self._config
+        if not config.api_servers:
+            raise ValueError("--api-servers is empty: name at least one apiserver's gRPC address, host:port")
+        node_config = self._node_config()
+        self._failed = asyncio.get_running_loop().create_future()
+        self._take_directory()
+        try:
+            await self._start(node_config)
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _node_config(self) -> NodeConfig:
+        """Raises ValueError for a flag that makes no sense."""
+        config = self._config
+        self._address = config.node_ip or machine.own_address(config.api_servers[0])
+        capacity = parse_pairs(config.capacity)
+        reserved = parse_pairs(config.system_reserved)
+        for flag, amounts in (("--capacity", capacity), ("--system-reserved", reserved)):
+            for name, text in amounts.items():
+                try:
+                    quantity.parse(text)
+                except ValueError as error:
+                    raise ValueError(f"{flag}: {name}={text}: {error}") from None
+        return NodeConfig(
+            name=self._name,
+            addresses=(self._address,),
+            kubelet_version=KUBERNETES_VERSION,
+            port=config.port,
+            labels=parse_pairs(config.node_labels),
+            taints=tuple(parse_taint(text) for text in config.register_with_taints),
+            capacity=capacity,
+            reserved=reserved,
+            max_pods=config.max_pods,
+            pod_cidr=config.pod_cidr,
+        )
+
+    def _take_directory(self) -> None:
+        root = self._config.root_dir
+        try:
+            root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make {root}: {error.strerror}; choose another --root-dir") from None
+        self._lock = os.open(root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = -1
+            raise OSError(f"another kubelet uses {root}: stop it, or choose another --root-dir") from None
+
+    async def _start(self, node_config: NodeConfig) -> None:
+        config = self._config
+        facts = machine.read(config.root_dir)
+        self._cri = cri = Cri(config.container_runtime_endpoint, self._name, config.runtime_request_timeout)
+        await self._await_runtime(cri)
+        if config.pod_cidr:
+            with suppress(RpcError):  # a runtime with networks of its own need not know
+                await cri.set_pod_cidr(config.pod_cidr)
+        self._client = client = ApiClient(config.api_servers, self._client_tls())
+        events = EventRecorder(client, "kubelet", self._name)
+        volumes = Volumes(config.root_dir, objects := Objects(client))
+        statuses = StatusWriter(client)
+        handlers = Handlers(cri, KUBERNETES_VERSION.split("+")[0].removeprefix("v"))
+        informer = Informer(client, builtin("v1", "Pod"), field_selector=f"spec.nodeName={self._name}")
+        services = Informer(client, builtin("v1", "Service"))
+
+        self._server = KubeletServer(
+            cri, volumes.log_directory, self._pods, lambda: self._node is None or self._node.healthy, self._name
+        )
+        port = config.port
+        if config.tls_cert_file and config.tls_private_key_file and config.client_ca_file:
+            try:
+                await self._server.start(
+                    config.address, port, config.tls_cert_file, config.tls_private_key_file, config.client_ca_file
+                )
+            except OSError as error:
+                raise OSError(
+                    f"cannot serve on {config.address}:{port}: {error.strerror or error}; "
+                    "is another kubelet running? choose another --port or --address"
+                ) from None
+            port = self._server.port
+        self._node = node = NodeAgent(
+            client,
+            cri,
+            events,
+            replace(node_config, port=port),
+            facts,
+            config.node_status_update_frequency,
+            config.node_status_report_frequency,
+            config.node_lease_duration_seconds,
+            config.register_node,
+        )
+        actions = ContainerActions(
+            cri=cri,
+            volumes=volumes,
+            objects=objects,
+            events=events,
+            statuses=statuses,
+            handlers=handlers,
+            node_name=self._name,
+            host_ips=(self._address,),
+            allocatable=node.allocatable,
+            memory_bytes=facts.memory_bytes,
+            services=services.list,
+            cluster_dns=config.cluster_dns,
+            cluster_domain=config.cluster_domain,
+        )
+        self._tools = Tools(
+            client=client,
+            cri=cri,
+            volumes=volumes,
+            events=events,
+            statuses=statuses,
+            handlers=handlers,
+            containers=actions,
+            facts=NodeFacts((self._address,), (await cri.version()).runtime_name),
+            sync_s=config.sync_frequency,
+            node=lambda: node.node,
+            active_pods=self._active_pods,
+        )
+        cleanup = Cleanup(
+            cri,
+            volumes,
+            lambda: set(self._workers),
+            config.maximum_dead_containers_per_container,
+            config.minimum_container_ttl_duration,
+            quantity.value(config.container_log_max_size),
+            config.container_log_max_files,
+        )
+        for work in (events.run(), statuses.run(), node.run(), services.run()):
+            self._spawn(work)
+        self._spawn(self._follow_pods(informer, services, node, cleanup))
+
+    async def _await_runtime(self, cri: Cri) -> None:
+        deadline = asyncio.get_running_loop().time() + RUNTIME_WAIT_S
+        while True:
+            try:
+                await cri.version()
+                return
+            except RpcError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    endpoint = self._config.container_runtime_endpoint
+                    raise OSError(
+                        f"no container runtime answers on {endpoint}: {error.message}; "
+                        "start it (raykube runtime, or containerd), or set --container-runtime-endpoint"
+                    ) from None
+                await asyncio.sleep(0.1)
+
+    def _client_tls(self) -> Tls | None:
+        config = self._config
+        files = (config.kube_cert_file, config.kube_key_file, config.kube_ca_file)
+        if not any(files):
+            return None
+        if not all(files):
+            raise ValueError("--kube-cert-file, --kube-key-file and --kube-ca-file go together")
+        for path in files:
+            if path is not None and not path.is_file():
+                raise OSError(f"cannot read {path}: no such file")
+        assert config.kube_cert_file is not None
+        assert config.kube_key_file is not None
+        assert config.kube_ca_file is not None
+        return Tls(config.kube_cert_file, config.kube_key_file, config.kube_ca_file)
+
+    async def wait(self) -> None:
+        assert self._failed is not None, "start first"
+        await asyncio.shield(self._failed)
+
+    async def stop(self) -> None:
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers.clear()
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+        if self._cri is not None:
+            await self._cri.close()
+            self._cri = None
+        self._node = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(None)
+
+    def status(self) -> dict[str, object]:
+        node = self._node
+        port = self._server.port if self._server is not None else 0
+        return {
+            "role": "",
+            "healthy": node is not None and node.healthy and node.registered.is_set(),
+            "detail": f"node {self._name}, {len(self._workers)} pods",
+            "addresses": {"https": f"{self._address}:{port}"} if port else {},
+        }
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_end)
+
+    def _on_task_end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        log.critical("the kubelet failed", exc_info=task.exception())
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(task.exception() or RuntimeError("unknown"))
+
+    # -- pods
+
+    async def _follow_pods(self, informer: Informer, services: Informer, node: NodeAgent, cleanup: Cleanup) -> None:
+        assert self._cri is not None
+        await node.registered.wait()
+        informer_task = asyncio.ensure_future(informer.run())
+        try:
+            # Pods see the services that exist when they start.
+            await asyncio.gather(informer.synced(), services.synced())
+            informer.add_handler(self._on_pod)
+            lifecycle = Lifecycle(self._cri, self._on_runtime_change)
+            await asyncio.gather(informer_task, lifecycle.run(), cleanup.run())
+        finally:
+            informer_task.cancel()
+
+    def _on_pod(self, kind: str, old: Object | None, new: Object | None) -> None:
+        if kind == "DELETED":
+            gone = self._workers.get(pods.uid(old)) if old is not None else None
+            if gone is not None:
+                gone.remove()
+            return
+        assert new is not None
+        if old is not None and pods.uid(old) != pods.uid(new):
+            # Deleted and made anew under the same name between two looks.
+            self._on_pod("DELETED", old, None)
+        worker = self._workers.get(pods.uid(new))
+        if worker is not None:
+            worker.update(new)
+            return
+        assert self._tools is not None
+        worker = self._workers[pods.uid(new)] = PodWorker(new, self._tools)
+        self._spawn(self._run_worker(worker))
+
+    async def _run_worker(self, worker: PodWorker) -> None:
+        try:
+            while True:
+                try:
+                    await worker.run()
+                    return
+                except Exception:
+                    # A bug in one pod's handling must not take the machine's other pods with it.
+                    log.exception("pod %s: the worker failed; again in 10 s", pods.full_name(worker.pod))
+                    await asyncio.sleep(10)
+        finally:
+            self._workers.pop(worker.uid, None)
+
+    def _on_runtime_change(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.wake()
+
+    def _pods(self) -> list[Object]:
+        return [worker.pod for worker in self._workers.values()]
+
+    def _active_pods(self) -> Iterable[Object]:
+        return [worker.pod for worker in self._workers.values() if worker.admitted and not worker.finished]
