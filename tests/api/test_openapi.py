@@ -93,13 +93,7 @@ def test_kubectl_explain(tmp_path: Path) -> None:
     kubectl = require_program("kubectl")
     (tmp_path / "config").write_text("")
     with serve_documents(BUILTIN) as url:
-        base = [
-            kubectl,
-            f"--kubeconfig={tmp_path}/config",
-            f"--server={url}",
-            f"--cache-dir={tmp_path}/cache",
-            "explain",
-        ]
+        flags = [f"--kubeconfig={tmp_path}/config", f"--server={url}", f"--cache-dir={tmp_path}/cache"]
         for words, expected in (
             (["deploy.spec.strategy.rollingUpdate"], ["GROUP:      apps", "maxSurge\t<IntOrString>"]),
             (["pod.spec.containers.resources"], ["FIELDS:", "limits\t<map[string]Quantity>"]),
