@@ -5,6 +5,7 @@ is imported, so it is imported by `connect`, after the environment is set.
 """
 
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from raykube.cluster.plan import Folders, Placement
 from raykube.cluster.state import ClusterState, Machine
 
 CALL_TIMEOUT_S = 5.0
+POLL_S = 0.1
 NODE_ID_LABEL = "ray.io/node-id"
 
 
@@ -131,6 +133,20 @@ def statuses(placements: Iterable[Placement], timeout_s: float = CALL_TIMEOUT_S)
         except ray.exceptions.RayError:
             continue
     return found
+
+
+def wait_healthy(placements: list[Placement], timeout_s: float) -> None:
+    """Waits until all of `placements` say that they are healthy: the store's members have a leader, and so on."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = statuses(placements)
+        sick = [item.name for item in placements if not found.get(item.name, {}).get("healthy")]
+        if not sick:
+            return
+        if time.monotonic() > deadline:
+            detail = found.get(sick[0], {}).get("detail", "no answer")
+            raise RayError(f"{sick[0]} is not healthy: {detail}")
+        time.sleep(POLL_S)
 
 
 def stop(placements: Iterable[Placement], timeout_s: float) -> None:

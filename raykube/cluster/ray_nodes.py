@@ -65,6 +65,7 @@ def _start(state: ClusterState, machine: Machine, data_dir: Path, arguments: lis
         f"--node-ip-address={machine.address}",
         f"--node-name={machine.name}",
         f"--labels={MACHINE_LABEL}={machine.name}",
+        f"--temp-dir={state.scratch_dir / machine.name}",  # in a shared one, nodes that start together race for sockets
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--num-cpus=1",
         "--include-log-monitor=false",
@@ -101,7 +102,6 @@ def start_head(state: ClusterState, data_dir: Path) -> str:
     port = free_port(machine.address)
     arguments = [
         "--head", f"--port={port}", "--include-dashboard=false", "--no-monitor",
-        f"--temp-dir={state.scratch_dir / 'ray'}",
     ]  # fmt: skip
     _finish(_start(state, machine, data_dir, arguments), machine, data_dir)
     return f"{machine.address}:{port}"

@@ -155,6 +155,7 @@ def _start_placements(placements: list[Placement], state: ClusterState, wish: Se
         with step(listener, TITLES[component]) as running:
             for item in mine:
                 placement.wait_ready(item.name, handles[item.name], READY_TIMEOUT_S)
+            placement.wait_healthy(mine, READY_TIMEOUT_S)
             running.detail = ", ".join(item.machine.name for item in mine)
 
 
