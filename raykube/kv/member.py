@@ -14,16 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from raykube.kv.core import wal_codec
+from raykube.kv.core import recovery, wal_codec
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image
-from raykube.kv.core.mvcc.machine import Command, Machine
-from raykube.kv.core.raft.log import Log
+from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.raft.membership import Membership
-from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Message, Snapshot, Write
-from raykube.kv.core.raft.node import Limits, Node
-from raykube.kv.core.replica import Replica
+from raykube.kv.core.raft.messages import Message, Snapshot, Write
+from raykube.kv.core.raft.node import Limits
 from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.kv.wal import Wal
 from raykube.rpc import Code, RpcError
@@ -41,42 +39,17 @@ class Carrier(Protocol):
     def send(self, messages: list[Message]) -> None: ...
 
 
-def open_disk(data_dir: Path, meta: wal_codec.Meta, bootstrap: Membership | None) -> tuple[Wal, SnapshotFiles, "Disk"]:
+def open_disk(
+    data_dir: Path, meta: wal_codec.Meta, bootstrap: Membership | None
+) -> tuple[Wal, SnapshotFiles, recovery.Recovered]:
     """Opens a member's files; a new member's log gets `bootstrap` as its first entry. Raises ValueError, OSError."""
     files = SnapshotFiles(data_dir / "snap", meta.cluster_id)
     wal, replay = Wal.open(data_dir / "wal", meta)
-    snapshot = files.newest()
-    if replay.meta is None and bootstrap is not None:
-        # Every founding member writes the same first entry, so that the membership is in all logs from the start.
-        first = Write(HardState(1, 0, 1), [Entry(1, 1, EntryKind.CONFIG, bootstrap.encode())], None, [])
+    if bootstrap is not None and recovery.is_blank(replay):
+        first = recovery.founding_write(bootstrap)
         wal.append(first)
-        assert first.hard_state is not None
-        replay.hard_state, replay.entries = first.hard_state, first.entries
-    index, term = (snapshot.index, snapshot.term) if snapshot is not None else (0, 0)
-    if replay.base is not None and replay.base[0] > index:
-        raise wal_codec.Corrupt(f"{data_dir}: the snapshot at {replay.base[0]} is missing or damaged")
-    return wal, files, Disk(replay.hard_state, wal_codec.entries_after(replay, index, term), snapshot)
-
-
-class Disk:
-    """What was found on disk at the start."""
-
-    def __init__(self, hard_state: HardState, entries: list[Entry], snapshot: Snapshot | None) -> None:
-        self.hard_state = hard_state
-        self.entries = entries
-        self.snapshot = snapshot
-
-    def build(self, member: int, limits: Limits, new_id: Callable[[], int], compactor: Compactor) -> Replica:
-        """The replica that goes on from here."""
-        machine = Machine()
-        index = term = 0
-        membership = Membership()
-        if self.snapshot is not None:
-            machine.restore(self.snapshot.data)
-            index, term, membership = self.snapshot.index, self.snapshot.term, self.snapshot.membership
-        raft_log = Log(index, term, self.entries, self.hard_state.commit)
-        node = Node(member, membership, secrets.randbelow, raft_log, self.hard_state, limits)
-        return Replica(node, machine, new_id, compactor)
+        recovery.add(replay, first)
+    return wal, files, recovery.recover(replay, files.newest())
 
 
 class Member:
@@ -101,8 +74,9 @@ class Member:
         self.on_applied: list[Callable[[], None]] = []
         self.stalls = 0
         self._ids = itertools.count(secrets.randbits(31) << 32)
-        self._wal, self.files, disk = open_disk(data_dir, wal_codec.Meta(cluster, member), bootstrap)
-        self.replica = disk.build(member, Limits(election_ticks=election_ticks), lambda: next(self._ids), compactor)
+        self._wal, self.files, found = open_disk(data_dir, wal_codec.Meta(cluster, member), bootstrap)
+        limits = Limits(election_ticks=election_ticks)
+        self.replica = found.build(member, limits, secrets.randbelow, lambda: next(self._ids), compactor)
         self._snapshot_count = snapshot_count
         self._snapshot_index = self.replica.applied
         self._purge_index = self.replica.applied

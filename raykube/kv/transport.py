@@ -1,8 +1,8 @@
 # ruff: noqa: N802 - methods are named like the RPCs
 """Carries messages between members: one stream per direction, all that waits in one batch, snapshots apart.
 
-At most once and in order within a stream; a stream that breaks loses what was under way, which Raft survives. The end of a
-stream from the leader is a hint that it died: an election need not wait for the time-out.
+At most once and in order within a stream; a stream that breaks loses what was under way, which Raft survives. The end
+of a stream from the leader hints that it died: an election need not wait for the time-out.
 """
 
 import asyncio

@@ -54,7 +54,8 @@ class Wal:
             with paths[-1].open("r+b") as last:
                 if last.seek(0, os.SEEK_END) > replay.kept_bytes:
                     last.truncate(replay.kept_bytes)
-                    os.fsync(last.fileno())
+                # Also what was read: it may have been in the kernel's memory only, and is about to be relied on.
+                os.fsync(last.fileno())
         if replay.meta is not None and replay.meta != meta:
             raise ValueError(
                 f"{folder.parent} belongs to member {replay.meta.member_id:x} of cluster {replay.meta.cluster_id:x}, "

@@ -151,10 +151,8 @@ def _replay_payload(state: Replay, data: bytes, offset: int, end: int, name: str
 def _replay_entry(state: Replay, entry: Entry, name: str) -> None:
     entries = state.entries
     if entries and entry.index <= entries[-1].index:
-        keep = entry.index - entries[0].index
-        if keep < 0:
-            raise Corrupt(f"{name}: entry {entry.index} is before the first one, {entries[0].index}")
-        del entries[keep:]
+        # It replaces all from its index on; that may be before the first, when purged segments held what comes between.
+        del entries[max(0, entry.index - entries[0].index) :]
     elif entries and entry.index != entries[-1].index + 1:
         raise Corrupt(f"{name}: entry {entry.index} follows {entries[-1].index}")
     entries.append(entry)
