@@ -54,6 +54,7 @@ cluster: $(STAMP) ## tests on real Ray
 
 bench: $(STAMP) ## pods created to bound through the real control plane, with CPU per component
 	@$(BIN)/python -m benchmarks.schedule
+	@$(BIN)/python -m benchmarks.up
 
 proto: $(STAMP) ## generate raykube/pb from protos/
 	@cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --pyi_out=.. raykube/pb/*.proto
