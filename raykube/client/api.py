@@ -83,6 +83,9 @@ class ApiClient:
     async def write(self, batch: Sequence[Operation], *, return_objects: bool = False) -> list[Result]:
         """One result per operation, in order; a failed operation is a result with code ≥ 400 and a Status body.
 
+        Operations of one call may run at the same time when they are too many for one request (1,000): a call must
+        not hold two operations of which one needs the other.
+
         Raises ApiError 503 when no apiserver could be reached in time.
         """
         if not batch:

@@ -114,13 +114,16 @@ async def test_an_apiserver_that_lags_is_not_believed() -> None:
         informer = Informer(client, MAPS)
         async with running(informer):
             revision = informer.resource_version
+            port = int(apis[0].address.rpartition(":")[2])
+            await apis[0].stop()
+            store.put(("configmaps", "d", "a"), config_map("a", x="2"))
+            store.compact()
             apis[0].lag = 2
-            apis[0].watch_break_after = 0
-            store.compact()
-            await client.patch(MAPS, "d", "a", {"data": {"x": "2"}})
-            store.compact()
-            await asyncio.sleep(0.3)
+            asked = apis[0].requests
+            await apis[0].start(port)
+            await until(lambda: apis[0].requests > asked + 2, what="the watch is opened again and again")
             assert informer.resource_version == revision
+            assert data(informer, "a")() == {"x": "1"}
             apis[0].lag = 0
             await until(lambda: data(informer, "a")() == {"x": "2"})
 

@@ -165,10 +165,10 @@ class MemoryApi:
             yield api_pb2.WatchResponse(events=[api_pb2.Event(type=api_pb2.ERROR, object=orjson.dumps(error.status()))])
             return
         while True:
+            start, position = position, self.store.revision
             for revision, key, before, after in list(self.store.log):
-                if revision <= position:
+                if revision <= start:
                     continue
-                position = revision
                 was = before is not None and wanted(key, before)
                 event = None
                 if after is not None and wanted(key, after):
