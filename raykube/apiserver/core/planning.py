@@ -13,11 +13,18 @@ from typing import Any
 
 import orjson
 
-from raykube.api import apply, defaults, meta, patch, schema, serialization, validation
+from raykube.api import defaults, meta, patch, schema, serialization
 from raykube.api.errors import ApiError, required
 from raykube.api.resources import Resource, builtin
-from raykube.apiserver.core import admission, conversion, pods, scaling, strategy
+from raykube.apiserver.core import admission, conversion, pods, preparation, scaling, strategy
 from raykube.apiserver.core.strategy import DeleteOptions, Draw, Object
+
+try:  # both are on their way: until they are there, nothing is validated beyond the schema
+    from raykube.api import apply, validation
+except ImportError:
+    from raykube.apiserver.core import _pending as validation
+
+    apply = validation
 
 CREATE, UPDATE, PATCH, DELETE, BIND = "create", "update", "patch", "delete", "bind"
 JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH = "json", "merge", "strategic", "apply"
@@ -42,6 +49,7 @@ class Operation:
     uid: str = ""  # precondition
     deletion: DeleteOptions | None = None
     node: str = ""  # bind
+    pristine: bytes | None = None  # `body` as it came, once a plan has changed it
     guard: Callable[[Object | None, Object | None], None] | None = None  # may refuse (new, old) by raising ApiError
     warnings: list[str] = field(default_factory=list)
 
@@ -86,8 +94,6 @@ class Planner:
     def plan(self, op: Operation, current: Current | None, now: float) -> Plan:
         """The plan for `op` when the object is `current` (None: there is none). Raises ApiError or Missing."""
         if op.verb == CREATE:
-            if current is not None and not _generates(op):
-                raise ApiError.already_exists(op.resource, op.name or op.body["metadata"]["name"])
             return self._create(op, now)
         if op.verb == PATCH and op.patch_type == APPLY_PATCH and current is None and not op.subresource:
             if op.uid or op.resource_version:
@@ -108,11 +114,9 @@ class Planner:
     # -- create
 
     def _create(self, op: Operation, now: float) -> Plan:
-        resource, obj = op.resource, op.body
+        resource, obj = op.resource, _take_body(op)
         strategy.check_envelope(resource, obj, op.namespace, "")
-        generated = _generates(op)
-        if generated:
-            obj["metadata"].pop("name", None)  # a retry: draw again
+        generated = bool(obj["metadata"].get("generateName")) and not obj["metadata"].get("name")
         strategy.for_create(resource, obj, now, self._draw)
         op.name = obj["metadata"].get("name") or ""
         if op.field_manager and obj["metadata"].get("managedFields"):
@@ -123,6 +127,7 @@ class Planner:
         resource = op.resource
         admission.namespace_lifecycle(resource, obj, self._namespaces, self._view)
         defaults.apply_defaults(resource, obj)
+        preparation.prepare_create(resource, obj)
         if resource.plural == "pods" and not resource.group:
             admission.pod(resource, obj, self._view, self._draw, self._tolerations)
         if op.guard is not None:
@@ -160,7 +165,7 @@ class Planner:
             raise ApiError.invalid("PatchOptions.meta.k8s.io", "", causes)
         if not isinstance(op.body, dict):
             raise ApiError.bad_request("the apply patch must be an object")
-        return orjson.loads(orjson.dumps(op.body))  # type: ignore[no-any-return]  # a retry needs it as it came
+        return _own(op.body)
 
     # -- update
 
@@ -176,9 +181,9 @@ class Planner:
             raise stale(resource, op.name)
         if op.uid and op.uid != old["metadata"].get("uid"):
             strategy.check_preconditions(resource, old, current.revision, op.uid, "")
-        new = strategy.for_update(resource, new, old, op.subresource)
-        if not op.subresource or op.subresource in ("scale", "finalize"):
+        if not op.subresource:
             defaults.apply_defaults(resource, new)
+        strategy.for_update(resource, new, old, op.subresource)
         if op.guard is not None:
             op.guard(new, old)
         causes = schema.validate(resource, new) or validation.validate_update(resource, new, old)
@@ -201,7 +206,7 @@ class Planner:
         if op.subresource == "scale":
             return scaling.rescaled(resource, old, self._new_scale(op, old, current))
         if op.verb == UPDATE:
-            obj = _own(op.body)
+            obj = _take_body(op)
             strategy.check_envelope(resource, obj, op.namespace, op.name)
             if old["metadata"].get("managedFields") and op.field_manager:
                 apply.track_update(resource, old, obj, manager=op.field_manager, now=now, subresource=op.subresource)
@@ -284,17 +289,20 @@ class Planner:
             op.warnings.extend(problems)
 
 
-def _generates(op: Operation) -> bool:
-    """Whether the server names the object. `op.name` is unset until the first name is drawn; the body says it again."""
-    metadata = op.body.get("metadata") if isinstance(op.body, dict) else None
-    if not isinstance(metadata, dict) or not metadata.get("generateName"):
-        return False
-    return not metadata.get("name") or metadata["name"] == op.name
+def _take_body(op: Operation) -> Object:
+    """The operation's body, to be changed; a second attempt gets it as it came."""
+    if op.pristine is None:
+        op.pristine = orjson.dumps(op.body)
+    else:
+        op.body = orjson.loads(op.pristine)
+    body: Object = op.body
+    return body
 
 
 def _own(obj: Object) -> Object:
     """A private copy: JSON there and back is three times as fast as deepcopy."""
-    return orjson.loads(orjson.dumps(obj))  # type: ignore[no-any-return]
+    copy: Object = orjson.loads(orjson.dumps(obj))
+    return copy
 
 
 def patched(resource: Resource, obj: Object, patch_type: str, body: Any) -> Object:

@@ -15,6 +15,7 @@ from typing import Any
 from raykube.api import schema, serialization
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
+from raykube.apiserver.core.preparation import prepare_update
 from raykube.base.clock import parse_rfc3339, rfc3339
 from raykube.base.ids import generate_name, uid
 
@@ -22,28 +23,6 @@ Object = dict[str, Any]
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
-
-# Kinds whose metadata.generation counts changes of the spec.
-_GENERATION = frozenset(
-    {
-        ("", "pods"), ("", "replicationcontrollers"),
-        ("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("apps", "daemonsets"),
-        ("batch", "jobs"), ("batch", "cronjobs"), ("policy", "poddisruptionbudgets"),
-        ("networking.k8s.io", "ingresses"), ("networking.k8s.io", "networkpolicies"),
-        ("apiextensions.k8s.io", "customresourcedefinitions"),
-        ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
-        ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
-        ("flowcontrol.apiserver.k8s.io", "flowschemas"),
-        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
-        ("scheduling.k8s.io", "priorityclasses"), ("networking.k8s.io", "ingressclasses"),
-        ("resource.k8s.io", "resourceslices"),
-    }
-)  # fmt: skip
-
-# A create keeps the status that came with it: the kubelet registers its node with one.
-_STATUS_KEPT = frozenset({("", "nodes")})
 
 # A deletion answers with the object instead of a Status.
 _DELETED_RETURNED = frozenset(
@@ -82,10 +61,6 @@ class Draw:
 def has_status(resource: Resource) -> bool:
     """Whether status is written through a subresource of its own."""
     return resource.subresource("status") is not None
-
-
-def counts_generation(resource: Resource) -> bool:
-    return (resource.group, resource.plural) in _GENERATION
 
 
 def check_envelope(resource: Resource, obj: Object, namespace: str, name: str) -> None:
@@ -130,99 +105,10 @@ def for_create(resource: Resource, obj: Object, now: float, draw: Draw) -> None:
             metadata["name"] = generate_name(prefix, draw.below)
     metadata["uid"] = uid(draw.entropy(16))
     metadata["creationTimestamp"] = rfc3339(now)
-    if counts_generation(resource):
-        metadata["generation"] = 1
-    place = (resource.group, resource.plural)
-    if has_status(resource) and place not in _STATUS_KEPT:
-        obj["status"] = {}
-    hook = _CREATE.get(place)
-    if hook is not None:
-        hook(obj)
 
 
-def _create_pod(obj: Object) -> None:
-    obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
-
-
-def _create_namespace(obj: Object) -> None:
-    spec = obj.get("spec")
-    if not isinstance(spec, dict):
-        spec = obj["spec"] = {}
-    finalizers = spec.get("finalizers") or []
-    if "kubernetes" not in finalizers:
-        spec["finalizers"] = [*finalizers, "kubernetes"]
-    obj["status"] = {"phase": "Active"}
-    metadata = obj["metadata"]
-    labels = metadata.get("labels")
-    if not isinstance(labels, dict):
-        labels = metadata["labels"] = {}
-    labels["kubernetes.io/metadata.name"] = metadata.get("name", "")
-
-
-def _create_claim(obj: Object) -> None:
-    obj["status"] = {"phase": "Pending"}
-
-
-def _create_service(obj: Object) -> None:
-    obj["status"] = {"loadBalancer": {}}
-
-
-def _create_certificate_request(obj: Object) -> None:
-    obj["status"] = {}
-
-
-def _create_job(obj: Object) -> None:
-    """A Job selects its pods by its own uid, which no other Job's pods carry."""
-    spec, metadata = obj.get("spec"), obj["metadata"]
-    if not isinstance(spec, dict) or not isinstance(spec.get("template"), dict) or spec.get("manualSelector"):
-        return
-    owner = metadata["uid"]
-    template = spec["template"]
-    labels = {
-        **((template.get("metadata") or {}).get("labels") or {}),
-        "batch.kubernetes.io/controller-uid": owner,
-        "batch.kubernetes.io/job-name": metadata.get("name", ""),
-        "controller-uid": owner,
-        "job-name": metadata.get("name", ""),
-    }
-    template["metadata"] = {**(template.get("metadata") or {}), "labels": labels}
-    selector = spec.get("selector") or {}
-    wanted = {**(selector.get("matchLabels") or {}), "batch.kubernetes.io/controller-uid": owner}
-    spec["selector"] = {**selector, "matchLabels": wanted}
-
-
-_CREATE: dict[tuple[str, str], Callable[[Object], None]] = {
-    ("", "pods"): _create_pod,
-    ("", "namespaces"): _create_namespace,
-    ("", "persistentvolumeclaims"): _create_claim,
-    ("", "persistentvolumes"): _create_claim,
-    ("", "services"): _create_service,
-    ("batch", "jobs"): _create_job,
-    ("certificates.k8s.io", "certificatesigningrequests"): _create_certificate_request,
-}
-
-
-def qos_class(spec: Object) -> str:
-    """BestEffort, Burstable or Guaranteed, of a pod's spec."""
-    containers = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
-    requested = False
-    guaranteed = True
-    for container in containers:
-        resources = container.get("resources") if isinstance(container, dict) else None
-        resources = resources if isinstance(resources, dict) else {}
-        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-        if any(name in ("cpu", "memory") for name in (*requests, *limits)):
-            requested = True
-        for name in ("cpu", "memory"):
-            if name not in limits or requests.get(name, limits[name]) != limits[name]:
-                guaranteed = False
-    if not requested:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
-def for_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> Object:
-    """The object to store for an update of `old` by `new`: server-owned parts come from `old`.
+def for_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> None:
+    """Makes `new` what is to be stored in place of `old`: server-owned parts come from `old`.
 
     A write to `status` changes status (and labels, annotations), any other write everything but it.
     """
@@ -235,11 +121,6 @@ def for_update(resource: Resource, new: Object, old: Object, subresource: str = 
             f"Precondition failed: UID in precondition: {given}, UID in object meta: {before.get('uid')}",
         )
     metadata.pop("resourceVersion", None)
-    for key in _SERVER_METADATA:
-        if key in before:
-            metadata[key] = before[key]
-        else:
-            metadata.pop(key, None)
     if "managedFields" not in metadata and "managedFields" in before:
         metadata["managedFields"] = before["managedFields"]
     if before.get("deletionTimestamp"):
@@ -251,31 +132,7 @@ def for_update(resource: Resource, new: Object, old: Object, subresource: str = 
                 "no new finalizers can be added if the object is being deleted, found new finalizers "
                 f"{sorted(added)}".replace("'", '"'),
             )
-    if subresource == "status":
-        merged = dict(old)
-        if "ownerReferences" in before:
-            metadata["ownerReferences"] = before["ownerReferences"]
-        else:
-            metadata.pop("ownerReferences", None)
-        merged["metadata"] = metadata
-        merged["status"] = new.get("status", {})
-        return merged
-    if has_status(resource):
-        if "status" in old:
-            new["status"] = old["status"]
-        else:
-            new.pop("status", None)
-    place = (resource.group, resource.plural)
-    if place == ("", "namespaces") and subresource != "finalize":
-        new["spec"] = old.get("spec", {})
-    if place in _GENERATION and _content(new) != _content(old):
-        metadata["generation"] = before.get("generation", 0) + 1
-    return new
-
-
-def _content(obj: Object) -> Object:
-    """What a generation counts changes of."""
-    return {key: value for key, value in obj.items() if key not in ("metadata", "status", "kind", "apiVersion")}
+    prepare_update(resource, new, old, subresource)
 
 
 def is_finished(resource: Resource, obj: Object) -> bool:

@@ -1,0 +1,138 @@
+"""What the server writes into an object by itself before it is validated, beyond defaults and metadata.
+
+    prepare_create   a first status, generation 1, a job's generated selector, a secret's stringData
+    prepare_update   what the main resource or a subresource may not change is as it was; generation follows the spec
+
+Both change the new object in place and expect it conforming and defaulted.
+"""
+
+import base64
+from typing import Any
+
+from raykube.api import quantity
+from raykube.api.resources import Resource
+
+Object = dict[str, Any]
+
+# Kinds whose metadata.generation counts changes of what the user wants.
+_COUNTED = frozenset(
+    {
+        ("", "Pod"), ("", "ReplicationController"),
+        ("apps", "DaemonSet"), ("apps", "Deployment"), ("apps", "ReplicaSet"), ("apps", "StatefulSet"),
+        ("batch", "CronJob"), ("batch", "Job"), ("policy", "PodDisruptionBudget"),
+        ("networking.k8s.io", "Ingress"), ("networking.k8s.io", "IngressClass"),
+        ("networking.k8s.io", "NetworkPolicy"),
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+        ("resource.k8s.io", "ResourceSlice"),
+    }
+)  # fmt: skip
+_FIRST_STATUS: dict[tuple[str, str], Object] = {
+    ("", "Namespace"): {"phase": "Active"},
+    ("", "PersistentVolume"): {"phase": "Pending"},
+    ("", "PersistentVolumeClaim"): {"phase": "Pending"},
+    ("", "Service"): {"loadBalancer": {}},
+}
+_SERVER_METADATA = (
+    "uid", "creationTimestamp", "generation", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
+)  # fmt: skip
+
+
+def prepare_create(resource: Resource, obj: Object) -> None:
+    """The object's metadata.name and metadata.uid are set."""
+    kind = (resource.group, resource.kind)
+    if kind in _COUNTED:
+        obj["metadata"]["generation"] = 1
+    if resource.subresource("status") is not None and kind != ("", "Node"):  # a node comes with what its kubelet saw
+        obj["status"] = dict(_FIRST_STATUS.get(kind, {}))
+    if kind == ("", "Pod"):
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+    elif kind == ("", "Namespace"):
+        finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
+        if "kubernetes" not in finalizers:
+            finalizers.append("kubernetes")
+    elif kind == ("", "Secret"):
+        _fold_string_data(obj)
+    elif kind == ("batch", "Job"):
+        _select_own_pods(obj)
+
+
+def prepare_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> None:
+    """After it `new` is exactly what is validated and stored in place of `old`."""
+    metadata, stored = new["metadata"], old["metadata"]
+    for name in _SERVER_METADATA:
+        if name in stored:
+            metadata[name] = stored[name]
+        else:
+            metadata.pop(name, None)
+    if subresource == "status":
+        _keep(new, old, (set(new) | set(old)) - {"status"})
+        if "ownerReferences" in stored:
+            metadata["ownerReferences"] = stored["ownerReferences"]
+        else:
+            metadata.pop("ownerReferences", None)
+        return
+    kind = (resource.group, resource.kind)
+    if subresource != "finalize" and resource.subresource("status") is not None:
+        _keep(new, old, {"status"})
+    if kind == ("", "Secret"):
+        _fold_string_data(new)
+    elif kind == ("", "Namespace") and subresource != "finalize":
+        _keep(new, old, {"spec"})  # its finalizers change through /finalize
+    if kind in _COUNTED and _wanted(new) != _wanted(old):
+        metadata["generation"] = int(stored.get("generation", 0)) + 1
+
+
+def _keep(new: Object, old: Object, names: set[str]) -> None:
+    """These top-level fields are as in `old`."""
+    for name in names - {"kind", "apiVersion", "metadata"}:
+        if name in old:
+            new[name] = old[name]
+        else:
+            new.pop(name, None)
+
+
+def _wanted(obj: Object) -> Object:
+    """What a generation counts changes of."""
+    return {name: value for name, value in obj.items() if name not in ("metadata", "status", "kind", "apiVersion")}
+
+
+def _fold_string_data(obj: Object) -> None:
+    """A secret's `stringData` is write-only: it becomes `data`."""
+    for name, text in (obj.pop("stringData", None) or {}).items():
+        obj.setdefault("data", {})[name] = base64.b64encode(text.encode()).decode()
+
+
+def _select_own_pods(job: Object) -> None:
+    """A Job selects its pods by its own uid, which no other Job's pods carry."""
+    spec, metadata = job.setdefault("spec", {}), job["metadata"]
+    if spec.get("manualSelector"):
+        return
+    labels = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
+    for prefix in ("batch.kubernetes.io/", ""):
+        labels.setdefault(prefix + "controller-uid", metadata["uid"])
+        labels.setdefault(prefix + "job-name", metadata.get("name", ""))
+    selected = spec.setdefault("selector", {}).setdefault("matchLabels", {})
+    selected.setdefault("batch.kubernetes.io/controller-uid", metadata["uid"])
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed: all cpu and memory limited, requests equal. BestEffort: nothing asked for. Else Burstable."""
+    asked, guaranteed = False, True
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        for name in ("cpu", "memory"):
+            limit, request = quantity.parse(limits.get(name, 0)), quantity.parse(requests.get(name, 0))
+            asked = asked or limit > 0 or request > 0
+            guaranteed = guaranteed and limit > 0 and request in (0, limit)
+    if not asked:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
