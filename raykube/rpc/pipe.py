@@ -63,8 +63,8 @@ class Side(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        found = transport.get_extra_info("socket")
-        if found is not None and not transport.is_closing():
+        found = None if transport.is_closing() else transport.get_extra_info("socket")
+        if found is not None:
             # Without this a close with nothing left to send looks like a polite end to the other side.
             with suppress(OSError):
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")

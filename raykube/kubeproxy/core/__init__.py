@@ -1,0 +1,1 @@
+"""What kube-proxy decides: which addresses to serve, by which endpoints, and which one gets the next connection."""

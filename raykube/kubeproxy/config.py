@@ -1,0 +1,72 @@
+"""The flags of `raykube kube-proxy`: upstream's names and defaults where upstream has the flag."""
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from raykube.base.duration import Duration
+from raykube.rpc.listen import split_address
+
+
+class Config(BaseModel):
+    """Configuration of one kube-proxy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hostname_override: str = Field("", description="name of this node; default: the host name")
+    api_servers: list[str] = Field(min_length=1, description="host:port of apiservers' gRPC APIs")
+    tls_cert_file: Path | None = Field(
+        None, description="client certificate (user system:kube-proxy); serves the relay too"
+    )
+    tls_private_key_file: Path | None = Field(None, description="key of the certificate")
+    client_ca_file: Path | None = Field(None, description="CA of the cluster")
+    nodeport_addresses: list[str] = Field(
+        [],
+        description="addresses or networks of this node to serve node ports on; primary or none: the node's own",
+    )
+    healthz_bind_address: str = Field(
+        "127.0.0.1:10256", description="host:port of /healthz and /metrics; empty: not served"
+    )
+    relay: Literal["auto", "always", "never"] = Field(
+        "auto", description="reach pods with loopback addresses on other hosts through those hosts' kube-proxies"
+    )
+    relay_port: int = Field(10266, ge=0, le=65535, description="port for other hosts' kube-proxies")
+    relay_bind_address: str = Field("", description="address for other hosts' kube-proxies; default: the node's own")
+    shared_host: bool = Field(
+        False, description="share addresses with the kube-proxies of this computer's other machines (SO_REUSEPORT)"
+    )
+    connect_timeout: Duration = Field(1.0, gt=0, description="how long to try one endpoint before another")
+    conntrack_udp_timeout: Duration = Field(60.0, gt=0, description="how long a silent UDP flow is remembered")
+
+    @field_validator("api_servers")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        for text in value:
+            split_address(text)
+        return value
+
+    @field_validator("nodeport_addresses")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if text != "primary":
+                ip_network(text, strict=False)
+        return value
+
+    @field_validator("healthz_bind_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value:
+            split_address(value, 10256)
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Config":
+        files = (self.tls_cert_file, self.tls_private_key_file, self.client_ca_file)
+        if any(files) and not all(files):
+            raise ValueError("--tls-cert-file, --tls-private-key-file and --client-ca-file go together")
+        if self.relay == "always" and not all(files):
+            raise ValueError("--relay=always needs --tls-cert-file, --tls-private-key-file and --client-ca-file")
+        return self

@@ -1,0 +1,266 @@
+"""kube-proxy as a service: follows Services, EndpointSlices and Nodes, and keeps this node's frontends what they say.
+
+    informers ──batches──► Table (dirty Services) ──sync──► Proxier (sockets)
+    own Node  ───────────► addresses of node ports, the relay and its annotation
+    other Nodes ─────────► where their relays are
+
+While no apiserver answers, everything goes on as it was last known.
+"""
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from typing import Any
+
+from raykube.api.errors import ApiError
+from raykube.api.resources import Resource, by_kind
+from raykube.base.backoff import Backoff
+from raykube.base.clock import parse_rfc3339
+from raykube.client.api import ApiClient
+from raykube.client.core.listwatch import Change
+from raykube.client.events import EventRecorder
+from raykube.client.informer import Informer
+from raykube.kubeproxy.config import Config
+from raykube.kubeproxy.core.metrics import Metrics
+from raykube.kubeproxy.core.reach import RELAY_ANNOTATION, NodeAddresses, RelayMode
+from raykube.kubeproxy.core.rules import Object, Rule
+from raykube.kubeproxy.core.table import Table
+from raykube.kubeproxy.dial import Dialer, client_context, server_context
+from raykube.kubeproxy.health import HealthServer
+from raykube.kubeproxy.host_addresses import chosen, local_addresses
+from raykube.kubeproxy.proxier import Proxier
+from raykube.kubeproxy.relay import Relay
+from raykube.rpc import Tls
+from raykube.rpc.clock import SystemClock
+
+log = logging.getLogger(__name__)
+
+TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"  # such Services are another proxy's
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+ANNOUNCE = Backoff(initial_s=0.5, max_s=30.0)
+
+
+def _resource(group: str, kind: str) -> Resource:
+    found = by_kind(group, "v1", kind)
+    assert found is not None
+    return found
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    metadata = obj["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+class Service:
+    """One kube-proxy."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._metrics = Metrics()
+        self._node = config.hostname_override or socket.gethostname().lower()
+        # Machines of one computer reach each other's loopback addresses: nobody needs a relay, or the other Nodes.
+        self._mode: RelayMode = "never" if config.relay == "auto" and config.shared_host else config.relay
+        self._nodes: dict[str, NodeAddresses] = {}
+        self._table = Table(self._node)
+        self._wake = asyncio.Event()
+        self._node_news = asyncio.Event()
+        self._triggers: list[float] = []
+        self._synced = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._client: ApiClient | None = None
+        self._proxier: Proxier | None = None
+        self._relay: Relay | None = None
+        self._health = HealthServer(self._metrics, lambda: self.healthy, self._clock)
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        """Returns when health is served; rules follow as soon as an apiserver answers."""
+        config = self._config
+        tls = self._tls()
+        try:
+            context = None if tls is None else client_context(str(tls.cert_file), str(tls.key_file), str(tls.ca_file))
+        except OSError as error:
+            raise ValueError(f"cannot read the certificates ({error}): check --tls-cert-file and its kin") from None
+        if config.healthz_bind_address:
+            await self._health.start(config.healthz_bind_address)
+        client = self._client = ApiClient(config.api_servers, tls)
+        recorder = EventRecorder(client, "kube-proxy", self._node)
+
+        def on_bind_failure(rule: Rule, frontend: str, advice: str) -> None:
+            log.warning("Service %s/%s: %s", *rule.service, advice)
+            service = self._table.service(rule.service)
+            if service is not None:
+                message = f"node {self._node} cannot serve the {rule.kind} {frontend}: {advice}"
+                recorder.record(service, "Warning", "FailedToBind", message)
+
+        dialer = Dialer(self._node, self._nodes, mode=self._mode, context=context, timeout_s=config.connect_timeout)
+        self._proxier = Proxier(
+            self._table,
+            dialer,
+            self._nodes,
+            mode=self._mode,
+            shared=config.shared_host,
+            udp_idle_s=config.conntrack_udp_timeout,
+            metrics=self._metrics,
+            clock=self._clock,
+            on_bind_failure=on_bind_failure,
+        )
+        informers = self._informers(client)
+        runs = [informer.run() for informer in informers]
+        runs += [recorder.run(), self._follow(self._proxier, informers)]
+        if tls is not None and self._mode != "never":
+            runs.append(self._keep_relay(client, tls))
+        self._tasks = [asyncio.get_running_loop().create_task(run) for run in runs]
+
+    def _tls(self) -> Tls | None:
+        config = self._config
+        if config.tls_cert_file is None or config.tls_private_key_file is None or config.client_ca_file is None:
+            return None
+        return Tls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
+
+    def _informers(self, client: ApiClient) -> list[Informer]:
+        services = Informer(client, _resource("", "Service"), label_selector=f"!{PROXY_NAME_LABEL}")
+        slices = Informer(
+            client,
+            _resource("discovery.k8s.io", "EndpointSlice"),
+            label_selector=f"!{HEADLESS_LABEL},!{PROXY_NAME_LABEL}",
+        )
+        only = f"metadata.name={self._node}" if self._mode == "never" else ""
+        nodes = Informer(client, _resource("", "Node"), field_selector=only)
+        services.add_batch_handler(self._on_services)
+        slices.add_batch_handler(self._on_slices)
+        nodes.add_batch_handler(self._on_nodes)
+        return [services, slices, nodes]
+
+    # What informers tell
+
+    def _on_services(self, changes: list[Change]) -> None:
+        for change in changes:
+            self._table.set_service(_key(change.object), change.new)
+        self._metrics.service_changes += len(changes)
+        self._queue_sync()
+
+    def _on_slices(self, changes: list[Change]) -> None:
+        for change in changes:
+            self._table.set_slice(_key(change.object), change.new)
+            if self._synced and change.new is not None:
+                annotations = change.new["metadata"].get("annotations") or {}
+                with suppress(ValueError):
+                    if TRIGGER_ANNOTATION in annotations and len(self._triggers) < 10_000:
+                        self._triggers.append(parse_rfc3339(annotations[TRIGGER_ANNOTATION]))
+        self._metrics.endpoint_changes += len(changes)
+        self._queue_sync()
+
+    def _on_nodes(self, changes: list[Change]) -> None:
+        for change in changes:
+            name = change.object["metadata"]["name"]
+            if change.new is None:
+                self._nodes.pop(name, None)
+            else:
+                self._nodes[name] = NodeAddresses.of(change.new)
+            if name == self._node:
+                self._node_news.set()
+        own = self._nodes.get(self._node)
+        primary = own.internal_ips if own else ()
+        self._table.set_node_addresses(chosen(self._config.nodeport_addresses, primary, local_addresses()))
+        self._queue_sync()
+
+    def _queue_sync(self) -> None:
+        if not self._wake.is_set():
+            self._metrics.last_queued = self._clock.now()
+            self._wake.set()
+
+    # What follows from it
+
+    async def _follow(self, proxier: Proxier, informers: list[Informer]) -> None:
+        """Syncs whenever something changed, or a bind is to be tried again."""
+        for informer in informers:
+            await informer.synced()
+        while True:
+            retry_at = proxier.next_retry()
+            pause_s = None if retry_at is None else max(0.05, retry_at - self._clock.monotonic())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if not self._synced else pause_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            triggers, self._triggers = self._triggers, []
+            await proxier.sync()
+            self._synced = True
+            now = self._clock.now()
+            for trigger in triggers:
+                self._metrics.programming_s.observe(max(0.0, now - trigger))
+
+    async def _keep_relay(self, client: ApiClient, tls: Tls) -> None:
+        """Listens for other hosts' proxies once this node's address is known, and says where on the Node."""
+        failures = 0
+        while True:
+            await self._node_news.wait()
+            self._node_news.clear()
+            own = self._nodes.get(self._node)
+            if own is None or not own.internal_ips or (self._mode == "auto" and own.loopback):
+                continue
+            try:
+                if self._relay is None:
+                    context = server_context(str(tls.cert_file), str(tls.key_file), str(tls.ca_file))
+                    relay = Relay(context, self._table.is_local, connect_timeout_s=self._config.connect_timeout)
+                    await relay.start(self._config.relay_bind_address or own.internal_ips[0], self._config.relay_port)
+                    self._relay = relay
+                if own.relay != self._relay.address:
+                    annotations: dict[str, Any] = {"annotations": {RELAY_ANNOTATION: self._relay.address}}
+                    await client.patch(_resource("", "Node"), "", self._node, {"metadata": annotations})
+                failures = 0
+            except (OSError, ApiError) as error:
+                failures += 1
+                log.warning("no relay for other hosts: %s", error)
+                await asyncio.sleep(ANNOUNCE.delay_s(failures))
+                self._node_news.set()
+
+    @property
+    def healthy(self) -> bool:
+        """Rules are in place, and nothing that keeps them so has ended."""
+        return self._synced and not any(task.done() for task in self._tasks)
+
+    async def wait(self) -> None:
+        """Returns after `stop`; raises what ended a part of the service."""
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopped.is_set():
+                for task in done:
+                    task.result()
+        finally:
+            stopped.cancel()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._relay is not None:
+            await self._relay.stop()
+        if self._proxier is not None:
+            await self._proxier.stop()
+        await self._health.stop()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def status(self) -> dict[str, object]:
+        frontends = len(self._proxier.frontends) if self._proxier else 0
+        unbound = len(self._proxier.unbound) if self._proxier else 0
+        detail = f"{frontends} addresses served" if self._synced else "waiting for an apiserver"
+        addresses: dict[str, str] = {}
+        if self._health.address:
+            addresses["healthz"] = self._health.address
+        if self._relay is not None:
+            addresses["relay"] = self._relay.address
+        return {
+            "role": "active",
+            "healthy": self.healthy,
+            "detail": f"{detail}, {unbound} cannot be bound" if unbound else detail,
+            "addresses": addresses,
+        }
