@@ -61,11 +61,11 @@ def table(
     now: float,
     *,
     include_object: str = "Metadata",
-    resource_version: str = "",
+    metadata: dict[str, Any] | None = None,
     with_columns: bool = True,
     version: str = "v1",
 ) -> dict[str, Any]:
-    """A Table of `objects`. A watch sends the columns with its first event only."""
+    """A Table of `objects`. `metadata` is the list's; a watch sends the columns with its first event only."""
     printer = _printer(resource)
     is_pod = (resource.group, resource.plural) == _PODS
     rows = []
@@ -85,7 +85,7 @@ def table(
     return {
         "kind": "Table",
         "apiVersion": f"meta.k8s.io/{version}",
-        "metadata": {"resourceVersion": resource_version} if resource_version else {},
+        "metadata": metadata or {},
         "columnDefinitions": table_columns(resource) if with_columns else [],
         "rows": rows,
     }
