@@ -1,0 +1,133 @@
+"""A dumb twin of the scheduler's filters: one pod, one node, plain loops over objects."""
+
+from collections import Counter
+from fractions import Fraction
+from typing import Any
+
+from raykube.api.quantity import parse
+
+Object = dict[str, Any]
+
+
+class World:
+    """Nodes by name, and pods with the name of their node."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Object] = {}
+        self.pods: dict[str, tuple[Object, str]] = {}
+
+    def on(self, name: str) -> list[Object]:
+        return [obj for obj, node in self.pods.values() if node == name]
+
+
+def requests(pod: Object) -> dict[str, Fraction]:
+    found = pod["spec"]["containers"][0]["resources"].get("requests", {})
+    return {name: Fraction(parse(quantity)) for name, quantity in found.items()}
+
+
+def used(world: World, name: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for obj in world.on(name):
+        for resource, needed in requests(obj).items():
+            total[resource] += needed  # type: ignore[assignment]  # a Counter of fractions
+    return total
+
+
+def tolerated(pod: Object, taint: Object) -> bool:
+    for item in pod["spec"].get("tolerations", []):
+        if item.get("effect", taint["effect"]) not in ("", taint["effect"]):
+            continue
+        if item.get("operator", "Equal") == "Exists":
+            if item.get("key", "") in ("", taint["key"]):
+                return True
+        elif item.get("key") == taint["key"] and item.get("value", "") == taint.get("value", ""):
+            return True
+    return False
+
+
+def expression_holds(item: Object, labels: dict[str, str]) -> bool:
+    key, operator, values = item["key"], item["operator"], item.get("values", [])
+    has = key in labels
+    if operator == "In":
+        return has and labels[key] in values
+    if operator == "NotIn":
+        return not has or labels[key] not in values
+    if operator == "Exists":
+        return has
+    if operator == "DoesNotExist":
+        return not has
+    if not has or not labels[key].lstrip("-").isdigit():
+        return False
+    return int(labels[key]) > int(values[0]) if operator == "Gt" else int(labels[key]) < int(values[0])
+
+
+def affinity_holds(pod: Object, node: Object) -> bool:
+    labels = node["metadata"]["labels"]
+    if any(labels.get(key) != value for key, value in pod["spec"].get("nodeSelector", {}).items()):
+        return False
+    required = (
+        pod["spec"].get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    )
+    if required is None:
+        return True
+    for term in required["nodeSelectorTerms"]:
+        expressions = term.get("matchExpressions", [])
+        if expressions and all(expression_holds(item, labels) for item in expressions):
+            return True
+    return False
+
+
+def skew_reason(world: World, pod: Object, node: Object) -> str:
+    constraints = [
+        c for c in pod["spec"].get("topologySpreadConstraints", []) if c["whenUnsatisfiable"] != "ScheduleAnyway"
+    ]
+    text = "node(s) didn't match pod topology spread constraints"
+    if any(c["topologyKey"] not in node["metadata"]["labels"] for c in constraints):
+        return f"{text} (missing required label)"
+    for constraint in constraints:
+        key, labels = constraint["topologyKey"], constraint["labelSelector"]["matchLabels"]
+        counts: Counter[str] = Counter()
+        for name, other in world.nodes.items():
+            have = other["metadata"]["labels"]
+            if any(c["topologyKey"] not in have for c in constraints) or not affinity_holds(pod, other):
+                continue
+            counts[have[key]] += sum(
+                all(item["metadata"]["labels"].get(k) == v for k, v in labels.items()) for item in world.on(name)
+            )
+        if not counts:
+            continue
+        least = min(counts.values()) if len(counts) >= constraint.get("minDomains", 1) else 0
+        own = all(pod["metadata"]["labels"].get(k) == v for k, v in labels.items())
+        if counts[node["metadata"]["labels"][key]] + own - least > constraint["maxSkew"]:
+            return text
+    return ""
+
+
+def reasons(world: World, pod: Object, name: str) -> list[str]:
+    """Why the pod cannot be on the node; empty: it can."""
+    node = world.nodes[name]
+    spec = node["spec"]
+    cordon = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    if spec.get("unschedulable") and not tolerated(pod, cordon):
+        return ["node(s) were unschedulable"]
+    for taint in spec.get("taints", []):
+        if taint["effect"] != "PreferNoSchedule" and not tolerated(pod, taint):
+            return [f"node(s) had untolerated taint {{{taint['key']}: {taint['value']}}}"]
+    if not affinity_holds(pod, node):
+        return ["node(s) didn't match Pod's node affinity/selector"]
+    ports = {p["hostPort"] for p in pod["spec"]["containers"][0].get("ports", [])}
+    for other in world.on(name):
+        if ports & {p["hostPort"] for p in other["spec"]["containers"][0].get("ports", [])}:
+            return ["node(s) didn't have free ports for the requested pod ports"]
+    found = []
+    allocatable = node["status"]["allocatable"]
+    if len(world.on(name)) >= int(allocatable["pods"]):
+        found.append("Too many pods")
+    taken = used(world, name)
+    for resource, needed in requests(pod).items():
+        if needed and taken[resource] + needed > parse(allocatable.get(resource, "0")):
+            found.append(f"Insufficient {resource}")
+    if found:
+        return found
+    skewed = skew_reason(world, pod, node)
+    return [skewed] if skewed else []

@@ -1,0 +1,234 @@
+"""Random clusters, random changes: every decision is checked against a brute-force twin."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykube.api.quantity import parse
+from raykube.scheduler.core.cluster import Cluster, Placement
+from raykube.scheduler.core.podclass import PodClass
+from tests.scheduler.objects import Object, affinity, expression, node, pod, spread
+from tests.scheduler.oracle import World, reasons, used
+
+KEYS, VALUES = ["zone", "disk", "size"], ["1", "2", "x"]
+labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
+taints = st.lists(
+    st.tuples(
+        st.sampled_from(["k", "l"]),
+        st.sampled_from(["", "v"]),
+        st.sampled_from(["NoSchedule", "NoExecute", "PreferNoSchedule"]),
+    ),
+    max_size=2,
+)
+nodes = st.builds(
+    lambda cpu, memory, pods, **more: lambda name: node(name, cpu, memory, pods, **more),
+    st.sampled_from(["0", "1", "2500m"]),
+    st.sampled_from(["1Gi", "3Gi"]),
+    st.sampled_from(["1", "3", "110"]),
+    labels=labels,
+    taints=taints,
+    unschedulable=st.booleans(),
+    extra=st.sampled_from([{}, {"example.com/gpu": "2"}]),
+)
+expressions = st.one_of(
+    st.builds(expression, st.sampled_from(KEYS), st.sampled_from(["In", "NotIn"]), st.sampled_from(VALUES)),
+    st.builds(expression, st.sampled_from(KEYS), st.sampled_from(["Exists", "DoesNotExist"])),
+    st.builds(expression, st.sampled_from(KEYS), st.sampled_from(["Gt", "Lt"]), st.sampled_from(["1", "2"])),
+)
+tolerations = st.lists(
+    st.one_of(
+        st.just({"operator": "Exists"}),
+        st.builds(
+            lambda key, value, effect: {"key": key, "value": value, "effect": effect},
+            st.sampled_from(["k", "l"]),
+            st.sampled_from(["", "v"]),
+            st.sampled_from(["", "NoSchedule", "NoExecute", "PreferNoSchedule"]),
+        ),
+        st.just({"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}),
+    ),
+    max_size=2,
+)
+constraints = st.lists(
+    st.builds(
+        lambda key, skew, when, domains: spread(
+            key, skew, {"app": "a"}, when, **({"minDomains": domains} if domains and when == "DoNotSchedule" else {})
+        ),
+        st.sampled_from(["zone", "kubernetes.io/hostname"]),
+        st.integers(1, 2),
+        st.sampled_from(["DoNotSchedule", "ScheduleAnyway"]),
+        st.sampled_from([0, 0, 3]),
+    ),
+    max_size=2,
+    unique_by=lambda item: item["topologyKey"] + item["whenUnsatisfiable"],
+)
+
+
+@st.composite
+def specs(draw: Any) -> dict[str, Any]:
+    """The arguments of `pod` for one class."""
+    more: dict[str, Any] = {
+        "cpu": draw(st.sampled_from(["", "500m", "1"])),
+        "memory": draw(st.sampled_from(["", "512Mi", "2Gi"])),
+        "labels": draw(st.sampled_from([{}, {"app": "a"}])),
+        "tolerations": draw(tolerations),
+    }
+    if draw(st.integers(0, 3)) == 0:
+        more["extra"] = {"example.com/gpu": "1"}
+    if draw(st.integers(0, 3)) == 0:
+        more["nodeSelector"] = {draw(st.sampled_from(KEYS)): draw(st.sampled_from(VALUES))}
+    if draw(st.integers(0, 2)) == 0:
+        terms = draw(st.lists(st.lists(expressions, min_size=1, max_size=2), min_size=1, max_size=2))
+        more["affinity"] = affinity(*terms)
+        if draw(st.booleans()):
+            more["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = [
+                {"weight": 5, "preference": {"matchExpressions": [draw(expressions)]}}
+            ]
+    if draw(st.integers(0, 3)) == 0:
+        more["ports"] = [8080]
+    if draw(st.booleans()):
+        more["topologySpreadConstraints"] = draw(constraints)
+    elif draw(st.booleans()):
+        more["owner"] = draw(st.sampled_from(["rs-1", "rs-2"]))
+    return more
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("pod"), st.integers(0, 3)),
+        st.tuples(st.just("pod"), st.integers(0, 3)),
+        st.tuples(st.just("node"), st.integers(0, 4), nodes),
+        st.tuples(st.just("node gone"), st.integers(0, 4)),
+        st.tuples(st.just("pod gone"), st.integers(0, 20)),
+        st.tuples(st.just("bind fails"), st.integers(0, 20)),
+        st.tuples(st.just("pod is bound"), st.integers(0, 20)),
+        st.tuples(st.just("relabel"), st.integers(0, 20)),
+    ),
+    max_size=25,
+)
+
+
+class Both:
+    """The scheduler and its twin, led through the same changes."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        self.world = World()
+        self.count = 0
+
+    def some_pod(self, number: int) -> str | None:
+        uids = list(self.world.pods)
+        return uids[number % len(uids)] if uids else None
+
+    def set_node(self, made: Object) -> None:
+        self.world.nodes[made["metadata"]["name"]] = made
+        self.cluster.on_node(made)
+
+    def remove_node(self, name: str) -> None:
+        self.world.nodes.pop(name, None)
+        self.cluster.on_node_gone(name)
+
+    def bound(self, uid: str, change: Object | None = None) -> None:
+        obj, name = self.world.pods[uid]
+        obj = obj | {"spec": obj["spec"] | {"nodeName": name}, "metadata": obj["metadata"] | (change or {})}
+        self.world.pods[uid] = obj, name
+        self.cluster.on_pod(self.cluster.read_pod(obj))
+
+    def gone(self, uid: str) -> None:
+        del self.world.pods[uid]
+        self.cluster.on_pod_gone(uid)
+
+    def schedule(self, spec: dict[str, Any]) -> None:
+        self.count += 1
+        obj = pod(f"p{self.count}", **spec)
+        view = self.cluster.read_pod(obj)
+        found = self.cluster.schedule(view)
+        whys = {name: reasons(self.world, obj, name) for name in self.world.nodes}
+        if isinstance(found, Placement):
+            assert whys[found.node] == [], (found, whys)
+            self.world.pods[view.uid] = obj, found.node
+        else:
+            assert all(whys.values()), (found, whys)
+            if self.world.nodes:
+                counts = Counter(reason for why in whys.values() for reason in why)
+                words = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
+                expected = f"0/{len(whys)} nodes are available: {words}."
+                assert found.message.split(" preemption: ")[0] == expected
+                assert found.plugins
+        self.check_incremental(view.needs.key)
+
+    def check_incremental(self, key: bytes) -> None:
+        """A class kept current row by row equals one that looks at everything anew."""
+        kept = self.cluster._classes[key]
+        kept.catch_up()
+        kept._scale()
+        new = PodClass(kept.nodes, kept.needs, kept.hard_groups, kept.soft_groups)
+        new.catch_up()
+        new._scale()
+        assert (kept.feasible == new.feasible).all()
+        assert np.allclose(kept._total, new._total)
+
+    def check_usage(self) -> None:
+        for name, made in self.world.nodes.items():
+            row = self.cluster.nodes.rows[name]
+            for resource, total in used(self.world, name).items():
+                scale = 1000 if resource == "cpu" else 1
+                index = self.cluster.nodes.resource_index[resource]
+                assert self.cluster.nodes.requested[index, row] == total * scale
+                fits = total <= parse(made["status"]["allocatable"].get(resource, "0"))
+                assert fits or name in self.shrunk
+
+    shrunk: frozenset[str] = frozenset()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(nodes, max_size=5), st.lists(specs(), min_size=4, max_size=4), steps)
+def test_every_decision_is_right(first: list[Any], classes: list[dict[str, Any]], changes: list[Any]) -> None:
+    both = Both()
+    for number, make in enumerate(first):
+        both.set_node(make(f"n{number}"))
+    for change in changes:
+        match change:
+            case ("pod", int(number)):
+                both.schedule(dict(classes[number]))
+            case ("node", int(number), make):
+                both.set_node(make(f"n{number}"))
+                both.shrunk = both.shrunk | {f"n{number}"}  # pods may have been there before it shrank
+            case ("node gone", int(number)):
+                both.remove_node(f"n{number}")
+            case ("pod gone", int(number)) | ("bind fails", int(number)):
+                uid = both.some_pod(number)
+                if uid is not None and change[0] == "pod gone":
+                    both.gone(uid)
+                elif uid is not None and both.cluster.forget(uid):
+                    del both.world.pods[uid]
+            case ("pod is bound" | "relabel", int(number)):
+                uid = both.some_pod(number)
+                if uid is not None:
+                    both.bound(uid, {"labels": {"app": "a"}} if change[0] == "relabel" else None)
+        both.check_usage()
+    # Every pod that is gone has given back what it used.
+    for uid in list(both.world.pods):
+        both.gone(uid)
+    table = both.cluster.nodes
+    assert not table.requested.any()
+    assert not table.nonzero.any()
+    assert not table.pod_count.any()
+    assert not any(table.ports.values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(2, 4))
+def test_skew_never_exceeds_its_maximum(skew: int, count: int, zones: int) -> None:
+    both = Both()
+    for number in range(zones * 2):
+        both.set_node(node(f"n{number}", cpu=str(1 + number % 3), labels={"zone": str(number % zones)}))
+    constraint = [spread("zone", skew, {"app": "a"})]
+    for _ in range(count):
+        both.schedule({"cpu": "500m", "labels": {"app": "a"}, "topologySpreadConstraints": constraint})
+        per_zone = Counter({str(zone): 0 for zone in range(zones)})
+        for _, name in both.world.pods.values():
+            per_zone[both.world.nodes[name]["metadata"]["labels"]["zone"]] += 1
+        assert max(per_zone.values()) - min(per_zone.values()) <= skew

@@ -1,0 +1,91 @@
+"""The words on a pod that fits nowhere: upstream's, exactly."""
+
+from raykube.scheduler.core.cluster import Cluster, Placement
+from raykube.scheduler.core.diagnosis import Diagnosis
+from tests.scheduler.objects import Object, affinity, expression, node, pod, spread
+
+
+def cluster(*nodes: Object) -> Cluster:
+    made = Cluster()
+    for item in nodes:
+        made.on_node(item)
+    return made
+
+
+def message(found: Cluster, obj: Object) -> str:
+    result = found.schedule(found.read_pod(obj))
+    assert isinstance(result, Diagnosis), result
+    return result.message
+
+
+def place(found: Cluster, obj: Object) -> str:
+    result = found.schedule(found.read_pod(obj))
+    assert isinstance(result, Placement), result
+    return result.node
+
+
+def test_no_nodes() -> None:
+    assert message(cluster(), pod("p")) == "no nodes available to schedule pods"
+
+
+def test_insufficient_and_untolerated() -> None:
+    control = [("node-role.kubernetes.io/control-plane", "", "NoSchedule")]
+    found = cluster(node("a", taints=control), node("b", cpu="2"), node("c", cpu="1", memory="1Gi"))
+    place(found, pod("x", "1500m"))
+    assert message(found, pod("p", "1900m", "2Gi")) == (
+        "0/3 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint "
+        "{node-role.kubernetes.io/control-plane: }, 2 Insufficient cpu. preemption: 0/3 nodes are available: "
+        "1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+    )
+
+
+def test_what_could_never_fit_is_not_helped_by_preemption() -> None:
+    found = cluster(node("a"), node("b"), node("c"))
+    assert message(found, pod("p", "5")) == (
+        "0/3 nodes are available: 3 Insufficient cpu. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    )
+
+
+def test_extended_resources_and_too_many_pods() -> None:
+    found = cluster(node("a", extra={"nvidia.com/gpu": "1"}), node("b", pods="0"))
+    assert place(found, pod("x", extra={"nvidia.com/gpu": "1"})) == "a"
+    assert message(found, pod("p", extra={"nvidia.com/gpu": "1"})) == (
+        "0/2 nodes are available: 1 Too many pods, 2 Insufficient nvidia.com/gpu. "
+        "preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, "
+        "1 Preemption is not helpful for scheduling."
+    )
+
+
+def test_cordoned_selector_ports_and_never_preempting() -> None:
+    found = cluster(node("a", unschedulable=True), node("b"), node("c", labels={"disk": "ssd"}))
+    place(found, pod("x", nodeSelector={"disk": "ssd"}, ports=[80]))
+    assert message(found, pod("p", nodeSelector={"disk": "ssd"}, ports=[80], preemptionPolicy="Never")) == (
+        "0/3 nodes are available: 1 node(s) didn't have free ports for the requested pod ports, "
+        "1 node(s) didn't match Pod's node affinity/selector, 1 node(s) were unschedulable. "
+        "preemption: not eligible due to preemptionPolicy=Never."
+    )
+
+
+def test_a_pod_for_one_node() -> None:
+    found = cluster(node("a", taints=[("k", "v", "NoExecute")]), node("b"), node("c"))
+    wanted = affinity([expression("metadata.name", "In", "a")], fields=True)
+    assert message(found, pod("p", affinity=wanted)) == (
+        "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, "
+        "2 node(s) didn't satisfy plugin(s) [NodeAffinity]. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    )
+    assert place(found, pod("q", affinity=wanted, tolerations=[{"operator": "Exists"}])) == "a"
+
+
+def test_spreading() -> None:
+    found = cluster(node("a", labels={"zone": "1"}), node("b", labels={"zone": "2"}, cpu="0"), node("c"))
+    constraints = [spread("zone", 1, {"app": "web"})]
+    web = {"labels": {"app": "web"}, "topologySpreadConstraints": constraints}
+    assert place(found, pod("x", "1", **web)) == "a"
+    assert message(found, pod("p", "1", **web)) == (
+        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints, "
+        "1 node(s) didn't match pod topology spread constraints (missing required label). "
+        "preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, "
+        "2 Preemption is not helpful for scheduling."
+    )
