@@ -49,7 +49,10 @@ def open_disk(
         first = recovery.founding_write(bootstrap)
         wal.append(first)
         recovery.add(replay, first)
-    return wal, files, recovery.recover(replay, files.newest())
+    found = recovery.recover(replay, files.newest())
+    if found.marker is not None:
+        wal.append(found.marker)
+    return wal, files, found
 
 
 class Member:

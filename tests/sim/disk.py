@@ -45,6 +45,9 @@ class SimDisk:
             self.sync(first)
             recovery.add(replay, first)
         recovered = recovery.recover(replay, newest)
+        if recovered.marker is not None:
+            self._log(recovered.marker)
+            self._synced = len(self.segments[-1][1])
         # A crash may have left more on the disk than was synced; what a member has read back counts.
         self.terms = dict.fromkeys(range(1, newest.index + 1), 0) if newest is not None else {}
         self.terms.update((entry.index, entry.term) for entry in recovered.entries)
@@ -63,6 +66,9 @@ class SimDisk:
         """Hands a write to the disk; it may be lost until `sync`."""
         if write.snapshot is not None:
             self.save(write.snapshot, [write.snapshot.data])
+        self._log(write)
+
+    def _log(self, write: Write) -> None:
         if len(self.segments[-1][1]) >= SEGMENT_BYTES_MAX and write.entries:
             self._roll(write.entries[0].index)
         if write.hard_state is not None:

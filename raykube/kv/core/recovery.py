@@ -37,6 +37,7 @@ class Recovered:
     hard_state: HardState
     entries: list[Entry]
     snapshot: Snapshot | None
+    marker: Write | None = None  # to be made durable first: tells the log that the snapshot replaced what it holds
 
     def build(
         self,
@@ -62,4 +63,12 @@ def recover(replay: Replay, snapshot: Snapshot | None) -> Recovered:
     index, term = (snapshot.index, snapshot.term) if snapshot is not None else (0, 0)
     if replay.base is not None and replay.base[0] > index:
         raise Corrupt(f"the snapshot at {replay.base[0]}, on which the log builds, is missing or damaged")
-    return Recovered(replay.hard_state, entries_after(replay, index, term), snapshot)
+    entries = entries_after(replay, index, term)
+    hard_state = replay.hard_state
+    if snapshot is None or entries or replay.base == (index, term):
+        return Recovered(hard_state, entries, snapshot)
+    # The member may have died between saving a leader's snapshot and noting it in the log: note it now, or the next
+    # entries would not follow the last ones that the log holds.
+    if term > hard_state.term:
+        hard_state = HardState(term, 0, index)
+    return Recovered(hard_state, [], snapshot, Write(hard_state, [], Snapshot(index, term, snapshot.membership), []))

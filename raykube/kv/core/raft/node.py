@@ -483,11 +483,14 @@ class Node:
             if progress.sending is Sending.REPLICATE:
                 self._send_appends(message.sender)
             return
-        if progress.sending is Sending.PROBE or (
+        is_found = progress.sending is Sending.PROBE or (
             progress.sending is Sending.SNAPSHOT and progress.match >= max(progress.snapshot_index, self.log.base)
-        ):
+        )
+        if is_found:
             progress.become_replicate()
         if not self._maybe_commit():
+            if is_found:
+                self._send_append(message.sender)  # what was committed while it was looked for
             self._send_appends(message.sender)
         if message.sender == self.transferee and progress.match == self.log.last:
             self._send(Kind.TIMEOUT_NOW, message.sender)

@@ -1,0 +1,21 @@
+"""Options and profiles of the whole test-suite."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is not a bug: no deadline per example.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", parent=settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write transcripts' outputs anew; read the diff")
+
+
+@pytest.fixture
+def rewrite(request: pytest.FixtureRequest) -> bool:
+    """Whether transcripts are to be rewritten."""
+    return bool(request.config.getoption("--rewrite"))

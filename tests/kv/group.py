@@ -1,0 +1,107 @@
+"""Members of a store in this process, with files in a temporary folder and ports that were free a moment ago."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from raykube.client.kv import KvClient
+from raykube.kv.config import Config
+from raykube.kv.service import Service
+from tests.kit.waiting import until
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class Group:
+    """Members m1, m2, … and a client of all of them."""
+
+    def __init__(self, folder: Path, count: int, **flags: Any) -> None:
+        ports = free_ports(2 * count)
+        self.names = [f"m{number}" for number in range(1, count + 1)]
+        peers = dict(zip(self.names, ports[:count], strict=True))
+        self.ports = dict(zip(self.names, ports[count:], strict=True))
+        self.configs = {
+            name: Config(
+                name=name,
+                data_dir=folder / name,
+                listen_client_urls=[f"http://127.0.0.1:{self.ports[name]}"],
+                listen_peer_urls=[f"http://127.0.0.1:{peers[name]}"],
+                initial_cluster=[f"{peer}=http://127.0.0.1:{port}" for peer, port in peers.items()],
+                **{"heartbeat_interval": 50, "election_timeout": 500, **flags},
+            )
+            for name in self.names
+        }
+        self.services: dict[str, Service] = {}
+        self.client = KvClient(self.endpoints)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [f"127.0.0.1:{port}" for port in self.ports.values()]
+
+    async def start(self, *names: str) -> None:
+        for name in names or self.names:
+            self.services[name] = Service(self.configs[name])
+            await self.services[name].start()
+
+    async def stop(self, name: str) -> None:
+        await self.services.pop(name).stop()
+
+    async def crash(self, name: str) -> None:
+        """Ends a member that had no time to hand over: its group learns from closed sockets and silence."""
+        service = self.services.pop(name)
+        assert service.member is not None
+        service.member.fail(RuntimeError("killed by the test"))
+        await service.stop()
+
+    async def leader(self) -> str:
+        """The name of the leader, when all that run agree on it."""
+
+        def agreed() -> str | None:
+            nodes = [service.member.replica.node for service in self.services.values() if service.member is not None]
+            leaders = [name for name, service in self.services.items() if service.status()["role"] == "leader"]
+            if len(leaders) == 1 and len({(node.term, node.leader) for node in nodes}) == 1:
+                return leaders[0]
+            return None
+
+        await until(agreed, 15, "one leader that all agree on")
+        found = agreed()
+        assert found is not None
+        return found
+
+    async def agree(self) -> int:
+        """Waits until all that run have applied the same; returns the hash of their stores."""
+
+        def same() -> bool:
+            members = [service.member for service in self.services.values() if service.member is not None]
+            return len({(member.replica.applied, member.store.revision) for member in members}) == 1
+
+        await until(same, 15, "all members at one index")
+        hashes = {service.member.store.hash() for service in self.services.values() if service.member is not None}
+        assert len(hashes) == 1
+        return hashes.pop()
+
+
+@asynccontextmanager
+async def running_group(folder: Path, count: int, **flags: Any) -> AsyncIterator[Group]:
+    """A started group with a leader; all that still runs is stopped at the end."""
+    group = Group(folder, count, **flags)
+    try:
+        await group.start()
+        await group.leader()
+        yield group
+    finally:
+        await group.client.close()
+        for name in list(group.services):
+            await group.stop(name)

@@ -1,0 +1,294 @@
+"""Three members in one process, over real sockets and files: agreement, failover, catching up, what clients see."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from raykube.client.kv import Compacted, KvClient, UnknownOutcome
+from raykube.kv.service import Service
+from raykube.pb.batch_pb2 import Write
+from raykube.rpc import Code, RpcError
+from tests.kit.waiting import until
+from tests.kv.group import Group, running_group
+
+
+def put(key: str, value: str = "v", expected: int = -1, lease: int = 0) -> Write:
+    return Write(key=key.encode(), value=value.encode(), expected_revision=expected, lease=lease)
+
+
+async def write_through(client: KvClient, key: str, deadline_s: float = 20) -> None:
+    """Writes until it is acknowledged: an unknown outcome is tried again, the key being this caller's own."""
+    async with asyncio.timeout(deadline_s):
+        while True:
+            try:
+                await client.write([put(key)])
+                return
+            except (UnknownOutcome, RpcError):
+                await asyncio.sleep(0.02)
+
+
+async def test_writes_compare_and_have_revisions_of_their_own(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        first, second, third = await group.client.write([put("/a", "1", 0), put("/a", "2", 0), put("/b")])
+        assert first.applied
+        assert not second.applied
+        assert second.current.value == b"1"
+        assert second.current.mod_revision == first.revision
+        assert third.revision == first.revision + 1
+        assert await group.client.current_revision() == third.revision
+        (deleted,) = await group.client.write([Write(key=b"/a", expected_revision=first.revision)])
+        assert deleted.applied
+        assert (await group.client.range(b"/", b"0")).count == 1
+
+
+async def test_many_callers_share_messages_and_each_gets_its_own_results(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        results = await asyncio.gather(
+            *(group.client.write([put(f"/k/{n}", f"{n}.{i}", -1) for i in range(3)]) for n in range(300))
+        )
+        revisions = [result.revision for answer in results for result in answer]
+        assert len(set(revisions)) == 900
+        for number, answer in enumerate(results):
+            found = await group.client.range(b"/k/%d" % number) if number % 50 == 0 else None
+            if found is not None:
+                assert found.kvs[0].value == b"%d.2" % number
+                assert found.kvs[0].mod_revision == answer[-1].revision
+        await group.agree()
+
+
+async def test_one_caller_s_missing_lease_is_not_another_s_error(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        good, bad = await asyncio.gather(
+            group.client.write([put("/good")]),
+            group.client.write([put("/bad", lease=99)]),
+            return_exceptions=True,
+        )
+        assert not isinstance(good, BaseException)
+        assert good[0].applied
+        assert isinstance(bad, RpcError)
+        assert bad.code is Code.NOT_FOUND
+        assert (await group.client.range(b"/bad")).count == 0
+
+
+async def test_every_member_serves_linearizable_reads(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        clients = [KvClient([endpoint]) for endpoint in group.endpoints]
+        try:
+            for number in range(10):
+                (result,) = await clients[number % 3].write([put("/x", str(number))])
+                for client in clients:
+                    assert (await client.range(b"/x")).kvs[0].value == str(number).encode()
+                    assert await client.current_revision() >= result.revision
+        finally:
+            for client in clients:
+                await client.close()
+
+
+async def test_the_leader_dies_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        for round_number in range(3):
+            for number in range(20):
+                await write_through(group.client, f"/r{round_number}/{number}")
+            leader = await group.leader()
+            await group.crash(leader)
+            await write_through(group.client, f"/after/{round_number}")
+            await group.start(leader)
+        found = await group.client.range(b"/", b"0")
+        assert found.count == 63
+        await group.agree()
+
+
+async def test_stopping_hands_leadership_over(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        leader = await group.leader()
+        term = group.services[leader].member.replica.node.term
+        await group.stop(leader)
+        successor = await group.leader()
+        # Handed over: exactly one term later, with no election that failed.
+        assert group.services[successor].member.replica.node.term == term + 1
+        assert (await group.client.write([put("/a")]))[0].applied
+
+
+async def test_a_member_far_behind_catches_up_by_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 5)
+    async with running_group(tmp_path, 3, snapshot_count=20) as group:
+        leader = await group.leader()
+        laggard = next(name for name in group.names if name != leader)
+        await group.crash(laggard)
+        for number in range(100):
+            await group.client.write([put(f"/k/{number}")])
+        await until(lambda: group.services[leader].member.replica.node.log.base > 50)
+        await group.start(laggard)
+        await group.agree()
+        member = group.services[laggard].member
+        assert member.replica.node.snapshot.index > 50
+        # And once more from its own disk.
+        await group.stop(laggard)
+        await group.start(laggard)
+        await group.agree()
+
+
+async def test_all_stop_and_come_back_with_everything(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3, snapshot_count=30) as group:
+        for number in range(80):
+            await group.client.write([put(f"/k/{number}", str(number))])
+        before = await group.agree()
+        for name in group.names:
+            await group.stop(name)
+        await group.start()
+        await group.leader()
+        found = await group.client.range(b"/k/", b"/k0")
+        assert {kv.key: kv.value for kv in found.kvs} == {b"/k/%d" % n: b"%d" % n for n in range(80)}
+        assert await group.agree() == before
+
+
+async def test_a_watch_goes_on_through_failures(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        (first,) = await group.client.write([put("/w/start")])
+        seen: list[int] = []
+
+        async def follow() -> None:
+            async for batch in group.client.watch(b"/w/", b"/w0", first.revision):
+                seen.extend(event.kv.mod_revision for event in batch.events)
+
+        follower = asyncio.create_task(follow())
+        for name in group.names:
+            for number in range(10):
+                await write_through(group.client, f"/w/{name}/{number}")
+            await group.crash(name)
+            await write_through(group.client, f"/w/{name}/down")
+            await group.start(name)
+        last = (await group.client.write([put("/w/end")]))[0].revision
+        await until(lambda: seen and seen[-1] == last, 15)
+        follower.cancel()
+        history = [kv.mod_revision for kv in (await group.client.range(b"/w/", b"/w0")).kvs]
+        assert seen == sorted(set(seen)), "an event came twice or out of order"
+        assert set(history) <= set(seen), "an event is missing"
+
+
+async def test_a_watch_of_compacted_events_says_so(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        for number in range(5):
+            await group.client.write([put("/a", str(number))])
+        await group.client.compact(5)
+        with pytest.raises(Compacted) as error:
+            async for _ in group.client.watch(b"/a", start_revision=2):
+                pass
+        assert error.value.revision == 5
+        async for batch in group.client.watch(b"/a", start_revision=5, prev_kv=True):
+            if batch.events:
+                assert [event.kv.value for event in batch.events] == [b"3", b"4"]
+                assert batch.events[1].prev_kv.value == b"3"
+                break
+
+
+async def test_an_idle_watch_survives_compaction(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        watch = group.client.watch(b"/idle")
+        await anext(watch)
+        for number in range(10):
+            last = await group.client.write([put("/busy", str(number))])
+        await group.client.compact(last[0].revision)
+        await group.client.write([put("/idle")])
+        assert [event.kv.key for event in (await anext(watch)).events] == [b"/idle"]
+        await watch.aclose()
+
+
+async def test_automatic_compaction_by_revision(tmp_path: Path) -> None:
+    flags = {"auto_compaction_mode": "revision", "auto_compaction_retention": "10"}
+    async with running_group(tmp_path, 1, **flags) as group:
+        store = group.services["m1"].member.store
+        group.services["m1"].member.replica._compactor._next = 0.0
+        for number in range(40):
+            await group.client.write([put("/a", str(number))])
+        group.services["m1"].member.replica._compactor._next = 0.0
+        await until(lambda: store.compact_revision > 0)
+        await until(lambda: store.events[0].mod >= store.compact_revision)
+        assert store.revision - store.compact_revision >= 10
+
+
+async def test_leases_run_out_by_the_leader_s_clock(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        short, kept = await group.client.grant(1), await group.client.grant(1)
+        await group.client.write([put("/short", lease=short), put("/kept", lease=kept)])
+        keeper = asyncio.create_task(group.client.keep_alive_forever(kept, 1))
+        async for batch in group.client.watch(b"/short", start_revision=2):
+            if batch.events and batch.events[-1].type == 1:
+                break
+        assert (await group.client.range(b"/kept")).count == 1
+        assert await group.client.keep_alive(short) == 0
+        keeper.cancel()
+        await group.client.revoke(kept)
+        await group.client.revoke(kept)
+        assert (await group.client.range(b"/", b"0")).count == 0
+        await group.agree()
+
+
+async def test_without_a_quorum_nothing_is_acknowledged(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        leader = await group.leader()
+        for name in group.names:
+            if name != leader:
+                await group.crash(name)
+        with pytest.raises((UnknownOutcome, RpcError)):
+            await group.client.write([put("/lonely")], timeout_s=1.5)
+        with pytest.raises(RpcError):
+            await group.client.current_revision(timeout_s=0.5)
+        await until(lambda: group.services[leader].status()["role"] == "follower", 10, "it steps down")
+        assert group.services[leader].status()["healthy"] is False
+
+
+async def test_a_full_store_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1, quota_backend_bytes=20_000, auto_compaction_retention="0") as group:
+        with pytest.raises(RpcError) as error:
+            for _ in range(100):
+                await group.client.write([put("/big", "x" * 1000)])
+        assert error.value.code is Code.RESOURCE_EXHAUSTED
+        await group.client.compact(await group.client.current_revision())
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    await group.client.write([put("/big", "y")])
+                    break
+                except RpcError:
+                    await asyncio.sleep(0.02)
+
+
+async def test_a_data_directory_is_used_once_and_by_its_own_cluster(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        config = group.configs["m1"]
+        with pytest.raises(OSError, match="in use by another member"):
+            await Service(config).start()
+        await group.stop("m1")
+        other = config.model_copy(update={"initial_cluster_token": "another"})
+        with pytest.raises(ValueError, match="belongs to"):
+            await Service(other).start()
+        # Neither attempt changed anything.
+        await group.start("m1")
+
+
+async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        config = group.configs["m1"].model_copy(update={"data_dir": tmp_path / "other"})
+        with pytest.raises(OSError, match="in use"):
+            await Service(config).start()
+
+
+async def test_a_disk_error_stops_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(tmp_path, 1)
+    await group.start()
+    await group.client.write([put("/before")])
+    service = group.services["m1"]
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("raykube.kv.wal.os.fdatasync", broken)
+    with pytest.raises((UnknownOutcome, RpcError)):
+        await group.client.write([put("/a")], timeout_s=3)
+    with pytest.raises(OSError, match="Input/output"):
+        await service.wait()
+    assert service.status()["healthy"] is False
+    await group.client.close()
+    await service.stop()
