@@ -16,7 +16,7 @@ from raykube.apiserver.core.options import NOT_OLDER_THAN, ListOptions
 from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
 from raykube.apiserver.core.strategy import delete_options
-from raykube.apiserver.core.users import UserInfo
+from raykube.apiserver.core.users import UserInfo, node_name
 from raykube.apiserver.core.watchcache import Item, Selection
 from raykube.apiserver.evictions import Evictions
 from raykube.apiserver.kubelets import Kubelets
@@ -25,6 +25,7 @@ from raykube.apiserver.membership import Membership
 from raykube.apiserver.reader import Reader
 from raykube.apiserver.rest.render import data_of
 from raykube.apiserver.rest.write import decode
+from raykube.apiserver.tokens import Tokens
 from raykube.apiserver.writer import Outcome, Writer
 from raykube.pb import api_pb2
 from raykube.rpc import Code, RpcError
@@ -62,6 +63,7 @@ class Bulk:
         kubelets: Kubelets,
         membership: Membership,
         measures: Measures,
+        tokens: Tokens | None,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -71,6 +73,7 @@ class Bulk:
         self._kubelets = kubelets
         self._membership = membership
         self._measures = measures
+        self._tokens = tokens
         self.stopping = asyncio.Event()
 
     # -- writes
@@ -88,7 +91,7 @@ class Bulk:
         for index, wanted in enumerate(request.operations):
             try:
                 resource = _resource(wanted.resource)
-                if wanted.subresource == "eviction":
+                if wanted.subresource in ("eviction", "token"):
                     special.append((index, wanted, resource))
                     continue
                 ops.append(self._operation(user, wanted, resource))
@@ -98,7 +101,8 @@ class Bulk:
         for index, outcome in zip(places, await self._writer.run(ops), strict=True):
             outcomes[index] = outcome
         for index, wanted, resource in special:
-            outcomes[index] = await self._evict(user, wanted, resource)
+            answer = self._evict if wanted.subresource == "eviction" else self._token
+            outcomes[index] = await answer(user, wanted, resource)
         response = api_pb2.WriteResponse()
         for answered in outcomes:
             assert answered is not None
@@ -188,6 +192,21 @@ class Bulk:
         except ApiError as error:
             return Outcome(error.code, orjson.dumps(error.status()))
         return Outcome(201, b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":201}')
+
+    async def _token(self, user: UserInfo, wanted: api_pb2.Operation, resource: Resource) -> Outcome:
+        try:
+            known = resource.subresource("token")
+            if known is None or wanted.verb != api_pb2.CREATE:
+                raise ApiError.unknown_path()
+            place = (resource.group, resource.plural, "token", wanted.name, wanted.namespace)
+            self._authorization.require(Attributes(user, "create", *place))
+            if self._tokens is None:
+                raise ApiError.internal("this apiserver has no key to sign tokens with")
+            asked = decode(known, wanted.body, "", "Ignore", [])
+            answered = await self._tokens.issue(wanted.namespace, wanted.name, asked, node_name(user))
+        except ApiError as error:
+            return Outcome(error.code, orjson.dumps(error.status()))
+        return Outcome(201, orjson.dumps(answered))
 
     # -- reads
 

@@ -115,7 +115,9 @@ class Service:
         )
         limits = Limits(config.max_requests_inflight, config.max_mutating_requests_inflight)
         front = Front(authenticator, authorization, measures, limits, dispatch, paths, config.request_timeout)
-        self._bulk = Bulk(reader, writer, authenticator, authorization, evictions, kubelets, membership, measures)
+        self._bulk = Bulk(
+            reader, writer, authenticator, authorization, evictions, kubelets, membership, measures, tokens
+        )
         measures.registry.before_render(lambda: self._gauges(measures, front))
         https_port = await self._listen_https(front, tls)
         grpc_port = await self._listen_grpc(self._bulk, tls, https_port)
