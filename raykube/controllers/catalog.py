@@ -10,15 +10,26 @@ from raykube.api.resources import Resource
 from raykube.controllers.core.deployment import DeploymentController
 from raykube.controllers.core.endpoints import EndpointsController
 from raykube.controllers.core.endpointslice import EndpointSliceController
+from raykube.controllers.core.garbage import GarbageCollector
 from raykube.controllers.core.job import JobController
+from raykube.controllers.core.namespaces import NamespaceController
+from raykube.controllers.core.node_lifecycle import NodeLifecycleController
 from raykube.controllers.core.plan import Controller
+from raykube.controllers.core.pod_gc import PodGarbageCollector
 from raykube.controllers.core.replicaset import ReplicaSetController
+from raykube.controllers.core.root_ca import RootCaPublisher
+from raykube.controllers.core.serviceaccounts import ServiceAccountsController
+from raykube.controllers.core.taint_eviction import TaintEvictionController
+from raykube.controllers.core.token_secrets import TokenSecretsController
+from raykube.controllers.core.ttl import TtlController
+from raykube.controllers.core.zones import Zones
+from raykube.controllers.signing import signer
 
 if TYPE_CHECKING:
     from raykube.controllers.config import Config  # its help text names the controllers
 
 BATCH = 64
-BATCH_PER_SYNC = 8
+BATCH_PER_SYNC = 8  # keys of one round cost one bulk request: eight of them stand for one of upstream's workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +65,63 @@ def _endpointslice(config: Config, _: Mapping[str, Resource]) -> Part:
     return Part(controller, "endpoint-slice-controller", config.concurrent_service_endpoint_syncs * BATCH_PER_SYNC)
 
 
+def _node_lifecycle(config: Config, _: Mapping[str, Resource]) -> Part:
+    zones = Zones(
+        config.node_eviction_rate,
+        config.secondary_node_eviction_rate,
+        config.unhealthy_zone_threshold,
+        config.large_cluster_size_threshold,
+    )
+    controller = NodeLifecycleController(config.node_monitor_grace_period, config.node_startup_grace_period, zones)
+    return Part(controller, "node-controller")
+
+
+def _token_secrets(config: Config, _: Mapping[str, Resource]) -> Part | None:
+    path = config.service_account_private_key_file
+    if path is None:
+        return None  # as upstream's: without a key there is nothing to sign with
+    controller = TokenSecretsController(signer(path), _certificate(config))
+    return Part(
+        controller, "serviceaccount-token-controller", config.concurrent_serviceaccount_token_syncs * BATCH_PER_SYNC
+    )
+
+
+def _root_ca(config: Config, _: Mapping[str, Resource]) -> Part | None:
+    certificate = _certificate(config)
+    return Part(RootCaPublisher(certificate), "root-ca-cert-publisher") if certificate else None
+
+
+def _certificate(config: Config) -> str:
+    return config.root_ca_file.read_text() if config.root_ca_file else ""
+
+
+def _namespaces(config: Config, resources: Mapping[str, Resource]) -> Part:
+    return Part(NamespaceController(resources), "namespace-controller", config.concurrent_namespace_syncs)
+
+
+def _garbage(config: Config, resources: Mapping[str, Resource]) -> Part:
+    return Part(
+        GarbageCollector(resources), "garbage-collector-controller", config.concurrent_gc_syncs * BATCH_PER_SYNC
+    )
+
+
 MAKERS: dict[str, Maker] = {
+    "serviceaccount-controller": lambda config, _: Part(ServiceAccountsController(), "serviceaccount-controller"),
+    "serviceaccount-token-controller": _token_secrets,
+    "root-ca-certificate-publisher-controller": _root_ca,
+    "node-lifecycle-controller": _node_lifecycle,
+    "taint-eviction-controller": lambda config, _: Part(TaintEvictionController(), "taint-eviction-controller"),
     "replicaset-controller": _replicaset,
     "deployment-controller": _deployment,
     "job-controller": _job,
     "endpoints-controller": _endpoints,
     "endpointslice-controller": _endpointslice,
+    "namespace-controller": _namespaces,
+    "garbage-collector-controller": _garbage,
+    "pod-garbage-collector-controller": lambda config, _: Part(
+        PodGarbageCollector(config.terminated_pod_gc_threshold), "pod-garbage-collector-controller"
+    ),
+    "ttl-after-finished-controller": lambda config, _: Part(TtlController(), "ttl-after-finished-controller"),
 }
 NAMES = tuple(MAKERS)
 

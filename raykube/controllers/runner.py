@@ -88,6 +88,7 @@ class Runner:
         self._queue: WorkQueue[str] = WorkQueue(RETRY)
         self._resources = frozenset(controller.resources)
         self._held: dict[str, _Held] = {}
+        self._holding: dict[str, set[str]] = {}  # resource → the held keys that wait for it
         self._errors: dict[str, str] = {}
         self._wake = asyncio.Event()
 
@@ -114,6 +115,7 @@ class Runner:
         """Forgets what was in work: `resync` queues it again."""
         self._queue = WorkQueue(RETRY)
         self._held.clear()
+        self._holding.clear()
 
     def resync(self) -> None:
         """Queues everything: a new leader does not know what the last one had done."""
@@ -261,7 +263,8 @@ class Runner:
         error = error_of_body(result.body, result.code)
         quiet = result.code in CONFLICTS and not (result.code == 404 and write.verb == "create")
         log.log(
-            logging.DEBUG if quiet else logging.WARNING,
+            # One line for a plan, and one in ten retries: a thousand pods over quota are one problem.
+            logging.DEBUG if quiet or turn.error or self._queue.failures(turn.key) % 10 else logging.WARNING,
             "%s: %s: %s of %s %s/%s refused: %s",
             self.name,
             turn.key,
@@ -293,6 +296,8 @@ class Runner:
         wanted = {name: revision for name, revision in turn.wanted.items() if self._lags(name, revision)}
         if wanted:
             self._held[turn.key] = _Held(wanted, self._clock.monotonic() + HELD_MAX_S)
+            for name in wanted:
+                self._holding.setdefault(name, set()).add(turn.key)
         else:
             self._done(turn.key)
 
@@ -301,14 +306,18 @@ class Runner:
         return seen is not None and seen < revision
 
     def _release(self, resource: str) -> None:
-        for key, held in [*self._held.items()]:
-            if resource in held.wanted and not self._lags(resource, held.wanted[resource]):
+        for key in [*self._holding.get(resource, ())]:
+            held = self._held[key]
+            if not self._lags(resource, held.wanted[resource]):
                 del held.wanted[resource]
+                self._holding[resource].discard(key)
                 if not held.wanted:
                     self._done(key)
 
     def _done(self, key: str) -> None:
-        self._held.pop(key, None)
+        held = self._held.pop(key, None)
+        for name in held.wanted if held else ():
+            self._holding[name].discard(key)
         self._queue.done(key)
         self._wake.set()
 
