@@ -196,10 +196,12 @@ def status(name: str, data_dir: Path | None, output: str) -> None:
 
 
 def _print_status(found: Any) -> None:
-    console = Console(highlight=False)
+    # A pipe has no width: what reads it wants whole lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("COMPONENT", "MACHINE", "ADDRESS", "PID", "ROLE", "HEALTH", "DETAIL"):
-        table.add_column(column, overflow="fold")
+    for column in ("COMPONENT", "MACHINE", "ADDRESS", "PID", "ROLE", "HEALTH"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("DETAIL", overflow="ellipsis", no_wrap=True)
     for row in found.components:
         health = "[green]healthy[/]" if row.healthy else "[red]unhealthy[/]"
         table.add_row(row.component, row.machine, row.address, str(row.pid or "-"), row.role or "-", health, row.detail)
