@@ -130,9 +130,7 @@ def apply(
     try:
         wanted = _trackable(fieldsets.owned(shape, applied, strict=True), subresource)
     except BadList as error:
-        name, space = applied["metadata"].get("name", ""), applied["metadata"].get("namespace", "")
-        where = f"{space}/{name}; {resource.api_version}, Kind={resource.kind}"
-        raise ApiError(500, "", f"failed to create typed patch object ({where}): {error}") from None
+        raise _untyped(resource, applied, str(error)) from None
 
     own = Entry(manager, APPLY, resource.api_version, subresource, rfc3339(now), wanted)
     previous = next((each for each in entries if each.identity == own.identity), None)
@@ -156,6 +154,23 @@ def apply(
         _remember(after, applied)
     after["metadata"] = {**after.get("metadata", {}), "managedFields": _encoded([*others, own])}
     return after
+
+
+def check_declared(resource: Target, applied: Object) -> None:
+    """Raises upstream's 500 if `applied` has a field that its kind has not."""
+    shape = root_shape(resource.group, resource.version, resource.kind)
+    strangers = [fieldsets.text(path) for path in fieldsets.undeclared(shape, applied)]
+    if strangers:
+        lines = [f"{stranger}: field not declared in schema" for stranger in strangers]
+        raise _untyped(
+            resource, applied, lines[0] if len(lines) == 1 else "errors:\n" + "\n".join(f"  {x}" for x in lines)
+        )
+
+
+def _untyped(resource: Target, applied: Object, problem: str) -> ApiError:
+    name, space = applied["metadata"].get("name", ""), applied["metadata"].get("namespace", "")
+    where = f"{space}/{name}; {resource.api_version}, Kind={resource.kind}"
+    return ApiError(500, "", f"failed to create typed patch object ({where}): {problem}")
 
 
 def track_update(

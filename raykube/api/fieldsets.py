@@ -224,6 +224,26 @@ def _add(shape: Shape, value: Any, path: Path, added: Fields) -> None:
         added.discard(path)
 
 
+def undeclared(shape: Shape, value: Any, path: Path = ()) -> list[Path]:
+    """The fields in `value` that no struct of the schema has, in order."""
+    found: list[Path] = []
+    if isinstance(value, dict) and shape.kind in (STRUCT, MAP):
+        for name, each in sorted(value.items()):
+            here = (*path, f"f:{name}")
+            if shape.closed and not shape.has(name):
+                found.append(here)
+            else:
+                found.extend(undeclared(shape.child(name), each, here))
+    elif isinstance(value, list) and shape.kind == LIST:
+        for index, each in enumerate(value):
+            try:
+                element = element_of(shape, each) if is_list(shape, value) else f"i:{index}"
+            except BadList:
+                element = f"i:{index}"
+            found.extend(undeclared(shape.item, each, (*path, element)))
+    return found
+
+
 def with_parents(shape: Shape, fields: Fields) -> Fields:
     """`fields`, and every named field of a struct on the way to them."""
     found = set(fields)

@@ -4,15 +4,18 @@ Each function takes an object and a patch and returns a new object; neither argu
 with the status that upstream gives: 400 for a patch that is not one, 422 for one that does not fit this object."""
 
 import copy
+import re
 from typing import Any
 
 import jsonpatch
 import jsonpointer
+import orjson
 
-from raykube.api.errors import ApiError
-from raykube.api.strategic import Kinded, strategic_merge
+from raykube.api.errors import ApiError, invalid_value
+from raykube.api.schema import cannot_handle
+from raykube.api.strategic import Kinded, go_text, strategic_merge
 
-__all__ = ["Kinded", "json_patch", "merge_patch", "strategic_merge"]
+__all__ = ["Kinded", "json_patch", "merge_patch", "strategic_merge", "undecodable"]
 
 JSON_PATCH_OPERATIONS_MAX = 10_000
 _OPERATIONS = {"add", "remove", "replace", "move", "copy", "test"}
@@ -68,6 +71,20 @@ def _merged(target: Any, patch: Any) -> Any:
         else:
             target[key] = _merged(target.get(key), value)
     return target
+
+
+def undecodable(resource: Kinded, shown: dict[str, Any], error: ApiError) -> ApiError:
+    """The 422 for a patch whose outcome is no object of `resource`; `error` is what decoding it said.
+
+    `shown` is what the client gets to see: a strategic patch itself, the outcome of the others."""
+    problem = error.message.removeprefix(cannot_handle(resource, "").message)
+    if "metadata" in shown and "kind" in shown:
+        text = orjson.dumps(shown).decode()
+    else:
+        text = go_text(shown)
+        if wrong := re.search(r"of type (u?int\d*|string|bool|float64)$", problem):
+            problem = f"unrecognized type: {wrong[1]}"
+    return ApiError.invalid("", "", [invalid_value("patch", text, problem)])
 
 
 def _go_kind(value: Any) -> str:

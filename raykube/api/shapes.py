@@ -110,6 +110,11 @@ class Shape:
         """True if a struct has `field`."""
         return field in self._target.get("properties", {})
 
+    @property
+    def closed(self) -> bool:
+        """True for a struct that has the schema's fields and no others."""
+        return self.kind == STRUCT and bool(self.name)
+
     @cached_property
     def item(self) -> "Shape":
         """The shape of a list's items."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykube.api import fieldsets, resources
-from raykube.api.apply import apply, track_update
+from raykube.api.apply import apply, check_declared, track_update
 from raykube.api.errors import ApiError
 from raykube.api.shapes import root_shape
 
@@ -279,3 +279,15 @@ def test_tracking_leaves_each_field_one_updater(first: dict[str, Any], second: d
     for row in rows:
         fields = fieldsets.decode(row["fieldsV1"])
         assert all(path in present for path in fields), "somebody owns what is not there"
+
+
+def test_fields_that_the_kind_has_not_are_named() -> None:
+    obj = deployment([{"name": "a", "imaeg": "x"}], replcias=1)
+    with pytest.raises(ApiError) as raised:
+        check_declared(DEPLOYMENT, obj)
+    assert raised.value.message == (
+        "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): errors:\n"
+        "  .spec.replcias: field not declared in schema\n"
+        '  .spec.template.spec.containers[name="a"].imaeg: field not declared in schema'
+    )
+    check_declared(DEPLOYMENT, deployment([{"name": "a", "image": "x"}]))

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raykube.api import resources
 from raykube.api.errors import ApiError
-from raykube.api.patch import json_patch, merge_patch
+from raykube.api.patch import json_patch, merge_patch, undecodable
+from raykube.api.schema import cannot_handle
+
+DEPLOYMENT = resources.builtin("apps/v1", "Deployment")
 
 REJECTED = "the server rejected our request due to an error in our request"
 
@@ -94,3 +98,26 @@ def test_merging_twice_is_merging_once(obj: dict[str, Any], patch: dict[str, Any
     once = merge_patch(obj, patch)
     assert merge_patch(once, patch) == once
     assert (obj, patch) == before
+
+
+@pytest.mark.parametrize(
+    ("shown", "problem", "cause"),
+    [
+        ({"spec": {"foo": 1}}, 'strict decoding error: unknown field "spec.foo"', '"map[spec:map[foo:1]]": strict'),
+        (
+            {"spec": {"replicas": "two"}},
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            '"map[spec:map[replicas:two]]": unrecognized type: int32',
+        ),
+        (
+            {"kind": "Deployment", "metadata": {}},
+            'strict decoding error: unknown field "x"',
+            r'"{\"kind\":\"Deployment\",\"metadata\":{}}": strict decoding error: unknown field "x"',
+        ),
+    ],
+)
+def test_an_outcome_that_is_no_object(shown: dict[str, Any], problem: str, cause: str) -> None:
+    error = undecodable(DEPLOYMENT, shown, cannot_handle(DEPLOYMENT, problem))
+    assert error.code == 422
+    assert error.message.startswith(f' "" is invalid: patch: Invalid value: {cause}')
+    assert error.causes[0].field == "patch"
