@@ -13,18 +13,11 @@ from typing import Any
 
 import orjson
 
-from raykube.api import defaults, meta, patch, schema, serialization
+from raykube.api import apply, defaults, meta, patch, schema, serialization, validation
 from raykube.api.errors import ApiError, required
 from raykube.api.resources import Resource, builtin
 from raykube.apiserver.core import admission, conversion, pods, preparation, scaling, strategy
 from raykube.apiserver.core.strategy import DeleteOptions, Draw, Object
-
-try:  # both are on their way: until they are there, nothing is validated beyond the schema
-    from raykube.api import apply, validation
-except ImportError:
-    from raykube.apiserver.core import _pending as validation
-
-    apply = validation
 
 CREATE, UPDATE, PATCH, DELETE, BIND = "create", "update", "patch", "delete", "bind"
 JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH = "json", "merge", "strategic", "apply"
@@ -99,6 +92,8 @@ class Planner:
             if op.uid or op.resource_version:
                 raise ApiError.not_found(op.resource, op.name)
             return self._apply_create(op, now)
+        if op.verb == UPDATE and op.subresource != "scale":
+            strategy.check_envelope(op.resource, op.body, op.namespace, op.name)
         if current is None:
             raise ApiError.not_found(op.resource, op.name)
         if op.verb == DELETE:
@@ -186,18 +181,18 @@ class Planner:
         strategy.for_update(resource, new, old, op.subresource)
         if op.guard is not None:
             op.guard(new, old)
-        causes = schema.validate(resource, new) or validation.validate_update(resource, new, old)
+        causes = schema.validate(resource, new) or validation.validate_update(resource, new, old, op.subresource)
         if causes:
             raise ApiError.invalid(resource, op.name, causes)
-        return self._store_update(op, new, current, now)
+        return self._store_update(op, new, old, current)
 
-    def _store_update(self, op: Operation, new: Object, current: Current, now: float) -> Plan:
+    def _store_update(self, op: Operation, new: Object, old: Object, current: Current) -> Plan:
         stored = conversion.stored(op.resource)
         key = stored.key(op.namespace, op.name)
         value = meta.encode(conversion.convert(new, op.resource, stored))
         if strategy.is_finished(op.resource, new):
             return Plan(key, None, current.revision, 200, value, write=not op.dry_run)
-        same = meta.with_resource_version(value, current.revision) == current.data
+        same = meta.with_resource_version(value, current.revision) == current.data or new == old
         return Plan(key, value, current.revision, 200, value, write=not (same or op.dry_run))
 
     def _changed(self, op: Operation, old: Object, current: Current, now: float) -> Object:
@@ -282,9 +277,16 @@ class Planner:
 
     def _conform(self, op: Operation, obj: Object) -> None:
         """A patched object, decoded as a body would have been: types, unknown fields."""
-        problems = schema.conform(op.resource, obj)
-        if problems and op.validation == "Strict":
-            raise serialization.strict_error(op.resource, problems)
+        if op.patch_type == APPLY_PATCH:
+            apply.check_declared(op.resource, obj)
+        try:
+            problems = schema.conform(op.resource, obj)
+            if problems and op.validation == "Strict":
+                raise serialization.strict_error(op.resource, problems)
+        except ApiError as error:
+            if op.patch_type == APPLY_PATCH:
+                raise
+            raise patch.undecodable(op.resource, op.body if op.patch_type == STRATEGIC_PATCH else obj, error) from None
         if op.validation == "Warn":
             op.warnings.extend(problems)
 
