@@ -130,7 +130,7 @@ class Service:
     async def _listen_https(self, front: Front, tls: Tls | None) -> int:
         config = self._config
         server = web.Server(front, keepalive_timeout=KEEPALIVE_S, access_log=None, handler_cancellation=True)
-        self._runner = web.ServerRunner(server)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_DRAIN_S)
         await self._runner.setup()
         context = _server_context(tls) if tls is not None else None
         site = web.TCPSite(
@@ -138,7 +138,6 @@ class Service:
             config.bind_address,
             config.secure_port,
             ssl_context=context,
-            shutdown_timeout=_DRAIN_S,
             backlog=1024,
         )
         try:

@@ -57,8 +57,7 @@ class Writes:
             raise ApiError.unsupported_media_type(PATCH_TYPES)
         op.body = _decode_patch(op.patch_type, await context.body(), op.validation, context.warnings)
         if op.patch_type == planning.APPLY_PATCH:
-            if not op.field_manager:
-                raise ApiError.bad_request("fieldManager is required for apply patch")
+            op.field_manager = context.query.get("fieldManager", "")  # no fall-back: an applier says who it is
             create = Attributes(
                 context.user, "create", op.resource.group, op.resource.plural, op.subresource, op.name, op.namespace
             )
