@@ -118,7 +118,8 @@ def _claim(obj: Object) -> None:
 
 def _replication_controller(obj: Object) -> None:
     spec = _spec(obj)
-    default_template(spec)
+    if "template" in spec:
+        default_template(spec)
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     if labels:
         spec.setdefault("selector", dict(labels))

@@ -44,11 +44,10 @@ def default_pod_spec(spec: Object) -> None:
 
 
 def default_template(owner_spec: Object) -> None:
-    """The `template` of a controller's spec."""
-    template = owner_spec.get("template")
-    if isinstance(template, dict):
-        template.setdefault("metadata", {})
-        default_pod_spec(template.setdefault("spec", {}))
+    """The `template` of a controller's spec: it is there even if nobody wrote it."""
+    template = owner_spec.setdefault("template", {})
+    template.setdefault("metadata", {})
+    default_pod_spec(template.setdefault("spec", {}))
 
 
 def containers_of(spec: Object) -> Iterator[Object]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykube.api import defaults, resources, schema
+from raykube.api.errors import ApiError
 from raykube.api.pod_defaults import pull_policy
 from raykube.api.resources import builtin
 
@@ -185,6 +186,9 @@ def test_service() -> None:
 
 def test_the_rest() -> None:
     assert defaulted("v1", "Secret")["type"] == "Opaque"
+    secret = defaulted("v1", "Secret", data={"a": "YQ==", "b": "Yg=="}, stringData={"b": "c"})
+    assert secret["data"] == {"a": "YQ==", "b": "Yw=="}
+    assert "stringData" not in secret
     assert defaulted("v1", "Namespace")["metadata"]["labels"] == {"kubernetes.io/metadata.name": "x"}
     node = defaulted("v1", "Node", status={"capacity": {"cpu": "2", "pods": "10"}, "allocatable": {"cpu": "1"}})
     assert node["status"]["allocatable"] == {"cpu": "1", "pods": "10"}
@@ -229,7 +233,7 @@ def test_defaults_survive_any_conforming_object(row: resources.Resource, data: s
     obj: dict[str, Any] = {"kind": row.kind, "apiVersion": row.api_version, "metadata": {}, "spec": spec}
     try:
         schema.conform(row, obj)
-    except Exception:
+    except ApiError:
         return
     defaults.apply_defaults(row, obj)
     again = copy.deepcopy(obj)

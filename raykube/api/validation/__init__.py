@@ -1,0 +1,117 @@
+"""Upstream's validation: what a well-typed, defaulted object may still not say.
+
+    validate_create   metadata, the rules of the kind, and required fields of the schema that no rule spoke of
+    validate_update   the same of the new object, and what may not change
+
+Causes come in upstream's order with its words: metadata first, then the spec from top to bottom. Checks are functions
+from an object to causes; the tables below say which kind has which. A kind without rules has those of its schema.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from raykube.api import schema
+from raykube.api.errors import Cause
+from raykube.api.resources import Resource
+from raykube.api.validation import objects, pod, rbac, service, workloads
+from raykube.api.validation.metadata import check_metadata, check_metadata_update
+
+__all__ = ["validate_create", "validate_update"]
+
+Object = dict[str, Any]
+
+
+def validate_create(resource: Resource, obj: Object) -> list[Cause]:
+    """What is wrong with a new object, [] if nothing. Its name is made, its defaults are set."""
+    causes = check_metadata(resource.group, resource.kind, resource.namespaced, obj.get("metadata") or {})
+    return causes + _check_kind(resource, obj)
+
+
+def validate_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> list[Cause]:
+    """What is wrong with changing `old` into `new`. `subresource` is what the write came through."""
+    metadata, stored = new.get("metadata") or {}, old.get("metadata") or {}
+    causes = check_metadata_update(metadata, stored)
+    if not causes:
+        causes = check_metadata(resource.group, resource.kind, resource.namespaced, metadata)
+    kind = (resource.group, resource.kind)
+    if subresource == "status":
+        return causes
+    if kind == ("", "Pod"):
+        return causes + pod.check_pod_update(new, old, subresource)
+    check = _UPDATES.get(kind)
+    if check is not None:
+        causes += check(new, old)
+    if any(new.get(name) != old.get(name) for name in {*new, *old} - {"metadata", "status"}):
+        causes += _check_kind(resource, new)
+    return causes
+
+
+def _check_kind(resource: Resource, obj: Object) -> list[Cause]:
+    check = _CREATES.get((resource.group, resource.kind))
+    causes = check(obj) if check is not None else []
+    spoken = [cause.field for cause in causes]
+    for cause in schema.validate(resource, obj):
+        # A rule that spoke of the field or of something in it said it better.
+        if not any(
+            field == cause.field or field.startswith((cause.field + ".", cause.field + "[")) for field in spoken
+        ):
+            causes.append(cause)
+    return causes
+
+
+def _check_pod(obj: Object) -> list[Cause]:
+    return pod.check_pod_spec(obj.get("spec") or {}, "spec")
+
+
+def _check_pod_template(obj: Object) -> list[Cause]:
+    return pod.check_template(obj.get("template") or {}, "template")
+
+
+_RBAC = "rbac.authorization.k8s.io"
+_CREATES: dict[tuple[str, str], Callable[[Object], list[Cause]]] = {
+    ("", "ConfigMap"): objects.check_config_map,
+    ("", "Endpoints"): service.check_endpoints,
+    ("", "Event"): objects.check_event,
+    ("", "Namespace"): objects.check_namespace,
+    ("", "Node"): objects.check_node,
+    ("", "PersistentVolumeClaim"): objects.check_claim,
+    ("", "Pod"): _check_pod,
+    ("", "PodTemplate"): _check_pod_template,
+    ("", "ReplicationController"): workloads.check_replication_controller,
+    ("", "Secret"): objects.check_secret,
+    ("", "Service"): service.check_service,
+    ("apps", "DaemonSet"): workloads.check_daemon_set,
+    ("apps", "Deployment"): workloads.check_deployment,
+    ("apps", "ReplicaSet"): workloads.check_replica_set,
+    ("apps", "StatefulSet"): workloads.check_stateful_set,
+    ("autoscaling", "HorizontalPodAutoscaler"): objects.check_autoscaler,
+    ("batch", "CronJob"): workloads.check_cron_job,
+    ("batch", "Job"): workloads.check_job,
+    ("coordination.k8s.io", "Lease"): objects.check_lease,
+    ("discovery.k8s.io", "EndpointSlice"): service.check_endpoint_slice,
+    ("networking.k8s.io", "Ingress"): objects.check_ingress,
+    ("networking.k8s.io", "NetworkPolicy"): objects.check_network_policy,
+    ("policy", "PodDisruptionBudget"): objects.check_budget,
+    ("storage.k8s.io", "StorageClass"): objects.check_storage_class,
+    (_RBAC, "ClusterRole"): rbac.check_cluster_role,
+    (_RBAC, "ClusterRoleBinding"): rbac.check_cluster_role_binding,
+    (_RBAC, "Role"): rbac.check_role,
+    (_RBAC, "RoleBinding"): rbac.check_role_binding,
+}
+_UPDATES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
+    ("", "ConfigMap"): objects.check_config_map_update,
+    ("", "Node"): objects.check_node_update,
+    ("", "PersistentVolumeClaim"): objects.check_claim_update,
+    ("", "Secret"): objects.check_secret_update,
+    ("", "Service"): service.check_service_update,
+    ("apps", "DaemonSet"): workloads.check_selector_update,
+    ("apps", "Deployment"): workloads.check_selector_update,
+    ("apps", "ReplicaSet"): workloads.check_selector_update,
+    ("apps", "StatefulSet"): workloads.check_stateful_set_update,
+    ("batch", "Job"): workloads.check_job_update,
+    ("discovery.k8s.io", "EndpointSlice"): service.check_endpoint_slice_update,
+    ("scheduling.k8s.io", "PriorityClass"): objects.check_priority_class_update,
+    ("storage.k8s.io", "StorageClass"): objects.check_storage_class_update,
+    (_RBAC, "ClusterRoleBinding"): rbac.check_binding_update,
+    (_RBAC, "RoleBinding"): rbac.check_binding_update,
+}
