@@ -1,5 +1,6 @@
 """The client side: a channel to one address, and stubs with an attribute per method."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
@@ -29,6 +30,15 @@ def _translate(error: grpc.aio.AioRpcError) -> RpcError:
     return RpcError(Code[error.code().name], error.details() or "")
 
 
+def _closed() -> RpcError | None:
+    """What a CancelledError out of grpc means here: None when this task is being cancelled, else that the channel was
+    closed under the call. grpc raises the same for both, and a caller must not take the second for its own end."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return None
+    return RpcError(Code.UNAVAILABLE, "the channel was closed during the call")
+
+
 class _UnaryAnswer:
     def __init__(self, multi: Any) -> None:
         self._multi = multi
@@ -38,6 +48,11 @@ class _UnaryAnswer:
             return await self._multi(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from None
+        except asyncio.CancelledError:
+            closed = _closed()
+            if closed is not None:
+                raise closed from None
+            raise
 
 
 class _StreamedAnswer:
@@ -51,6 +66,11 @@ class _StreamedAnswer:
                 yield response
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from None
+        except asyncio.CancelledError:
+            closed = _closed()
+            if closed is not None:
+                raise closed from None
+            raise
         finally:
             call.cancel()
 
