@@ -107,20 +107,23 @@ class GarbageCollector:
         if meta.get("deletionTimestamp"):
             if {ORPHAN, FOREGROUND} & set(meta.get("finalizers") or ()):
                 keys.append(uid)
-        elif any(self._is_doubtful(owner) for owner in self._graph.vertices[uid].owners):
+        elif any(self._is_doubtful(owner, meta.get("namespace", "")) for owner in self._graph.vertices[uid].owners):
             keys.append(uid)
         return keys
 
-    def _is_doubtful(self, owner: str) -> bool:
+    def _is_doubtful(self, owner: str, namespace: str) -> bool:
+        """Whether a dependent in `namespace` may have to go because of this owner."""
         vertex = self._graph.vertices.get(owner)
-        return vertex is None or vertex.foreground
+        return vertex is None or vertex.foreground or vertex.namespace not in ("", namespace)
 
     def _gone(self, old: Obj) -> list[str]:
         uid = uid_of(old)
         vertex = self._graph.vertices.get(uid)
         self._graph.remove(uid)
-        waiting = [owner for owner in (vertex.owners if vertex else ()) if self._is_doubtful(owner)]
-        return [*self._graph.dependents_of(uid), *(owner for owner in waiting if owner in self._graph.vertices)]
+        owners = vertex.owners if vertex else ()
+        vertices = self._graph.vertices
+        waiting = [owner for owner in owners if owner in vertices and vertices[owner].foreground]
+        return [*self._graph.dependents_of(uid), *waiting]
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """Deletes the object, takes references out of it, or works off the finalizers of its own deletion."""
