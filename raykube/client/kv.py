@@ -115,6 +115,7 @@ class KvClient:
         self._woken = asyncio.Event()
         self._is_greeted = asyncio.Event()
         self._is_broken = False
+        self._generation = 0
         self._stream: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -172,6 +173,7 @@ class KvClient:
                 log.info("store member %s: %s", self._endpoints[self._current].address, error)
             except Exception:
                 log.exception("the stream to the store failed")
+            self._generation += 1
             self._on_broken()
             self._current = (self._current + 1) % len(self._endpoints)
             await asyncio.sleep(RETRY_S)
@@ -179,7 +181,8 @@ class KvClient:
     async def _run_stream(self, endpoint: _Endpoint) -> None:
         self._is_greeted.clear()
         self._is_broken = False
-        responses = endpoint.stub(BATCH).Stream(self._requests())
+        self._generation += 1
+        responses = endpoint.stub(BATCH).Stream(self._requests(self._generation))
         try:
             # Nothing is written before this member has shown that it knows a leader: if it cannot, nothing is unknown.
             async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -196,14 +199,16 @@ class KvClient:
         finally:
             await responses.aclose()
 
-    async def _requests(self) -> AsyncIterator[Any]:
+    async def _requests(self, generation: int) -> AsyncIterator[Any]:
         yield batch_pb2.BatchRequest(id=0, read_index=True)
         await self._is_greeted.wait()
-        while True:
-            while (self._writes or self._reads) and len(self._under_way) < IN_FLIGHT_MAX:
+        # The transport may hold on to the requests of a broken stream: they must take no caller with them.
+        while generation == self._generation:
+            if (self._writes or self._reads) and len(self._under_way) < IN_FLIGHT_MAX:
                 yield self._next_request()
-            self._woken.clear()
-            await self._woken.wait()
+            else:
+                self._woken.clear()
+                await self._woken.wait()
 
     def _next_request(self) -> Any:
         number = next(self._ids)

@@ -32,7 +32,7 @@ class Config(BaseModel):
     auto_compaction_mode: Literal["periodic", "revision"] = Field("periodic", description="what is retained")
     auto_compaction_retention: str = Field(
         "5m",
-        description="history to keep: a duration, hours without a unit, or with mode 'revision' a number; 0: all of it. "
+        description="history to keep: a duration, hours without a unit, or with mode 'revision' a number; 0: all. "
         "etcd's default is 0, and Kubernetes' apiserver asks for a compaction every 5 minutes; ours need not",
     )
     watch_progress_notify_interval: Duration = Field(600.0, description="how often an idle watch hears the revision")

@@ -24,6 +24,7 @@ from raykube.rpc.server import Server
 log = logging.getLogger(__name__)
 
 HAND_OVER_S = 2.0
+STOP_GRACE_S = 0.2
 ETCD = etcd_pb2.DESCRIPTOR.services_by_name
 
 
@@ -130,8 +131,7 @@ class Service:
             await self.member.hand_over(HAND_OVER_S)
         if self._watch is not None:
             self._watch.close()
-        for server in reversed(self._servers):
-            await server.stop(0.2)
+        await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
         if self._transport is not None:
             await self._transport.close()
         if self.member is not None:

@@ -42,6 +42,7 @@ class _Peer:
         self.stub = self.channel.stub(SERVICE)
         self.waiting: list[tuple[int, Any]] = []
         self.waiting_bytes = 0
+        self.generation = 0  # of the stream that takes what waits
         self.woken = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -56,15 +57,14 @@ class _Peer:
         return True
 
     def take(self) -> list[Any]:
-        batch: list[Any] = []
-        size = 0
-        while self.waiting and size < BATCH_BYTES_MAX:
-            bytes_of, message = self.waiting[len(batch)] if len(batch) < len(self.waiting) else (0, None)
-            if message is None:
+        count = size = 0
+        for bytes_of, _ in self.waiting:
+            if size >= BATCH_BYTES_MAX:
                 break
-            batch.append(message)
+            count += 1
             size += bytes_of
-        del self.waiting[: len(batch)]
+        batch = [message for _, message in self.waiting[:count]]
+        del self.waiting[:count]
         self.waiting_bytes -= size
         return batch
 
@@ -116,19 +116,21 @@ class Transport:
         """Keeps a stream to `peer`, for ever."""
         while not self._is_closed:
             with contextlib.suppress(RpcError):
-                async for _ in peer.stub.Stream(self._batches(peer)):
+                async for _ in peer.stub.Stream(self._batches(peer, peer.generation)):
                     pass
+            peer.generation += 1
             peer.drop()
             self._member.replica.node.on_unreachable(peer.member)
             await asyncio.sleep(RECONNECT_S)
 
-    async def _batches(self, peer: _Peer) -> AsyncIterator[Any]:
-        while True:
+    async def _batches(self, peer: _Peer, generation: int) -> AsyncIterator[Any]:
+        # gRPC may hold on to the requests of a broken stream: they must take no message with them.
+        while generation == peer.generation:
             # The first batch may be empty: it opens the stream and names the sender.
             yield raft_pb2.MessageBatch(
                 cluster_id=self._member.cluster_id, sender=self._member.id, to=peer.member, messages=peer.take()
             )
-            if not peer.waiting:
+            while not peer.waiting and generation == peer.generation:
                 peer.woken.clear()
                 await peer.woken.wait()
 

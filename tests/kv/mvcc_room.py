@@ -47,9 +47,8 @@ class MvccRoom:
                 return [f"was {response.prev_kv.value.decode()}"] if response.HasField("prev_kv") else []
             case "delete":
                 end = words[1] if len(words) > 1 else b""
-                return [
-                    f"deleted {txn.delete_range(store, etcd_pb2.DeleteRangeRequest(key=words[0], range_end=end)).deleted}"
-                ]
+                request = etcd_pb2.DeleteRangeRequest(key=words[0], range_end=end)
+                return [f"deleted {txn.delete_range(store, request).deleted}"]
             case "range":
                 found, count = store.range(
                     words[0],

@@ -164,7 +164,7 @@ class Clients:
         self.watched += [(version.mod, version.sub) for version in found.events]
 
     def check_watched(self) -> None:
-        """What was watched is the history, each event once and in order, with gaps only where compaction was announced."""
+        """What was watched is the history, each event once and in order; gaps only where compaction was told."""
         history = [(version.mod, version.sub) for version in self._world.checks.history]
         position = 0
         for mod, sub in self.watched:

@@ -1,0 +1,201 @@
+"""The log on disk and its format: what a crash may do to it is repaired, anything else is refused."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raykube.kv.core import snapshot_codec, wal_codec
+from raykube.kv.core.raft.membership import Membership
+from raykube.kv.core.raft.messages import Entry, HardState, Snapshot, Write
+from raykube.kv.core.wal_codec import Corrupt, Meta
+from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.wal import Wal
+
+META = Meta(5, 9)
+
+
+def entries(first: int, *terms: int) -> list[Entry]:
+    return [Entry(term, index, 0, b"data %d" % index) for index, term in enumerate(terms, first)]
+
+
+def fill(folder: Path, writes: int = 5) -> list[Entry]:
+    wal, _ = Wal.open(folder, META)
+    written = []
+    for number in range(writes):
+        batch = entries(1 + 2 * number, 1, 1)
+        wal.append(Write(HardState(1, 9, number), batch, None, []))
+        written += batch
+    wal.close()
+    return written
+
+
+def only_segment(folder: Path) -> Path:
+    (path,) = folder.glob("*.wal")
+    return path
+
+
+def test_what_is_appended_is_read_again(tmp_path: Path) -> None:
+    written = fill(tmp_path / "wal")
+    wal, replay = Wal.open(tmp_path / "wal", META)
+    wal.close()
+    assert replay.entries == written
+    assert replay.hard_state == HardState(1, 9, 4)
+    # Opening again and again makes new segments, and changes nothing.
+    for _ in range(3):
+        wal, replay = Wal.open(tmp_path / "wal", META)
+        wal.close()
+    assert (replay.entries, replay.hard_state) == (written, HardState(1, 9, 4))
+
+
+def test_every_torn_tail_is_repaired(tmp_path: Path) -> None:
+    fill(tmp_path / "whole", 3)
+    whole = only_segment(tmp_path / "whole")
+    data = whole.read_bytes()
+    second_last = len(data) - len(
+        wal_codec.frame(wal_codec.encode_records(HardState(1, 9, 2), entries(5, 1, 1), None), 0)[0]
+    )
+    for cut in range(second_last, len(data)):
+        folder = tmp_path / f"cut{cut}"
+        folder.mkdir()
+        # Cut, and in every other case followed by zeros: blocks that were allocated and never written.
+        (folder / whole.name).write_bytes(data[:cut] + (bytes(100) if cut % 2 else b""))
+        wal, replay = Wal.open(folder, META)
+        assert [entry.index for entry in replay.entries] == [1, 2, 3, 4]
+        wal.append(Write(None, entries(5, 2), None, []))
+        wal.close()
+        wal, replay = Wal.open(folder, META)
+        wal.close()
+        assert [(entry.index, entry.term) for entry in replay.entries][-1] == (5, 2)
+
+
+def test_damage_before_valid_records_is_refused_and_left_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "wal")
+    path = only_segment(tmp_path / "wal")
+    data = path.read_bytes()
+    last_frame = data.rindex(wal_codec.MAGIC.to_bytes(4, "little"))
+    for position in range(0, last_frame, 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x40
+        path.write_bytes(damaged)
+        with pytest.raises(Corrupt):
+            Wal.open(tmp_path / "wal", META)
+        assert path.read_bytes() == damaged
+
+
+def test_a_missing_segment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.kv.wal.SEGMENT_BYTES_MAX", 200)
+    fill(tmp_path / "wal", 20)
+    paths = sorted((tmp_path / "wal").glob("*.wal"))
+    assert len(paths) > 4
+    paths[2].unlink()
+    with pytest.raises(Corrupt):
+        Wal.open(tmp_path / "wal", META)
+
+
+def test_damage_at_the_end_of_an_inner_segment_is_no_torn_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.kv.wal.SEGMENT_BYTES_MAX", 200)
+    fill(tmp_path / "wal", 20)
+    path = sorted((tmp_path / "wal").glob("*.wal"))[1]
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(Corrupt):
+        Wal.open(tmp_path / "wal", META)
+
+
+def test_purge_keeps_what_a_restart_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.kv.wal.SEGMENT_BYTES_MAX", 200)
+    wal, _ = Wal.open(tmp_path / "wal", META)
+    for index in range(1, 41):
+        wal.append(Write(HardState(3, 1, index), entries(index, 1), None, []))
+    wal.purge(25)
+    wal.close()
+    wal, replay = Wal.open(tmp_path / "wal", META)
+    wal.close()
+    assert 1 < replay.entries[0].index <= 26
+    assert [entry.index for entry in wal_codec.entries_after(replay, 25, 1)] == list(range(26, 41))
+    assert replay.hard_state == HardState(3, 1, 40)
+    with pytest.raises(Corrupt, match="begins at"):
+        wal_codec.entries_after(replay, 3, 1)
+
+
+def test_a_new_leader_s_entries_replace_the_old_tail(tmp_path: Path) -> None:
+    wal, _ = Wal.open(tmp_path / "wal", META)
+    wal.append(Write(HardState(1), entries(1, 1, 1, 1, 1), None, []))
+    wal.append(Write(HardState(2), entries(3, 2), None, []))
+    wal.close()
+    _, replay = Wal.open(tmp_path / "wal", META)
+    assert [(entry.index, entry.term) for entry in replay.entries] == [(1, 1), (2, 1), (3, 2)]
+
+
+def test_a_snapshot_from_the_leader_replaces_the_log(tmp_path: Path) -> None:
+    wal, _ = Wal.open(tmp_path / "wal", META)
+    wal.append(Write(HardState(1), entries(1, 1, 1, 1), None, []))
+    wal.append(Write(HardState(2), entries(51, 2), Snapshot(50, 2, Membership()), []))
+    wal.close()
+    _, replay = Wal.open(tmp_path / "wal", META)
+    assert replay.base == (50, 2)
+    assert [entry.index for entry in wal_codec.entries_after(replay, 50, 2)] == [51]
+
+
+def test_another_member_s_log_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "wal")
+    with pytest.raises(ValueError, match="belongs to member 9 of cluster 5"):
+        Wal.open(tmp_path / "wal", Meta(5, 8))
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
+def test_a_flipped_bit_never_changes_what_is_read(sizes: list[int], data: st.DataObject) -> None:
+    """Either the log is refused, or what is read is a beginning of what was written, cut between two writes."""
+    crc = 0
+    payload, crc = wal_codec.frame(wal_codec.encode_meta(META), crc)
+    content = payload
+    whole: list[list[Entry]] = [[]]
+    for size in sizes:
+        batch = entries(1 + len(whole[-1]), *[1] * size)
+        payload, crc = wal_codec.frame(wal_codec.encode_records(None, batch, None), crc)
+        content += payload
+        whole.append(whole[-1] + batch)
+    position = data.draw(st.integers(0, len(content) * 8 - 1))
+    damaged = bytearray(content)
+    damaged[position // 8] ^= 1 << position % 8
+    try:
+        replay = wal_codec.replay([("segment", bytes(damaged))])
+    except Corrupt:
+        return
+    assert replay.entries in whole[:-1]
+
+
+@given(st.binary(max_size=300))
+def test_rubbish_is_never_read(rubbish: bytes) -> None:
+    try:
+        replay = wal_codec.replay([("segment", rubbish)])
+    except Corrupt:
+        return
+    assert replay.entries == []
+    with pytest.raises(ValueError, match="snapshot"):
+        snapshot_codec.decode(rubbish)
+
+
+def test_the_newest_whole_snapshot_is_used(tmp_path: Path) -> None:
+    files = SnapshotFiles(tmp_path / "snap", 5)
+    for index in (10, 20, 30):
+        files.save(Snapshot(index, 1, Membership.of(1, 2)), [b"body ", b"%d" % index])
+    newest = files.newest()
+    assert newest is not None
+    assert (newest.index, newest.data, newest.membership) == (30, b"body 30", Membership.of(1, 2))
+    assert len(list((tmp_path / "snap").iterdir())) == 2
+    path = files.path(newest)
+    data = bytearray(path.read_bytes())
+    rng = Random(3)
+    for _ in range(50):
+        damaged = bytearray(data)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        found = files.newest()
+        assert found is not None
+        assert found.index == 20
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="belongs to cluster"):
+        SnapshotFiles(tmp_path / "snap", 6).newest()
