@@ -8,7 +8,10 @@ from an object to causes; the tables below say which kind has which. A kind with
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from raykube.api import schema
 from raykube.api.errors import Cause
@@ -19,6 +22,8 @@ from raykube.api.validation.metadata import check_metadata, check_metadata_updat
 __all__ = ["validate_create", "validate_update"]
 
 Object = dict[str, Any]
+
+_REMEMBERED_BYTES_MAX = 16384
 
 
 def validate_create(resource: Resource, obj: Object) -> list[Cause]:
@@ -60,7 +65,16 @@ def _check_kind(resource: Resource, obj: Object) -> list[Cause]:
 
 
 def _check_pod(obj: Object) -> list[Cause]:
-    return pod.check_pod_spec(obj.get("spec") or {}, "spec")
+    # A controller's pods have one spec: it is judged once, and then known by its bytes.
+    data = orjson.dumps(obj.get("spec") or {})
+    return (
+        list(_check_pod_spec(data)) if len(data) <= _REMEMBERED_BYTES_MAX else list(_check_pod_spec.__wrapped__(data))
+    )
+
+
+@lru_cache(maxsize=1024)
+def _check_pod_spec(data: bytes) -> tuple[Cause, ...]:
+    return tuple(pod.check_pod_spec(orjson.loads(data), "spec"))
 
 
 def _check_pod_template(obj: Object) -> list[Cause]:

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 Check = Callable[[str], list[str]]
 
@@ -51,13 +52,15 @@ def _too_long(length_max: int) -> str:
 def _pattern(pattern: str, rule: str, length_max: int) -> Check:
     compiled = re.compile(pattern)
 
-    def check(text: str) -> list[str]:
+    # The same names come again and again: a template's in every one of its pods.
+    @lru_cache(maxsize=8192)
+    def found(text: str) -> tuple[str, ...]:
         errors = [_too_long(length_max)] if len(text) > length_max else []
         if not compiled.fullmatch(text):
             errors.append(rule)
-        return errors
+        return tuple(errors)
 
-    return check
+    return lambda text: list(found(text))
 
 
 dns_label = _pattern(_LABEL, _LABEL_RULE, LABEL_LENGTH_MAX)
