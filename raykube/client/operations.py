@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from raykube.api.resources import Resource, by_kind
+from raykube.api.selectors import LabelSelector
 from raykube.pb import api_pb2
 
 Object = dict[str, Any]
@@ -128,3 +129,12 @@ def bind(namespace: str, name: str, node: str, *, uid: str = "", resource_versio
         resource_version=resource_version,
         node=node,
     )
+
+
+def selector_text(selector: Object | None) -> str:
+    """The query text of a workload's `spec.selector`: a LabelSelector object, or a plain map of labels."""
+    if not selector:
+        return ""
+    if "matchLabels" in selector or "matchExpressions" in selector:
+        return str(LabelSelector.from_object(selector))
+    return str(LabelSelector.from_map(selector))

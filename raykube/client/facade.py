@@ -1,0 +1,477 @@
+"""`raykube.Client`: the synchronous client for programs, notebooks and tests.
+
+    with raykube.Client() as client:                       # the kubeconfig's current context
+        client.apply("web.yaml")
+        client.wait("deployment/web", "Available")
+        for pod in client.list("pods", label_selector="app=web"):
+            print(pod.name, pod.status.get("podIP"))
+
+An event loop in a thread of its own does the work; any thread may call. Calls go to the live apiservers over gRPC and
+survive the loss of one. Errors of the API are `ApiError`, with the server's words. Kinds are named as kubectl takes
+them: `pods`, `deploy`, `deployments.apps`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from raykube.api.errors import ApiError
+from raykube.api.resources import Resource
+from raykube.client import manifests, operations
+from raykube.client.api import ApiClient
+from raykube.client.failures import error_of_body
+from raykube.client.goals import Goal, reached
+from raykube.client.informer import Informer
+from raykube.client.kinds import resource_named, split_name
+from raykube.client.kubeconfig import Connection, connect
+from raykube.client.loop import LoopThread
+from raykube.client.manifests import Manifest
+from raykube.client.objects import Change, Object
+from raykube.client.operations import Operation
+from raykube.client.progress import Progress
+from raykube.pb import api_pb2
+from raykube.rpc import Tls
+
+# Aliases: inside Client the name `list` is the method.
+Objects = list[Object]
+MaybeObjects = list[Object | None]
+Place = tuple[Resource, str, str]  # resource, namespace, name
+Places = list[Place]
+Operations = list[Operation]
+Outcomes = list[Object | ApiError]
+
+FIELD_MANAGER = "raykube"
+PATCH_TYPES = {"merge": api_pb2.MERGE, "strategic": api_pb2.STRATEGIC, "json": api_pb2.JSON, "apply": api_pb2.APPLY}
+# Applied before everything else of a manifest, which may live in it or refer to it.
+FIRST_KINDS = ("Namespace", "CustomResourceDefinition", "PriorityClass", "ServiceAccount")
+
+
+class BulkError(Exception):
+    """Some operations of a bulk call failed. `errors`: by index; `objects`: the results, None where it failed."""
+
+    def __init__(self, errors: dict[int, ApiError], objects: MaybeObjects) -> None:
+        index, first = next(iter(errors.items()))
+        super().__init__(f"{len(errors)} of {len(objects)} operations failed, first number {index}: {first}")
+        self.errors = errors
+        self.objects = objects
+
+
+class WaitTimeout(TimeoutError):
+    """What was waited for did not happen in time; the message names what is missing."""
+
+
+class Client:
+    """A connection to one cluster. Use it as a context manager, or call `close`."""
+
+    def __init__(
+        self,
+        kubeconfig: str | Path | None = None,
+        context: str | None = None,
+        *,
+        endpoints: Sequence[str] | None = None,
+        tls: Tls | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        """From a kubeconfig (None: `$KUBECONFIG` or `~/.kube/config`), or to `endpoints`, host:port of gRPC APIs.
+
+        `namespace` is meant where a call names none (None: the context's). Raises ValueError when the kubeconfig does
+        not say how to connect.
+        """
+        if endpoints is not None:
+            self._connection = Connection(list(endpoints), tls, "default")
+        else:
+            self._connection = connect(kubeconfig, context)
+        self.namespace = namespace or self._connection.namespace
+        self._loop = LoopThread("raykube-client")
+        try:
+            self._api: ApiClient = self._loop.call(self._make())
+        except BaseException:
+            self.close()
+            raise
+
+    async def _make(self) -> ApiClient:
+        return ApiClient(self._connection.endpoints, self._connection.tls)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and its iterators, and removes the certificates written for it; idempotent."""
+        if self._loop.running:
+            api = getattr(self, "_api", None)
+            if api is not None:
+                self._loop.call(api.close())
+            self._loop.stop()
+        self._connection.close()
+
+    # Writes
+
+    def apply(self, manifest: Manifest, *, namespace: str | None = None, force: bool = False) -> Objects:
+        """Server-side apply: creates what is missing and brings what exists to the manifest.
+
+        A manifest is YAML or JSON text, a path, a dict, or a list of these. `force` takes over fields that others own;
+        without it that is a 409 Conflict. Raises ApiError (one object) or BulkError.
+        """
+        objects = [self._placed(obj, namespace) for obj in manifests.load(manifest)]
+        results: MaybeObjects = [None] * len(objects)
+        errors: dict[int, ApiError] = {}
+        for first in (True, False):
+            indexes = [index for index, obj in enumerate(objects) if (obj["kind"] in FIRST_KINDS) == first]
+            batch = [self._apply(objects[index], force) for index in indexes]
+            for index, found in zip(indexes, self._write(batch), strict=True):
+                if isinstance(found, ApiError):
+                    errors[index] = found
+                else:
+                    results[index] = found
+        return _complete(results, errors)
+
+    def create_many(self, objects: Iterable[Any], *, namespace: str | None = None) -> Objects:
+        """Creates objects (dicts or `Object`s) in bulk. Raises ApiError (one object) or BulkError."""
+        placed = [self._placed(obj.raw if isinstance(obj, Object) else obj, namespace) for obj in objects]
+        return self._bulk([operations.create(obj, field_manager=FIELD_MANAGER) for obj in placed])
+
+    def delete(
+        self,
+        kind: str | Object,
+        name: str = "",
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        grace_period: int | None = None,
+        propagation: str = "",
+        missing_ok: bool = False,
+    ) -> int:
+        """Deletes one object (`delete("pod", "web")`, `delete("pod/web")`), or those that a selector selects.
+
+        Returns how many. `propagation`: Background, Foreground or Orphan.
+        """
+        if isinstance(kind, str) and not name and "/" not in kind:
+            if not label_selector:
+                raise ValueError("name the object to delete, or give a label_selector")
+            resource = resource_named(kind)
+            found = self.list(kind, namespace=namespace, label_selector=label_selector)
+            places = [(resource, obj.namespace, obj.name) for obj in found]
+            missing_ok = True  # somebody else was faster
+        else:
+            places = [self._place(kind, name, namespace)]
+        batch = [operations.delete(*place, grace_period_s=grace_period, propagation=propagation) for place in places]
+        results = self._write(batch)
+        errors = {index: found for index, found in enumerate(results) if isinstance(found, ApiError)}
+        fatal = {index: error for index, error in errors.items() if not (missing_ok and error.code == 404)}
+        _complete([Object({})] * len(results), fatal)
+        return len(results) - len(errors)
+
+    def patch(
+        self,
+        kind: str | Object,
+        name: str = "",
+        patch: Any = None,
+        *,
+        patch_type: str = "strategic",
+        subresource: str = "",
+        namespace: str | None = None,
+        force: bool = False,
+    ) -> Object:
+        """Patches one object; `patch_type`: strategic, merge, json or apply."""
+        if patch_type not in PATCH_TYPES:
+            raise ValueError(f"{patch_type!r} is no patch type: choose from {', '.join(PATCH_TYPES)}")
+        operation = operations.patch(
+            *self._place(kind, name, namespace),
+            patch,
+            PATCH_TYPES[patch_type],
+            subresource,
+            field_manager=FIELD_MANAGER,
+            force=force,
+        )
+        return self._bulk([operation])[0]
+
+    def scale(self, kind: str | Object, name: str = "", replicas: int = 1, *, namespace: str | None = None) -> Object:
+        """Sets the number of replicas; the resulting Scale."""
+        body = {"spec": {"replicas": replicas}}
+        return self.patch(kind, name, body, patch_type="merge", subresource="scale", namespace=namespace)
+
+    # Reads
+
+    def get(self, kind: str, name: str = "", *, namespace: str | None = None) -> Object:
+        """One object: `get("deploy", "web")` or `get("deploy/web")`. Raises ApiError 404."""
+        return Object(self._loop.call(self._api.get(*self._place(kind, name, namespace))))
+
+    def list(
+        self,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        all_namespaces: bool = False,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Objects:
+        """The objects of a kind in one namespace (or all), as selected."""
+        resource = resource_named(kind)
+        found, _ = self._loop.call(
+            self._api.list(
+                resource,
+                self._scope(resource, namespace, all_namespaces),
+                label_selector=label_selector,
+                field_selector=field_selector,
+            )
+        )
+        return [Object(_typed(obj, resource)) for obj in found]
+
+    def pods(self, *, namespace: str | None = None, label_selector: str = "", field_selector: str = "") -> Objects:
+        """Short for `list("pods")`."""
+        return self.list("pods", namespace=namespace, label_selector=label_selector, field_selector=field_selector)
+
+    def watch(
+        self,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        all_namespaces: bool = False,
+        label_selector: str = "",
+        field_selector: str = "",
+        timeout: float | None = None,
+    ) -> Iterator[Change]:
+        """What is there as ADDED, then every change as it happens; ends after `timeout` seconds, if given.
+
+        Survives the loss of an apiserver without losing or repeating a change.
+        """
+        resource = resource_named(kind)
+        scope = self._scope(resource, namespace, all_namespaces)
+
+        async def changes() -> AsyncIterator[Change]:
+            queue: asyncio.Queue[Change] = asyncio.Queue()
+            informer = Informer(self._api, resource, scope, label_selector, field_selector)
+
+            def put(event: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+                found = new if new is not None else old
+                assert found is not None
+                queue.put_nowait(Change(event, Object(_typed(found, resource))))
+
+            informer.add_handler(put)
+            task = asyncio.create_task(informer.run())
+            try:
+                async with asyncio.timeout(timeout):
+                    while True:
+                        yield await queue.get()
+            except TimeoutError:
+                return
+            finally:
+                task.cancel()
+
+        return self._loop.iterate(changes())
+
+    def logs(
+        self,
+        target: str | Object,
+        container: str = "",
+        *,
+        namespace: str | None = None,
+        follow: bool = False,
+        tail: int = -1,
+        previous: bool = False,
+        timestamps: bool = False,
+        since: int = 0,
+    ) -> Iterator[str]:
+        """Lines (with their line ends) of a container's log.
+
+        `target` is a pod (`web-1`, `pod/web-1`, an Object) or something with a pod selector (`job/sums`), which means
+        its first pod.
+        """
+        scope, name = self._log_pod(target, namespace)
+
+        async def lines() -> AsyncIterator[str]:
+            rest = b""
+            stream = self._api.logs(
+                scope,
+                name,
+                container,
+                follow=follow,
+                tail_lines=tail,
+                previous=previous,
+                timestamps=timestamps,
+                since_s=since,
+            )
+            async for data in stream:
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    yield line.decode(errors="replace") + "\n"
+            if rest:
+                yield rest.decode(errors="replace")
+
+        return self._loop.iterate(lines())
+
+    # Waiting
+
+    def wait(
+        self,
+        target: str | Object | Iterable[str | Object],
+        condition: Goal = None,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        timeout: float = 300.0,
+        progress: bool = True,
+    ) -> Objects:
+        """Waits until the objects meet a condition (see `goals`); the objects as they then are.
+
+        `target`: `deployment/web`, an Object, several of these, or a kind with `label_selector`: those that exist now.
+        A progress bar shows on a terminal. Raises WaitTimeout, or `goals.Unreachable` when it cannot happen any more.
+        """
+        places = self._targets(target, namespace, label_selector)
+        if not places:
+            raise ValueError(f"no {target} matches: there is nothing to wait for")
+        text = condition if isinstance(condition, str) else "ready" if condition is None else "done"
+        with Progress(f"Waiting for {_summary(places)} to be {text}", len(places), progress) as bar:
+            return self._loop.call(self._wait(places, condition, timeout, bar))
+
+    async def _wait(self, places: Places, goal: Goal, timeout: float, bar: Progress) -> Objects:
+        current: dict[Place, Object | None] = dict.fromkeys(places)
+        done: set[Place] = set()
+        wake = asyncio.Event()
+        informers: dict[tuple[Resource, str], Informer] = {}
+
+        def judge(place: Place) -> None:
+            found = informers[place[0], place[1]].get(place[1], place[2])
+            current[place] = Object(_typed(found, place[0])) if found is not None else current[place]
+            done.discard(place)
+            if reached(goal, Object(_typed(found, place[0])) if found is not None else None):
+                done.add(place)
+
+        for resource, scope, name in places:
+            if (resource, scope) not in informers:
+                alone = sum(place[:2] == (resource, scope) for place in places) == 1
+                selector = f"metadata.name={name}" if alone else ""
+                informer = informers[resource, scope] = Informer(self._api, resource, scope, field_selector=selector)
+                informer.add_batch_handler(lambda _changes: wake.set())
+        tasks = [asyncio.create_task(informer.run()) for informer in informers.values()]
+        try:
+            async with asyncio.timeout(timeout):
+                for informer in informers.values():
+                    await informer.synced()
+                while True:
+                    wake.clear()
+                    for place in places:
+                        judge(place)
+                    bar.update(len(done))
+                    if len(done) == len(places):
+                        return [found for found in current.values() if found is not None]
+                    await wake.wait()
+        except TimeoutError:
+            missing = [f"{place[0].kind.lower()}/{place[2]}" for place in places if place not in done]
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise WaitTimeout(f"not within {timeout:g} s: {', '.join(missing[:3])}{more}") from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _targets(
+        self, target: str | Object | Iterable[str | Object], namespace: str | None, label_selector: str
+    ) -> Places:
+        if isinstance(target, str) and "/" not in target:
+            resource = resource_named(target)
+            found = self.list(target, namespace=namespace, label_selector=label_selector)
+            return [(resource, obj.namespace, obj.name) for obj in found]
+        items: Iterable[str | Object] = (target,) if isinstance(target, str | Object) else target
+        return [*dict.fromkeys(self._place(item, "", namespace) for item in items)]
+
+    # Names and places
+
+    def _scope(self, resource: Resource, namespace: str | None, all_namespaces: bool = False) -> str:
+        if not resource.namespaced or all_namespaces:
+            return ""
+        return self.namespace if namespace is None else namespace
+
+    def _place(self, kind: str | Object, name: str, namespace: str | None) -> Place:
+        if isinstance(kind, Object):
+            resource = operations.resource_of(kind.raw)
+            return resource, kind.namespace or self._scope(resource, namespace), kind.name
+        if not name:
+            kind, name = split_name(kind)
+        resource = resource_named(kind)
+        return resource, self._scope(resource, namespace), name
+
+    def _placed(self, obj: dict[str, Any], namespace: str | None) -> dict[str, Any]:
+        """The object with its namespace filled in."""
+        resource = operations.resource_of(obj)
+        metadata = obj.get("metadata") or {}
+        if not resource.namespaced or metadata.get("namespace"):
+            return obj
+        return obj | {"metadata": metadata | {"namespace": self._scope(resource, namespace)}}
+
+    def _log_pod(self, target: str | Object, namespace: str | None) -> tuple[str, str]:
+        if isinstance(target, str) and "/" not in target:
+            return self.namespace if namespace is None else namespace, target
+        resource, scope, name = self._place(target, "", namespace)
+        if resource.kind == "Pod":
+            return scope, name
+        owner = Object(self._loop.call(self._api.get(resource, scope, name)))
+        selector = operations.selector_text(owner.spec.get("selector"))
+        pods = sorted(
+            self.list("pods", namespace=scope, label_selector=selector) if selector else [],
+            key=lambda pod: (pod.phase == "Pending", pod.metadata.get("creationTimestamp", ""), pod.name),
+        )
+        if not pods:
+            raise ValueError(f"{resource.kind.lower()}/{name} has no pods")
+        return scope, pods[0].name
+
+    # Bulk
+
+    def _apply(self, obj: dict[str, Any], force: bool) -> Operation:
+        metadata = obj["metadata"]
+        if not metadata.get("name"):
+            raise ValueError(f"{obj['kind']} has no metadata.name: what is applied needs a name")
+        return operations.patch(
+            operations.resource_of(obj),
+            metadata.get("namespace", ""),
+            metadata["name"],
+            orjson.dumps(obj),
+            api_pb2.APPLY,
+            field_manager=FIELD_MANAGER,
+            force=force,
+        )
+
+    def _write(self, batch: Operations) -> Outcomes:
+        results = self._loop.call(self._api.write(batch, return_objects=True))
+        return [
+            error_of_body(result.body, result.code)
+            if result.code >= 400
+            else Object(orjson.loads(result.body) if result.body else {})
+            for result in results
+        ]
+
+    def _bulk(self, batch: Operations) -> Objects:
+        results: MaybeObjects = []
+        errors: dict[int, ApiError] = {}
+        for index, found in enumerate(self._write(batch)):
+            if isinstance(found, ApiError):
+                errors[index] = found
+            results.append(None if isinstance(found, ApiError) else found)
+        return _complete(results, errors)
+
+
+def _complete(results: MaybeObjects, errors: dict[int, ApiError]) -> Objects:
+    """The results if all is well; one object's error as it is, else what failed among many."""
+    if errors:
+        raise errors[0] if len(results) == 1 else BulkError(errors, results)
+    return [found for found in results if found is not None]
+
+
+def _typed(obj: dict[str, Any], resource: Resource) -> dict[str, Any]:
+    """The object with its kind, should the server have left it out."""
+    return obj if obj.get("kind") else {"kind": resource.kind, "apiVersion": resource.api_version} | obj
+
+
+def _summary(places: Places) -> str:
+    if len(places) == 1:
+        return f"{places[0][0].kind.lower()}/{places[0][2]}"
+    return f"{len(places)} objects"
