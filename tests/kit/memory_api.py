@@ -92,6 +92,7 @@ class MemoryApi:
         self.peers: list[str] = []
         self.requests = 0
         self.lose_answers = 0  # writes that happen, but whose answer never comes
+        self.refuse_bindings = 0  # bindings answered 409, as if the pod had changed
         self.watch_break_after = -1  # messages until a watch breaks
         self.lag = 0  # revisions that initial states are behind
         self.address = ""
@@ -114,6 +115,9 @@ class MemoryApi:
         for op in request.operations:
             self.store.operations.append(op)
             try:
+                if op.verb == api_pb2.BIND and self.refuse_bindings:
+                    self.refuse_bindings -= 1
+                    raise ApiError.conflict(_resource(op), op.name)
                 obj = self.store.write(op)
             except ApiError as error:
                 response.results.append(api_pb2.Result(code=error.code, body=orjson.dumps(error.status())))
@@ -177,9 +181,11 @@ class MemoryApi:
                     event = _event(api_pb2.DELETED, before, revision)
                 if event is not None:
                     if self.watch_break_after == 0:
-                        self.watch_break_after = -1
+                        self.refuse_bindings = 0  # bindings answered 409, as if the pod had changed
+        self.watch_break_after = -1
                         raise RpcError(Code.UNAVAILABLE, "connection reset by peer")
-                    self.watch_break_after -= 1
+                    self.refuse_bindings = 0  # bindings answered 409, as if the pod had changed
+        self.watch_break_after -= 1
                     yield event
             async with self.store.changed:
                 while self.store.revision <= position:

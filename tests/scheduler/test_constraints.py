@@ -163,7 +163,8 @@ class Both:
         """A class kept current row by row equals one that looks at everything anew."""
         kept = self.cluster._classes[key]
         kept.catch_up()
-        kept._scale()
+        if kept._rescale:  # as `pick` does
+            kept._scale()
         new = PodClass(kept.nodes, kept.needs, kept.hard_groups, kept.soft_groups)
         new.catch_up()
         new._scale()
@@ -232,3 +233,52 @@ def test_skew_never_exceeds_its_maximum(skew: int, count: int, zones: int) -> No
         for _, name in both.world.pods.values():
             per_zone[both.world.nodes[name]["metadata"]["labels"]["zone"]] += 1
         assert max(per_zone.values()) - min(per_zone.values()) <= skew
+
+
+def test_a_changed_label_counts_from_then_on() -> None:
+    both = Both()
+    wanted = {"nodeSelector": {"disk": "ssd"}}
+    both.set_node(node("a", labels={"disk": "hdd"}))
+    both.schedule(dict(wanted))
+    assert not both.world.pods
+    both.set_node(node("a", labels={"disk": "ssd"}))
+    both.schedule(dict(wanted))
+    assert len(both.world.pods) == 1
+    both.set_node(node("a"))
+    both.schedule(dict(wanted))
+    assert len(both.world.pods) == 1
+
+
+def test_only_nodes_that_the_pod_may_use_count_for_its_skew() -> None:
+    both = Both()
+    both.set_node(node("a", labels={"zone": "1", "disk": "ssd"}))
+    both.set_node(node("b", labels={"zone": "2"}))  # empty for ever: were it counted, one pod would be the most
+    for _ in range(3):
+        both.schedule(
+            {
+                "labels": {"app": "a"},
+                "nodeSelector": {"disk": "ssd"},
+                "topologySpreadConstraints": [spread("zone", 1, {"app": "a"})],
+            }
+        )
+    assert len(both.world.pods) == 3
+
+
+def test_scores_are_rescaled_when_the_most_disliked_node_is_full() -> None:
+    both = Both()
+    soft = [("k", "v", "PreferNoSchedule")]
+    both.set_node(node("worst", cpu="1", taints=[*soft, ("l", "v", "PreferNoSchedule")]))
+    both.set_node(node("bad", cpu="4", taints=soft))
+    both.set_node(node("good", cpu="1"))
+    for _ in range(6):
+        both.schedule({"cpu": "1"})
+    assert len(both.world.pods) == 6
+
+
+def test_pods_of_one_owner_are_spread_over_zones_and_hosts() -> None:
+    both = Both()
+    for number in range(6):
+        both.set_node(node(f"n{number}", cpu="64", labels={"topology.kubernetes.io/zone": str(number % 3)}))
+    for _ in range(12):
+        both.schedule({"cpu": "1", "owner": "rs-1"})
+    assert Counter(name for _, name in both.world.pods.values()) == {f"n{number}": 2 for number in range(6)}

@@ -145,6 +145,17 @@ async def test_a_binding_whose_answer_was_lost_is_found_out() -> None:
         assert "Insufficient cpu" in api.conditions("two")[0]["message"]
 
 
+async def test_a_refused_binding_is_decided_again_and_holds_nothing_meanwhile() -> None:
+    async with running() as (api, _):
+        await api.put(node("a", cpu="1"))
+        api.api.refuse_bindings = 1
+        await api.put(pod("one", "1", priority=5))
+        await until(lambda: not api.api.refuse_bindings)
+        await api.put(pod("two", "1"))  # takes the place while the first one waits for its back-off
+        await until(lambda: api.node_of("two") == "a")
+        await until(lambda: api.conditions("one"))
+
+
 async def test_every_binding_is_conditional() -> None:
     async with running() as (api, _):
         await api.put(node("a"))
