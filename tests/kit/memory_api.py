@@ -181,11 +181,9 @@ class MemoryApi:
                     event = _event(api_pb2.DELETED, before, revision)
                 if event is not None:
                     if self.watch_break_after == 0:
-                        self.refuse_bindings = 0  # bindings answered 409, as if the pod had changed
-        self.watch_break_after = -1
+                        self.watch_break_after = -1
                         raise RpcError(Code.UNAVAILABLE, "connection reset by peer")
-                    self.refuse_bindings = 0  # bindings answered 409, as if the pod had changed
-        self.watch_break_after -= 1
+                    self.watch_break_after -= 1
                     yield event
             async with self.store.changed:
                 while self.store.revision <= position:
