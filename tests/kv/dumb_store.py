@@ -1,0 +1,46 @@
+"""The store's dumb twin: the whole key space copied for every revision."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DumbStore:
+    """`states[revision]` is what a reader at that revision sees: key → (value, create, mod, number)."""
+
+    states: list[dict[bytes, tuple[bytes, int, int, int]]] = field(default_factory=lambda: [{}, {}])
+    compacted: int = 0
+
+    @property
+    def revision(self) -> int:
+        return len(self.states) - 1
+
+    def transact(self, operations: list[tuple[bytes, bytes | None]]) -> None:
+        """Puts (a value) and deletions (None), in one transaction."""
+        state = dict(self.states[-1])
+        mod = self.revision + 1
+        has_written = False
+        for key, value in operations:
+            old = state.get(key)
+            if value is not None:
+                state[key] = (value, old[1] if old else mod, mod, old[3] + 1 if old else 1)
+                has_written = True
+            elif old is not None:
+                del state[key]
+                has_written = True
+        if has_written:
+            self.states.append(state)
+
+    def write(self, key: bytes, value: bytes | None, expected: int) -> bool:
+        """A write of a batch; returns whether its comparison held."""
+        old = self.states[-1].get(key)
+        if expected >= 0 and (old[2] if old else 0) != expected:
+            return False
+        self.transact([(key, value)])
+        return True
+
+    def range(self, start: bytes, end: bytes | None, revision: int) -> list[tuple[bytes, tuple[bytes, int, int, int]]]:
+        return sorted(
+            (key, record)
+            for key, record in self.states[revision].items()
+            if key >= start and (end is None or key < end)
+        )

@@ -1,0 +1,135 @@
+"""The store against its dumb twin: any sequence of operations, then every question at every revision."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.errors import StoreError
+from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.watchers import Watcher, pull
+from raykube.pb import batch_pb2
+from tests.kv.dumb_store import DumbStore
+
+keys = st.sampled_from([b"a", b"b", b"ba", b"c", b"\xff"])
+values = st.sampled_from([b"", b"1", b"22"])
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), keys, st.none() | values, st.integers(-1, 8)),
+        st.tuples(
+            st.just("txn"), st.lists(st.tuples(keys, st.none() | values), max_size=4, unique_by=lambda op: op[0])
+        ),
+        st.tuples(st.just("compact"), st.integers(0, 12)),
+        st.tuples(st.just("sweep"), st.integers(1, 3)),
+        st.tuples(st.just("image")),
+        st.tuples(st.just("range"), keys, st.sampled_from([b"", b"\0", b"b", b"c", b"d"]), st.integers(0, 3)),
+    ),
+    max_size=30,
+)
+
+
+def write_of(key: bytes, value: bytes | None, expected: int) -> batch_pb2.Write:
+    write = batch_pb2.Write(key=key, expected_revision=expected)
+    if value is not None:
+        write.value = value
+    return write
+
+
+def check_range(store: Store, twin: DumbStore, key: bytes, range_end: bytes, limit: int) -> None:
+    for revision in range(1, twin.revision + 1):
+        try:
+            found, count = store.range(key, range_end, revision, limit)
+        except StoreError:
+            assert revision < twin.compacted
+            continue
+        assert revision >= twin.compacted
+        if range_end == b"":
+            wanted = [item for item in twin.range(key, None, revision) if item[0] == key]
+        else:
+            wanted = twin.range(key, None if range_end == b"\0" else range_end, revision)
+        assert count == len(wanted)
+        shown = wanted[:limit] if limit and range_end else wanted
+        assert [(v.key, (v.value, v.create, v.mod, v.number)) for v in found] == shown
+        assert store.range(key, range_end, revision, count_only=True) == ([], count)
+
+
+@given(operations)
+def test_any_history_reads_as_its_twin_s(script: list[tuple]) -> None:
+    store, twin = Store(), DumbStore()
+    for step in script:
+        match step:
+            case ("write", key, value, expected):
+                (outcome,) = store.apply_writes([write_of(key, value, expected)])
+                assert outcome.applied == twin.write(key, value, expected)
+            case ("txn", changes):
+                store.begin()
+                for key, value in changes:
+                    if value is None:
+                        store.delete(key)
+                    else:
+                        store.put(key, value, 0)
+                store.commit()
+                twin.transact(changes)
+            case ("compact", revision):
+                try:
+                    store.compact(revision)
+                    assert twin.compacted < revision <= twin.revision
+                    twin.compacted = revision
+                except StoreError:
+                    assert not twin.compacted < revision <= twin.revision
+            case ("sweep", count):
+                store.sweep(count)
+            case ("image",):
+                before = store.hash()
+                store, _ = image.restore(b"".join(image.capture(store, []).chunks()))
+                assert store.hash() == before
+            case ("range", key, range_end, limit):
+                check_range(store, twin, key, range_end, limit)
+        assert store.revision == twin.revision
+    check_range(store, twin, b"\0", b"\0", 0)
+    swept = Store()
+    swept, _ = image.restore(b"".join(image.capture(store, []).chunks()))
+    while store.sweep(2):
+        pass
+    assert store.hash() == swept.hash()
+    assert list(store.versions()) == list(swept.versions())
+
+
+@given(operations, st.integers(1, 10), st.booleans())
+def test_a_watch_tells_the_difference_between_revisions(script: list[tuple], start: int, is_range: bool) -> None:
+    """Played on the state before its start, a watch's events give every later state."""
+    store, twin = Store(), DumbStore()
+    for step in script:
+        if step[0] == "write":
+            store.apply_writes([write_of(*step[1:])])
+            twin.write(*step[1:])
+    watcher = Watcher(1, b"\0" if is_range else b"a", b"\0" if is_range else b"", start)
+    events = []
+    while watcher.is_dirty:
+        found = pull(store, watcher)
+        assert not found.is_compacted
+        events += found.events
+    assert [(e.mod, e.sub) for e in events] == sorted({(e.mod, e.sub) for e in events})
+    for revision in range(max(start, 1), twin.revision + 1):
+        state = dict(twin.states[min(start - 1, twin.revision)])
+        for event in events:
+            if event.mod > revision:
+                break
+            if event.value is None:
+                del state[event.key]
+            else:
+                state[event.key] = (event.value, event.create, event.mod, event.number)
+        wanted = twin.states[revision]
+        if not is_range:
+            state = {key: record for key, record in state.items() if key == b"a"}
+            wanted = {key: record for key, record in wanted.items() if key == b"a"}
+        assert state == wanted
+
+
+@given(st.binary(max_size=200))
+def test_rubbish_is_no_image(data: bytes) -> None:
+    from google.protobuf.message import DecodeError
+
+    try:
+        image.restore(data)
+    except (ValueError, DecodeError):
+        pass
