@@ -84,7 +84,8 @@ def _spares(item: Item, pod: Object) -> bool:
     status = budget.get("status") or {}
     if (budget.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
         return True
-    return status.get("currentHealthy", 0) >= status.get("desiredHealthy", 0) > 0
+    wanted = int(status.get("desiredHealthy", 0))
+    return 0 < wanted <= int(status.get("currentHealthy", 0))
 
 
 def _check(budget: Object, status: Object) -> None:

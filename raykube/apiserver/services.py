@@ -53,7 +53,7 @@ class ServiceAddresses:
         obj: Object = orjson.loads(value)
         old = orjson.loads(current.data) if current is not None else None
         owner = f"{op.namespace}/{op.name}"
-        servicespec.complete(obj, old, "IPv6" if self.network.version == 6 else "IPv4")
+        servicespec.complete(obj, "IPv6" if self.network.version == 6 else "IPv4")
         if op.dry_run:
             return meta.encode(obj)
         had = servicespec.addresses(old) if old is not None else servicespec.Addresses()

@@ -104,10 +104,10 @@ class Store:
     def cache(self, resource: Resource) -> ResourceCache:
         return self.feed.cache(resource)
 
-    async def fresh(self) -> int:
+    async def fresh(self, timeout_s: float = FRESH_WAIT_S) -> int:
         """Waits until the caches hold everything written before this call; returns their revision."""
         try:
-            async with asyncio.timeout(FRESH_WAIT_S):
+            async with asyncio.timeout(timeout_s):
                 revision = await self.kv.current_revision()
                 await self._reach(revision)
         except TimeoutError:

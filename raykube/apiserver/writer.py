@@ -80,7 +80,7 @@ class Writer:
         self, store: Store, addresses: ServiceAddresses, event_ttl_s: float, tolerations: DefaultTolerations
     ) -> None:
         self.store = store
-        self.draw = Draw(os.urandom, random.SystemRandom().randrange)
+        self.draw = Draw(os.urandom, random.Random(os.urandom(16)).randrange)
         self.planner = Planner(CacheView(store), self.draw, tolerations)
         self._addresses = addresses
         self._event_ttl_s = int(event_ttl_s)

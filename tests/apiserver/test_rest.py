@@ -2,13 +2,12 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
-
-from tests.kit.apiservers import Apiservers
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 JSON = {"Content-Type": "application/json"}
@@ -26,6 +25,13 @@ async def call(session: aiohttp.ClientSession, method: str, path: str, body: Any
     async with session.request(method, path, data=data, headers=given | named) as response:
         text = await response.read()
         return response.status, json.loads(text) if "json" in response.content_type else text.decode()
+
+
+async def becomes(code: int, session: aiohttp.ClientSession, path: str, **headers: str) -> None:
+    """Asks until the answer has this code: authorization follows the store by a watch."""
+    deadline = time.monotonic() + 5
+    while (await call(session, "GET", path, **headers))[0] != code:
+        assert time.monotonic() < deadline, f"{path} is not {code}"
 
 
 async def test_an_object_from_creation_to_deletion(admin) -> None:
@@ -201,7 +207,8 @@ async def test_watch_from_a_list_with_a_selector(admin) -> None:
 
 async def test_watch_list_and_polite_end(admin) -> None:
     await call(admin, "POST", MAPS, config_map("a"))
-    path = f"{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+    path = f"{MAPS}?{query}"
     async with admin.get(path) as watch:
         events = await events_of(watch, 2)
         assert brief(events) == [("ADDED", "a"), ("BOOKMARK", "")]
@@ -294,9 +301,7 @@ async def test_who_may_what(servers) -> None:
         }
         rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings"
         assert (await call(admin, "POST", rbac, binding))[0] == 201
-        async with asyncio.timeout(5):
-            while (await call(alice, "GET", MAPS))[0] != 200:
-                await asyncio.sleep(0.01)
+        await becomes(200, alice, MAPS)
         assert (await call(alice, "POST", MAPS, config_map()))[0] == 403
         review = {"spec": {"resourceAttributes": {"verb": "list", "resource": "configmaps", "namespace": "default"}}}
         _, answer = await call(alice, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
@@ -320,9 +325,7 @@ async def test_tokens_for_service_accounts(servers, admin) -> None:
         _, me = await call(bot, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, **bearer)
         assert me["status"]["userInfo"]["username"] == "system:serviceaccount:default:bot"
         await call(admin, "DELETE", f"{accounts}/bot")
-        async with asyncio.timeout(5):
-            while (await call(bot, "GET", "/version", **bearer))[0] != 401:
-                await asyncio.sleep(0.01)
+        await becomes(401, bot, "/version", **bearer)
     code, keys = await call(admin, "GET", "/openid/v1/jwks")
     assert (code, len(keys["keys"])) == (200, 1)
 

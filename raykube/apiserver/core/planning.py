@@ -127,7 +127,7 @@ class Planner:
             admission.pod(resource, obj, self._view, self._draw, self._tolerations)
         if op.guard is not None:
             op.guard(obj, None)
-        causes = schema.validate(resource, obj) or validation.validate_create(resource, obj)
+        causes = validation.validate_create(resource, obj)
         if causes:
             raise ApiError.invalid(resource, op.name, causes)
         stored = conversion.stored(resource)
@@ -181,7 +181,7 @@ class Planner:
         strategy.for_update(resource, new, old, op.subresource)
         if op.guard is not None:
             op.guard(new, old)
-        causes = schema.validate(resource, new) or validation.validate_update(resource, new, old, op.subresource)
+        causes = validation.validate_update(resource, new, old, op.subresource)
         if causes:
             raise ApiError.invalid(resource, op.name, causes)
         return self._store_update(op, new, old, current)

@@ -11,6 +11,7 @@ from typing import Any
 
 from raykube.api import quantity
 from raykube.api.resources import Resource
+from raykube.apiserver.core import servicespec
 
 Object = dict[str, Any]
 
@@ -84,6 +85,8 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
         _keep(new, old, {"status"})
     if kind == ("", "Secret"):
         _fold_string_data(new)
+    elif kind == ("", "Service"):
+        servicespec.keep(new, old)
     elif kind == ("", "Namespace") and subresource != "finalize":
         _keep(new, old, {"spec"})  # its finalizers change through /finalize
     if kind in _COUNTED and _wanted(new) != _wanted(old):

@@ -1,8 +1,9 @@
 """What a Service's spec says about addresses, and what the server fills in before they are allocated."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from raykube.apiserver.core.strategy import Object
+Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +37,36 @@ def wants_node_ports(spec: Object) -> bool:
     return kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False)
 
 
-def complete(obj: Object, old: Object | None, family: str) -> None:
-    """Fills in what does not depend on a choice: families, policies, and what an update leaves out."""
+def keep(obj: Object, old: Object) -> None:
+    """An update that leaves an allocated address or port out means to keep it; `kubectl replace` does.
+
+    What a new type has no use for goes.
+    """
+    spec, before = obj.get("spec") or {}, old.get("spec") or {}
+    if not wants_node_ports(spec):
+        _drop_node_ports(spec, before)
+    if "ExternalName" in (spec.get("type"), before.get("type")):
+        return
+    if not spec.get("clusterIP") and not spec.get("clusterIPs"):
+        for key in ("clusterIP", "clusterIPs"):
+            if before.get(key):
+                spec[key] = before[key]
+    for key in ("ipFamilies", "ipFamilyPolicy"):
+        if not spec.get(key) and before.get(key):
+            spec[key] = before[key]
+    _keep_node_ports(spec, before)
+
+
+def complete(obj: Object, family: str) -> None:
+    """Fills in what does not depend on a choice: families and policies."""
     spec = obj["spec"]
     kind = spec.setdefault("type", "ClusterIP")
-    before = (old or {}).get("spec") or {}
     if kind == "ExternalName":
         for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
             spec.pop(key, None)
         return
-    if before.get("type") != "ExternalName":
-        # An update that leaves the address out keeps it; `kubectl replace` does.
-        for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            if not spec.get(key) and before.get(key):
-                spec[key] = before[key]
-        _keep_node_ports(spec, before)
     if not spec.get("clusterIP") and spec.get("clusterIPs"):
         spec["clusterIP"] = spec["clusterIPs"][0]
-    if not wants_node_ports(spec):
-        _drop_node_ports(spec, before)
     spec.setdefault("internalTrafficPolicy", "Cluster")
     if kind in ("NodePort", "LoadBalancer"):
         spec.setdefault("externalTrafficPolicy", "Cluster")
@@ -79,9 +91,10 @@ def _keep_node_ports(spec: Object, before: Object) -> None:
 
 
 def _drop_node_ports(spec: Object, before: Object) -> None:
-    """A Service that becomes ClusterIP gives up the node ports it had."""
+    """A Service that is no NodePort any more gives up the ports that it had; others are an error of the client."""
     had = {entry.get("nodePort") for entry in before.get("ports") or ()}
     for entry in spec.get("ports") or ():
         if entry.get("nodePort") in had:
             entry.pop("nodePort", None)
-    spec.pop("externalTrafficPolicy", None)
+    if spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
+        spec.pop("externalTrafficPolicy", None)

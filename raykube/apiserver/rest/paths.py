@@ -19,6 +19,7 @@ from raykube.apiserver.store import Store
 
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # Go's names
+_HEALTH_WAIT_S = 2.0  # a load balancer does not wait longer
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -118,7 +119,7 @@ class Paths:
 
     async def _store_answers(self) -> bool:
         try:
-            await self._store.fresh()
+            await self._store.fresh(_HEALTH_WAIT_S)
         except ApiError:
             return False
         return True

@@ -1,0 +1,280 @@
+"""The gRPC API through raykube's own client, against a real store."""
+
+import asyncio
+from collections import Counter
+
+import orjson
+import pytest
+
+from raykube.api.errors import ApiError
+from raykube.api.resources import builtin
+from raykube.client import operations
+from raykube.client.api import ApiClient
+from raykube.pb import api_pb2
+from tests.kit.apiservers import Apiservers
+from tests.kit.waiting import until
+
+PODS = builtin("v1", "Pod")
+MAPS = builtin("v1", "ConfigMap")
+NAMESPACES = builtin("v1", "Namespace")
+
+
+def config_map(name: str, **data: str) -> dict:
+    return {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+def pod(name: str, **spec: object) -> dict:
+    container = {"name": "c", "image": "none", "command": ["true"]}
+    metadata = {"name": name, "namespace": "default"}
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": [container], **spec}}
+
+
+async def make_default_account(api: ApiClient) -> None:
+    metadata = {"name": "default", "namespace": "default"}
+    await api.create({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": metadata})
+
+
+async def test_a_batch_answers_for_each_operation_by_itself(api) -> None:
+    made = await api.create(config_map("there", x="1"))
+    results = await api.write(
+        [
+            operations.create(config_map("new", x="1")),
+            operations.create(config_map("there", x="1")),
+            operations.create(config_map("Bad_Name")),
+            operations.update(config_map("missing")),
+            operations.update(made | {"data": {"x": "2"}}),
+            operations.update(made | {"data": {"x": "3"}}),
+            operations.patch(MAPS, "default", "there", {"data": {"y": "1"}}, api_pb2.MERGE),
+            operations.delete(MAPS, "default", "missing"),
+            operations.create(config_map("elsewhere") | {"metadata": {"name": "m", "namespace": "none"}}),
+            operations.delete(NAMESPACES, "", "default"),
+        ]
+    )
+    codes = [result.code for result in results]
+    # Two updates that insist on one revision: exactly one of them wins.
+    assert sorted(codes[4:6]) == [200, 409]
+    assert codes[:4] + codes[6:] == [201, 409, 422, 404, 200, 404, 404, 403]
+    assert orjson.loads(results[1].body)["message"] == 'configmaps "there" already exists'
+    after = await api.get(MAPS, "default", "there")
+    assert (after["data"]["y"], after["data"]["x"] in ("2", "3")) == ("1", True)
+
+
+async def test_patches_without_a_revision_are_never_lost(api) -> None:
+    await api.create(config_map("a"))
+    patches = [
+        operations.patch(MAPS, "default", "a", {"data": {f"k{index}": "1"}}, api_pb2.MERGE) for index in range(20)
+    ]
+    results = await api.write(patches)
+    assert {result.code for result in results} == {200}
+    assert len({result.resource_version for result in results}) == 20
+    assert len((await api.get(MAPS, "default", "a"))["data"]) == 20
+
+
+async def test_pods_are_created_bound_and_reported_in_bulk(api) -> None:
+    await make_default_account(api)
+    results = await api.write([operations.create(pod(f"p{index}")) for index in range(50)])
+    assert Counter(result.code for result in results) == {201: 50}
+    binds = [
+        operations.bind("default", f"p{index}", "n1", resource_version=results[index].resource_version)
+        for index in range(50)
+    ]
+    bound = await api.write(binds)
+    assert Counter(result.code for result in bound) == {201: 50}
+    again = await api.write([operations.bind("default", "p0", "n2")])
+    assert again[0].code == 409
+    assert 'pod p0 is already assigned to node "n1"' in orjson.loads(again[0].body)["message"]
+    stale = await api.write([operations.bind("default", "p1", "n2", resource_version=results[1].resource_version)])
+    assert stale[0].code == 409
+    pods, revision = await api.list(PODS, "default", field_selector="spec.nodeName=n1")
+    assert len(pods) == 50 and revision >= bound[-1].resource_version
+    conditions = pods[0]["status"]["conditions"]
+    assert [(each["type"], each["status"]) for each in conditions] == [("PodScheduled", "True")]
+    for each in pods:
+        each["spec"]["nodeName"] = "elsewhere"
+        each["status"]["phase"] = "Running"
+    assert {result.code for result in await api.write([operations.update(each, "status") for each in pods])} == {200}
+    after = await api.get(PODS, "default", "p0")
+    assert (after["spec"]["nodeName"], after["status"]["phase"]) == ("n1", "Running")
+
+
+async def test_a_bound_pod_is_deleted_with_grace_then_for_good(api) -> None:
+    await make_default_account(api)
+    await api.create(pod("p"))
+    await api.write([operations.bind("default", "p", "n1")])
+    marked = await api.delete(PODS, "default", "p")
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
+    shorter = await api.delete(PODS, "default", "p", grace_period_s=5)
+    assert shorter["metadata"]["deletionGracePeriodSeconds"] == 5
+    assert shorter["metadata"]["deletionTimestamp"] <= marked["metadata"]["deletionTimestamp"]
+    await api.delete(PODS, "default", "p", grace_period_s=0)
+    with pytest.raises(ApiError) as missing:
+        await api.get(PODS, "default", "p")
+    assert missing.value.code == 404
+    await api.create(pod("q"))
+    await api.delete(PODS, "default", "q")  # nobody runs it: gone at once
+    with pytest.raises(ApiError):
+        await api.get(PODS, "default", "q")
+
+
+async def test_admission_of_pods(api) -> None:
+    (refused,) = await api.write([operations.create(pod("p", serviceAccountName="nobody"))])
+    assert refused.code == 403
+    assert orjson.loads(refused.body)["message"] == (
+        'pods "p" is forbidden: error looking up service account default/nobody: serviceaccount "nobody" not found'
+    )
+    creating = asyncio.create_task(api.create(pod("p", priorityClassName="system-node-critical")))
+    await make_default_account(api)  # a pod waits a moment for its namespace's default account
+    made = await creating
+    spec = made["spec"]
+    assert (spec["priority"], spec["serviceAccountName"]) == (2_000_001_000, "default")
+    assert spec["containers"][0]["volumeMounts"][0]["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert [each["tolerationSeconds"] for each in spec["tolerations"]] == [300, 300]
+    assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
+    (refused,) = await api.write([operations.create(pod("x", priorityClassName="none"))])
+    assert (refused.code, "no PriorityClass with name none was found" in refused.body.decode()) == (403, True)
+
+
+async def test_finalizers_and_namespaces(api) -> None:
+    made = await api.create(
+        config_map("f") | {"metadata": {"name": "f", "namespace": "default", "finalizers": ["a.b/c"]}}
+    )
+    await api.delete(MAPS, "default", "f")
+    marked = await api.get(MAPS, "default", "f")
+    assert marked["metadata"]["deletionTimestamp"] and marked["metadata"]["uid"] == made["metadata"]["uid"]
+    marked["metadata"]["finalizers"] = []
+    await api.update(marked)
+    with pytest.raises(ApiError):
+        await api.get(MAPS, "default", "f")
+    namespace = await api.create({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "n"}})
+    assert namespace["spec"]["finalizers"] == ["kubernetes"]
+    dying = await api.delete(NAMESPACES, "", "n")
+    assert dying["status"]["phase"] == "Terminating"
+    (refused,) = await api.write([operations.create(config_map("m") | {"metadata": {"name": "m", "namespace": "n"}})])
+    body = orjson.loads(refused.body)
+    assert (refused.code, body["details"]["causes"][0]["reason"]) == (403, "NamespaceTerminating")
+    dying["spec"]["finalizers"] = []
+    await api.write_one(operations.update(dying, "finalize"))
+    with pytest.raises(ApiError):
+        await api.get(NAMESPACES, "", "n")
+
+
+async def test_watch_with_initial_state_and_fields(api) -> None:
+    await make_default_account(api)
+    await api.create(pod("a"))
+    seen: list[tuple[str, str]] = []
+
+    async def follow() -> None:
+        async for batch in api.watch(PODS, "default", field_selector="spec.nodeName=n1", send_initial_events=True):
+            seen.extend((event.type, (event.object or {}).get("metadata", {}).get("name", "")) for event in batch)
+
+    task = asyncio.create_task(follow())
+    await until(lambda: seen == [("BOOKMARK", "")])
+    await api.write([operations.bind("default", "a", "n1")])
+    await until(lambda: seen[1:] == [("ADDED", "a")])
+    await api.delete(PODS, "default", "a", grace_period_s=0)
+    await until(lambda: seen[2:] == [("DELETED", "a")])
+    task.cancel()
+
+
+async def test_who_may_write_in_bulk(servers) -> None:
+    async with servers.client("alice", ()) as alice:
+        (refused,) = await alice.write([operations.create(config_map("a"))])
+        assert refused.code == 403
+        assert 'User "alice" cannot create resource "configmaps"' in orjson.loads(refused.body)["message"]
+        with pytest.raises(ApiError) as error:
+            await alice.list(MAPS, "default")
+        assert error.value.code == 403
+
+
+async def test_services_get_addresses_that_nobody_else_has(tmp_path) -> None:
+    async with Apiservers(
+        tmp_path, 2, service_cluster_ip_range="10.9.0.0/27", service_node_port_range="31000-31009"
+    ) as servers:
+        services = builtin("v1", "Service")
+
+        def service(name: str, **spec: object) -> dict:
+            metadata = {"name": name, "namespace": "default"}
+            return {
+                "kind": "Service",
+                "apiVersion": "v1",
+                "metadata": metadata,
+                "spec": {"ports": [{"port": 80}], **spec},
+            }
+
+        async with servers.client(index=0) as one, servers.client(index=1) as two:
+            own = await one.get(services, "default", "kubernetes")
+            assert own["spec"]["clusterIP"] == "10.9.0.1"
+            creations = [
+                [operations.create(service(f"{who}{index}", type="NodePort")) for index in range(5)]
+                for who in ("a", "b")
+            ]
+            answers = await asyncio.gather(
+                one.write(creations[0], return_objects=True), two.write(creations[1], return_objects=True)
+            )
+            made = [orjson.loads(result.body) for results in answers for result in results]
+            assert all(each["kind"] == "Service" for each in made), made
+            assert len({each["spec"]["clusterIP"] for each in made}) == 10
+            assert {each["spec"]["ports"][0]["nodePort"] for each in made} == set(range(31000, 31010))
+            (full,) = await one.write([operations.create(service("c", type="NodePort"))])
+            assert (full.code, "range is full" in full.body.decode()) == (500, True)
+            taken = made[0]["spec"]["clusterIP"]
+            (refused,) = await two.write([operations.create(service("d", clusterIP=taken))])
+            assert (refused.code, "already allocated" in refused.body.decode()) == (422, True)
+            replaced = await one.update(service("a0", type="NodePort", selector={"a": "b"}))
+            assert replaced["spec"]["clusterIP"] == taken
+            assert replaced["spec"]["ports"][0]["nodePort"] == made[0]["spec"]["ports"][0]["nodePort"]
+            await two.delete(services, "default", "a0")
+            again = await one.create(service("d", clusterIP=taken, type="NodePort"))
+            assert again["spec"]["ports"][0]["nodePort"] == made[0]["spec"]["ports"][0]["nodePort"]
+            plain = await one.update(again | {"spec": again["spec"] | {"type": "ClusterIP"}})
+            assert "nodePort" not in plain["spec"]["ports"][0]
+            await two.create(service("e", type="NodePort"))  # the port that was given up
+
+
+async def test_live_apiservers_are_published_and_dead_ones_withdrawn(tmp_path) -> None:
+    async with Apiservers(tmp_path, 2, apiserver_lease_duration=2) as servers, servers.client() as api:
+        endpoints = builtin("v1", "Endpoints")
+
+        async def published() -> set[str]:
+            found = await api.get(endpoints, "default", "kubernetes")
+            return {
+                f"{address['ip']}:{subset['ports'][0]['port']}"
+                for subset in found["subsets"]
+                for address in subset["addresses"]
+            }
+
+        both = {servers.address("https", 0), servers.address("https", 1)}
+        gone = servers.address("grpc", 1)
+        assert await published() == both
+        await until(lambda: len(api.addresses) == 2)
+        await servers.instances[1].stop()
+        await until(lambda: gone not in api.addresses)
+        assert await published() == {servers.address("https", 0)}
+        dead = {
+            "kind": "Lease",
+            "apiVersion": "coordination.k8s.io/v1",
+            "metadata": {
+                "name": "apiserver-dead",
+                "namespace": "kube-system",
+                "labels": {"apiserver.kubernetes.io/identity": "kube-apiserver"},
+                "annotations": {"raykube.io/https-address": "127.0.0.9:1", "raykube.io/grpc-address": "127.0.0.9:2"},
+            },
+            "spec": {"holderIdentity": "x", "leaseDurationSeconds": 1, "renewTime": "2020-01-01T00:00:00.000000Z"},
+        }
+        await api.create(dead)
+        leases = builtin("coordination.k8s.io/v1", "Lease")
+        async with asyncio.timeout(10):
+            while any(
+                each["metadata"]["name"] == "apiserver-dead" for each in (await api.list(leases, "kube-system"))[0]
+            ):
+                pass
+        assert await published() == {servers.address("https", 0)}
+
+
+async def test_reads_of_another_apiserver_see_what_was_written(tmp_path) -> None:
+    async with Apiservers(tmp_path, 2) as servers, servers.client(index=0) as one, servers.client(index=1) as two:
+        for index in range(30):
+            made = await one.create(config_map(f"m{index}"))
+            assert await two.get(MAPS, "default", f"m{index}") == made
+            changed = await two.update(made | {"data": {"x": "1"}})
+            assert (await one.update(changed | {"data": {"x": "2"}}))["data"] == {"x": "2"}
