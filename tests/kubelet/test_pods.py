@@ -1,0 +1,376 @@
+"""Pods through the real kubelet and the real runtime."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.kubelet.conftest import PODS, Node, container, shell, state
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_pod_runs_and_is_deleted(node: Node) -> None:
+    await node.pod("web", shell("echo hello from $HOSTNAME; exec sleep 1000"))
+    pod = await node.phase("web", "Running")
+    status = pod["status"]
+    assert status["podIP"] == "127.78.5.1"
+    assert status["hostIP"] == "127.78.0.2"
+    assert status["qosClass"] == "BestEffort"
+    conditions = {one["type"]: one["status"] for one in status["conditions"]}
+    assert conditions == dict.fromkeys(
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"], "True"
+    )
+    one = state(pod)
+    assert (one["ready"], one["started"], one["restartCount"]) == (True, True, 0)
+    assert one["containerID"].startswith("raykube-process://")
+    assert node.log("web") == "hello from web\n"
+    await node.client.delete(PODS, "default", "web")
+    await node.gone("web")
+    async with asyncio.timeout(5):
+        while list((node.root / "kubelet" / "pods").iterdir()):
+            await asyncio.sleep(0.02)
+    assert not list(node.runtime._runtime.sandboxes())  # type: ignore[union-attr]
+    await node.event("Started", "Started container c")
+    await node.event("Killing", "Stopping container c")
+
+
+async def test_a_crashing_container_backs_off(node: Node) -> None:
+    await node.pod("crash", shell("echo once more; exit 3"))
+    pod = await node.sees(
+        "crash", lambda pod: state(pod)["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    )
+    one = state(pod)
+    assert one["state"]["waiting"]["message"] == (
+        f"back-off 10s restarting failed container=c pod=crash_default({pod['metadata']['uid']})"
+    )
+    assert one["lastState"]["terminated"]["exitCode"] == 3
+    assert one["restartCount"] == 1
+    assert pod["status"]["phase"] == "Running"
+    ready = next(one for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    assert (ready["status"], ready["reason"], ready["message"]) == (
+        "False",
+        "ContainersNotReady",
+        "containers with unready status: [c]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "phase", "reason"),
+    [
+        ("Never", 0, "Succeeded", "Completed"),
+        ("OnFailure", 0, "Succeeded", "Completed"),
+        ("Never", 4, "Failed", "Error"),
+    ],
+)
+async def test_pods_that_end(node: Node, policy: str, code: int, phase: str, reason: str) -> None:
+    await node.pod("job", shell(f"echo why > /dev/termination-log; exit {code}"), restartPolicy=policy)
+    pod = await node.phase("job", phase)
+    terminated = state(pod)["state"]["terminated"]
+    assert (terminated["exitCode"], terminated["reason"], terminated["message"]) == (code, reason, "why\n")
+    await asyncio.sleep(0.3)
+    assert state(await node.phase("job", phase))["restartCount"] == 0
+    await node.client.delete(PODS, "default", "job")
+    await node.gone("job")
+
+
+async def test_init_containers_run_in_order(node: Node) -> None:
+    await node.pod(
+        "init",
+        shell("cat /work/log; exec sleep 1000", volumeMounts=[{"name": "w", "mountPath": "/work"}]),
+        initContainers=[
+            shell("sleep 0.3; echo one >> /work/log", "a", volumeMounts=[{"name": "w", "mountPath": "/work"}]),
+            shell("echo two >> /work/log", "b", volumeMounts=[{"name": "w", "mountPath": "/work"}]),
+        ],
+        volumes=[{"name": "w", "emptyDir": {}}],
+    )
+    pod = await node.phase("init", "Running")
+    assert node.log("init") == "one\ntwo\n"
+    inits = pod["status"]["initContainerStatuses"]
+    assert [one["state"]["terminated"]["reason"] for one in inits] == ["Completed", "Completed"]
+
+
+async def test_a_failing_init_container_fails_the_pod(node: Node) -> None:
+    await node.pod("bad", shell("sleep 1000"), initContainers=[shell("exit 5", "a")], restartPolicy="Never")
+    pod = await node.phase("bad", "Failed")
+    assert state(pod)["state"]["waiting"]["reason"] == "PodInitializing"
+
+
+async def test_a_sidecar_ends_with_the_job(node: Node) -> None:
+    await node.pod(
+        "side",
+        shell("sleep 0.3; exit 0"),
+        initContainers=[
+            shell("trap 'exit 0' TERM; while :; do sleep 0.05; done", "proxy") | {"restartPolicy": "Always"}
+        ],
+        restartPolicy="Never",
+    )
+    pod = await node.phase("side", "Succeeded")
+    assert "terminated" in pod["status"]["initContainerStatuses"][0]["state"]
+
+
+async def test_no_command(node: Node) -> None:
+    await node.pod("nothing", {"name": "web", "image": "nginx"})
+    pod = await node.sees(
+        "nothing", lambda pod: state(pod)["state"].get("waiting", {}).get("reason") == "CreateContainerError"
+    )
+    assert state(pod)["state"]["waiting"]["message"] == (
+        'the process runtime has no images: set "command" in container "web"'
+    )
+
+
+async def test_environment(node: Node) -> None:
+    await node.client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "cfg", "namespace": "default"},
+            "data": {"k": "v", "j": "w"},
+        }
+    )
+    await node.client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "sec", "namespace": "default"},
+            "data": {"p": "c2VjcmV0"},
+        }
+    )
+    await node.pod(
+        "env",
+        shell(
+            "echo $A $B $IP $NODE $K $P $PRE_j $CPU $$HOME",
+            env=[
+                {"name": "A", "value": "a"},
+                {"name": "B", "value": "$(A)$(NOT)$$(A)"},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                {"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "k"}}},
+                {"name": "P", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "p"}}},
+                {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+            ],
+            envFrom=[{"prefix": "PRE_", "configMapRef": {"name": "cfg"}}],
+            resources={"limits": {"cpu": "250m"}},
+        ),
+        restartPolicy="Never",
+    )
+    await node.phase("env", "Succeeded")
+    words = node.log("env").split()
+    assert words[:8] == ["a", "a$(NOT)$(A)", "127.78.5.1", "n1", "v", "secret", "w", "250"]
+
+
+async def test_a_missing_config_map_is_waited_for(node: Node) -> None:
+    await node.pod(
+        "wait",
+        shell("echo $K", env=[{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "k"}}}]),
+        restartPolicy="Never",
+    )
+    pod = await node.sees(
+        "wait", lambda pod: state(pod)["state"].get("waiting", {}).get("reason") == "CreateContainerConfigError"
+    )
+    assert state(pod)["state"]["waiting"]["message"] == 'configmap "cfg" not found'
+    await node.client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "cfg", "namespace": "default"},
+            "data": {"k": "late"},
+        }
+    )
+    await node.phase("wait", "Succeeded")
+    assert node.log("wait") == "late\n"
+
+
+async def test_volumes_follow_their_objects(node: Node) -> None:
+    config = await node.client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "cfg", "namespace": "default"},
+            "data": {"k": "old"},
+        }
+    )
+    await node.pod(
+        "vol",
+        shell(
+            "cat /token/token /token/ns; until grep -q new /cfg/k; do sleep 0.05; done; echo; cat /cfg/k",
+            volumeMounts=[{"name": "cfg", "mountPath": "/cfg"}, {"name": "tok", "mountPath": "/token"}],
+        ),
+        volumes=[
+            {"name": "cfg", "configMap": {"name": "cfg"}},
+            {
+                "name": "tok",
+                "projected": {
+                    "sources": [
+                        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+                        {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+                    ]
+                },
+            },
+        ],
+        restartPolicy="Never",
+    )
+    await node.phase("vol", "Running")
+    await node.client.update(config | {"data": {"k": "new"}})
+    await node.phase("vol", "Succeeded")
+    assert node.log("vol").strip() == "token-of-defaultdefault\nnew"
+
+
+async def test_readiness_and_liveness(node: Node) -> None:
+    flag = node.root / "ready"
+    await node.pod(
+        "probed",
+        shell(
+            "exec sleep 1000",
+            readinessProbe={"exec": {"command": ["test", "-e", str(flag)]}, "periodSeconds": 1},
+            livenessProbe={
+                "exec": {"command": ["test", "!", "-e", f"{flag}.dead"]},
+                "periodSeconds": 1,
+                "failureThreshold": 1,
+            },
+        ),
+        terminationGracePeriodSeconds=1,
+    )
+    pod = await node.phase("probed", "Running")
+    assert not state(pod)["ready"]
+    flag.touch()
+    await node.sees("probed", lambda pod: state(pod)["ready"])
+    Path(f"{flag}.dead").touch()
+    await node.sees("probed", lambda pod: state(pod)["restartCount"] == 1)
+    os.unlink(f"{flag}.dead")
+    await node.sees("probed", lambda pod: "running" in state(pod)["state"] and state(pod)["ready"], 30)
+    await node.event("Killing", "Container c failed liveness probe, will be restarted")
+    await node.event("Unhealthy", "Readiness probe failed")
+
+
+async def test_http_probe_and_pod_addresses(node: Node) -> None:
+    server = (
+        "import http.server,os;"
+        "http.server.HTTPServer((os.environ['IP'],8080),http.server.SimpleHTTPRequestHandler).serve_forever()"
+    )
+    for name in ("h1", "h2"):
+        await node.pod(
+            name,
+            container(
+                "python3",
+                "-c",
+                server,
+                env=[{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                ports=[{"name": "http", "containerPort": 8080}],
+                readinessProbe={"httpGet": {"port": "http", "path": "/"}, "periodSeconds": 1},
+            ),
+        )
+    for name in ("h1", "h2"):
+        await node.sees(name, lambda pod: pod.get("status", {}).get("containerStatuses", [{}])[0].get("ready"))
+
+
+async def test_hooks_and_grace(node: Node) -> None:
+    await node.pod(
+        "hooks",
+        shell(
+            "trap 'echo term; exit 0' TERM; while :; do sleep 0.05; done",
+            lifecycle={
+                "postStart": {"exec": {"command": ["sh", "-c", f"echo post >> {node.root}/hooks"]}},
+                "preStop": {"exec": {"command": ["sh", "-c", f"echo pre >> {node.root}/hooks"]}},
+            },
+        ),
+    )
+    await node.phase("hooks", "Running")
+    await node.client.delete(PODS, "default", "hooks")
+    await node.gone("hooks")
+    assert (node.root / "hooks").read_text() == "post\npre\n"
+
+
+async def test_a_second_deletion_shortens_the_grace(node: Node) -> None:
+    await node.pod("stubborn", shell("trap '' TERM; while :; do sleep 0.05; done"), terminationGracePeriodSeconds=600)
+    await node.phase("stubborn", "Running")
+    await asyncio.sleep(0.3)
+    await node.client.delete(PODS, "default", "stubborn")
+    await asyncio.sleep(0.5)
+    await node.client.delete(PODS, "default", "stubborn", grace_period_s=1)
+    await node.gone("stubborn", 20)
+
+
+async def test_forced_deletion(node: Node) -> None:
+    await node.pod("forced", shell("trap '' TERM; while :; do sleep 0.05; done"), terminationGracePeriodSeconds=600)
+    await node.phase("forced", "Running")
+    await node.client.delete(PODS, "default", "forced", grace_period_s=0)
+    async with asyncio.timeout(20):
+        while list(node.runtime._runtime.sandboxes()):  # type: ignore[union-attr]
+            await asyncio.sleep(0.05)
+
+
+async def test_active_deadline(node: Node) -> None:
+    await node.pod("late", shell("exec sleep 1000"), activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
+    pod = await node.phase("late", "Failed")
+    assert pod["status"]["reason"] == "DeadlineExceeded"
+
+
+async def test_a_pod_that_does_not_fit(node: Node) -> None:
+    await node.pod("big", shell("true", resources={"requests": {"cpu": "1000"}}))
+    pod = await node.phase("big", "Failed")
+    assert pod["status"]["reason"] == "OutOfcpu"
+
+
+async def test_the_kubelet_restarts(node: Node) -> None:
+    await node.pod("stays", shell("exec sleep 1000"))
+    await node.pod("leaves", shell("exec sleep 1000"))
+    first = await node.phase("stays", "Running")
+    await node.phase("leaves", "Running")
+    await node.kubelet.stop()
+    await node.runtime.stop()
+    await node.client.delete(PODS, "default", "leaves", grace_period_s=0)
+    await node.start_runtime()
+    await node.start_kubelet()
+    async with asyncio.timeout(20):
+        while len(list(node.runtime._runtime.sandboxes())) > 1:  # type: ignore[union-attr]
+            await asyncio.sleep(0.05)
+    pod = await node.phase("stays", "Running")
+    assert state(pod)["containerID"] == state(first)["containerID"]
+    assert state(pod)["restartCount"] == 0
+
+
+async def test_foreign_sandboxes_are_left_alone(node: Node) -> None:
+    from raykube.pb import cri_pb2
+
+    runtime = node.runtime._runtime
+    assert runtime is not None
+    foreign = runtime.run_sandbox(
+        cri_pb2.PodSandboxConfig(
+            metadata=cri_pb2.PodSandboxMetadata(name="foreign", uid="foreign", namespace="x"),
+            labels={"io.kubernetes.pod.uid": "foreign", "io.kubernetes.pod.name": "foreign"},
+        )
+    )
+    await node.kubelet.stop()
+    await node.start_kubelet()
+    await node.pod("own", shell("true"), restartPolicy="Never")
+    await node.phase("own", "Succeeded")
+    await asyncio.sleep(0.5)
+    assert foreign.id in {sandbox.id for sandbox in runtime.sandboxes()}
+
+
+async def test_the_node(node: Node) -> None:
+    async with asyncio.timeout(10):
+        while ("leases", "kube-node-lease", "n1") not in node.store.objects:
+            await asyncio.sleep(0.02)
+    status = node.store.objects["nodes", "", "n1"]["status"]
+    assert {one["type"]: one["status"] for one in status["conditions"]} == {
+        "MemoryPressure": "False",
+        "DiskPressure": "False",
+        "PIDPressure": "False",
+        "Ready": "True",
+    }
+    assert all(
+        status["nodeInfo"][name] for name in ("kernelVersion", "osImage", "machineID", "bootID", "kubeletVersion")
+    )
+    await node.runtime.stop()
+    async with asyncio.timeout(20):
+        while True:
+            conditions = node.store.objects["nodes", "", "n1"]["status"]["conditions"]
+            ready = next(one for one in conditions if one["type"] == "Ready")
+            if ready["status"] == "False":
+                break
+            await asyncio.sleep(0.05)
+    assert "container runtime is down" in ready["message"]
+    await node.start_runtime()
