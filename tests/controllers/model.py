@@ -219,6 +219,7 @@ class Running:
         self.queues: list[dict[str, None]] = [{} for _ in controllers]
         self.delayed: list[dict[str, float]] = [{} for _ in controllers]
         self.errors: list[dict[str, str]] = [{} for _ in controllers]
+        self.seen: list[dict[str, None]] = [{} for _ in controllers]
 
     def start(self) -> None:
         """What a new informer does: everything is an addition."""
@@ -232,6 +233,7 @@ class Running:
         for _ in range(rounds):
             self._take_in()
             if not self._one():
+                self._check_fixed_point()
                 return
         raise AssertionError(f"not settled after {rounds} reconciles; last writes: {self.cluster.log[-6:]}")
 
@@ -260,12 +262,23 @@ class Running:
             if resource in controller.resources:
                 queue.update(dict.fromkeys(controller.observe(self.cluster, resource, old, new, self.cluster.now)))
 
+    def _check_fixed_point(self) -> None:
+        """Whatever was looked at has nothing left to do: no change went by without waking its key."""
+        for number, controller in enumerate(self.controllers):
+            for key in self.seen[number]:
+                if key not in self.delayed[number]:
+                    self.cluster.error = self.errors[number].get(key, "")
+                    plan = controller.reconcile(self.cluster, key, self.cluster.now)
+                    self.cluster.error = ""
+                    assert not plan.writes, f"{controller.name} {key} was not woken: {plan.writes}"
+
     def _one(self) -> bool:
         for number, (controller, queue) in enumerate(zip(self.controllers, self.queues, strict=True)):
             if not queue:
                 continue
             key = next(iter(queue))
             del queue[key]
+            self.seen[number][key] = None
             self.cluster.error = self.errors[number].get(key, "")
             before = self.cluster.revision
             plan = controller.reconcile(self.cluster, key, self.cluster.now)
@@ -274,12 +287,11 @@ class Running:
             self.errors[number][key] = error
             if error:
                 self.delayed[number][key] = self.cluster.now + 1
-            elif plan.writes:
-                if self.cluster.revision != before:
-                    queue[key] = None  # a fixed point must be reached: look again after every write
-                else:
-                    raise AssertionError(f"{controller.name} {key}: writes that change nothing: {plan.writes}")
-            if plan.requeue_after is not None:
+            elif plan.writes and self.cluster.revision == before:
+                raise AssertionError(f"{controller.name} {key}: writes that change nothing: {plan.writes}")
+            if plan.requeue_after == 0:
+                queue[key] = None
+            elif plan.requeue_after is not None:
                 due = self.cluster.now + plan.requeue_after
                 self.delayed[number][key] = min(self.delayed[number].get(key, due), due)
             return True

@@ -36,6 +36,12 @@ class Vertex:
     owners: tuple[str, ...] = ()
     deleting: bool = False
     foreground: bool = False
+    orphaning: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether its deletion waits for its dependents."""
+        return self.foreground or self.orphaning
 
 
 @dataclass(slots=True)
@@ -55,8 +61,16 @@ class Graph:
         for owner in owners:
             self.dependents.setdefault(owner, {})[uid] = None
         deleting = bool(meta.get("deletionTimestamp"))
-        foreground = deleting and FOREGROUND in (meta.get("finalizers") or ())
-        self.vertices[uid] = Vertex(resource, meta.get("namespace", ""), meta["name"], owners, deleting, foreground)
+        finalizers = meta.get("finalizers") or () if deleting else ()
+        self.vertices[uid] = Vertex(
+            resource,
+            meta.get("namespace", ""),
+            meta["name"],
+            owners,
+            deleting,
+            foreground=FOREGROUND in finalizers,
+            orphaning=ORPHAN in finalizers,
+        )
 
     def remove(self, uid: str) -> None:
         """Takes an object out; its dependents keep their edges."""
@@ -101,8 +115,9 @@ class GarbageCollector:
                 keys += self._gone(old)
             elif _fate(old) == _fate(new):
                 return ()
-        self._graph.put(resource, new)
         uid = uid_of(new)
+        keys += self._waiting_owners(uid)
+        self._graph.put(resource, new)
         meta = new["metadata"]
         if meta.get("deletionTimestamp"):
             if {ORPHAN, FOREGROUND} & set(meta.get("finalizers") or ()):
@@ -118,12 +133,15 @@ class GarbageCollector:
 
     def _gone(self, old: Obj) -> list[str]:
         uid = uid_of(old)
-        vertex = self._graph.vertices.get(uid)
+        waiting = self._waiting_owners(uid)
         self._graph.remove(uid)
-        owners = vertex.owners if vertex else ()
-        vertices = self._graph.vertices
-        waiting = [owner for owner in owners if owner in vertices and vertices[owner].foreground]
         return [*self._graph.dependents_of(uid), *waiting]
+
+    def _waiting_owners(self, uid: str) -> list[str]:
+        """The owners of an object, as known so far, whose deletion waits for it."""
+        vertices = self._graph.vertices
+        owners = vertices[uid].owners if uid in vertices else ()
+        return [owner for owner in owners if owner in vertices and vertices[owner].waits]
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """Deletes the object, takes references out of it, or works off the finalizers of its own deletion."""

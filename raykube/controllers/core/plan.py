@@ -65,7 +65,7 @@ class Plan:
     """What one reconcile decided. The empty plan says: nothing to do until something changes."""
 
     writes: Sequence[Write] = ()
-    requeue_after: float | None = None  # seconds
+    requeue_after: float | None = None  # seconds; 0: there is a next step, as soon as the writes are in the caches
     events: Sequence[Event] = ()
     reads: Sequence[Read] = ()
 

@@ -114,4 +114,4 @@ def _end(pod: Obj, message: str, now: float) -> Plan:
         status.get("conditions"), "DisruptionTarget", "True", "DeletionByPodGC", message, now
     )
     write = status_write(kinds.PODS, pod, status)
-    return Plan([write]) if write else NOTHING
+    return Plan([write], requeue_after=0.0) if write else NOTHING  # the deletion is the next step

@@ -72,7 +72,7 @@ class TaintEvictionController:
                 status.get("conditions"), DISRUPTION, "True", "DeletionByTaintManager", message, now
             )
             write = status_write(kinds.PODS, pod, status)
-            return Plan([write]) if write else NOTHING
+            return Plan([write], requeue_after=0.0) if write else NOTHING  # the deletion is the next step
         done = Event(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
         return Plan([delete_write(kinds.PODS, pod, done=done)])
 
