@@ -8,7 +8,7 @@ from hashlib import sha256
 import orjson
 from aiohttp import web
 
-from raykube.api import discovery, openapi, version
+from raykube.api import discovery, openapi, openapi_v2, version
 from raykube.api.errors import ApiError
 from raykube.api.resources import BUILTIN
 from raykube.apiserver.core import negotiation
@@ -52,6 +52,8 @@ class Paths:
             handler = self._discovery
         elif parts[:2] == ["openapi", "v3"]:
             handler = self._openapi
+        elif parts == ["openapi", "v2"]:
+            handler = self._openapi_v2
         elif parts == ["metrics"]:
             handler = self._metrics
         elif parts == [".well-known", "openid-configuration"] or parts == ["openid", "v1", "jwks"]:
@@ -67,7 +69,16 @@ class Paths:
         groups = sorted(group for group in discovery.groups(BUILTIN) if group)
         paths = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis"]
         paths += [f"/apis/{group}" for group in groups]
-        paths += ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+        paths += [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
         return context.document({"paths": paths})
 
     async def _version(self, context: Context, _: list[str]) -> web.Response:
@@ -197,6 +208,12 @@ class Paths:
         if context.query.get("hash") == digest:
             response.headers["Cache-Control"] = "public, immutable"
         return response
+
+    async def _openapi_v2(self, context: Context, parts: list[str]) -> web.Response:
+        """Protobuf or nothing: kubectl takes any 200 for protobuf."""
+        if openapi_v2.MEDIA_TYPE not in context.request.headers.get("Accept", ""):
+            raise ApiError.not_acceptable((openapi_v2.MEDIA_TYPE,))
+        return self._tagged(context, "/".join(parts), lambda: openapi_v2.document(BUILTIN), openapi_v2.CONTENT_TYPE)
 
     # -- the rest
 
