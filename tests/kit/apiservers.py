@@ -6,6 +6,7 @@ async with Apiservers(tmp_path) as servers:
     client = servers.client()
 """
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,14 @@ from tests.kit import pki
 ADMIN = ("kubernetes-admin", ("system:masters",))
 
 
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
 class Apiservers:
     """One store member and `count` apiservers."""
 
@@ -33,7 +42,8 @@ class Apiservers:
         self._flags = flags
         self.kv: KvService | None = None
         self.instances: list[Service] = []
-        self.store_address = self._peer_address = "127.0.0.1:0"
+        # A store that starts again must be who it was: its ports are fixed from the start.
+        self.store_address, self._peer_address = (f"127.0.0.1:{port}" for port in _free_ports(2))
 
     async def __aenter__(self) -> "Apiservers":
         await self.start_store()
@@ -49,12 +59,9 @@ class Apiservers:
                 data_dir=self._folder / "kv",
                 listen_client_urls=[f"http://{self.store_address}"],
                 listen_peer_urls=[f"http://{self._peer_address}"],
-                initial_cluster=[f"m1=http://{self._peer_address}"] if self._peer_address[-2:] != ":0" else [],
             )
         )
         await self.kv.start()
-        addresses: Any = self.kv.status()["addresses"]
-        self.store_address, self._peer_address = addresses["client"], addresses["peer"]
 
     async def stop_store(self) -> None:
         if self.kv is not None:
