@@ -54,8 +54,10 @@ _DRAIN_S = 2.0
 class Service:
     """The apiserver as a service: `start`, `wait`, `stop`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, store_wait_s: float = 60.0) -> None:
+        """`store_wait_s`: how long `start` waits for the store, which may start at the same time."""
         self._config = config
+        self._store_wait_s = store_wait_s
         self._stopped = asyncio.Event()
         self._feed = Feed(
             [each for each in all_resources() if each.stored and each.view_of is None], config.default_watch_cache_size
@@ -87,7 +89,7 @@ class Service:
         kv = self._kv = KvClient(config.etcd_servers, _store_tls(config))
         store = self._store = Store(kv, self._feed)
         authorization = Authorization(self._feed, config.authorization_mode)
-        await store.start()
+        await store.start(self._store_wait_s)
         measures = Measures()
         reader = Reader(store)
         addresses = ServiceAddresses(
