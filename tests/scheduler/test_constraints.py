@@ -170,6 +170,10 @@ class Both:
         new._scale()
         assert (kept.feasible == new.feasible).all()
         assert np.allclose(kept._total, new._total)
+        if kept._soft is not None and new._soft is not None and not kept._soft_stale and kept._soft.catch_up():
+            new._soft.rebuild(new.nodes, new.feasible, new.affinity, new.tolerated)
+            if not kept.needs.hard:
+                assert np.allclose(kept._soft.scores(), new._soft.scores())
 
     def check_usage(self) -> None:
         for name, made in self.world.nodes.items():

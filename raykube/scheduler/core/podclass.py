@@ -33,6 +33,8 @@ class PodClass:
         self.needs = needs
         self.hard_groups = hard
         self.soft_groups = soft
+        self._soft = spread.SoftSpread(needs, soft) if soft else None
+        self._soft_stale = True  # nodes, or which of them are feasible, changed
         self._epoch = -1
         self._read = 0  # entries of the log taken in
         self._judged: list[tuple[bool, int]] = []  # by taint set: tolerated, disliked taints
@@ -63,9 +65,12 @@ class PodClass:
             total = np.where(fits, total, -np.inf)
         else:
             fits = self.feasible
-        if self.needs.soft:
-            extra = spread.soft_scores(self.nodes, self.needs, self.soft_groups, fits, self.affinity, self.tolerated)
-            total = total + WEIGHT_SPREAD * extra
+        if self._soft is not None:
+            # The hard constraints change which nodes are compared with every pod.
+            if self._soft_stale or self.needs.hard or not self._soft.catch_up():
+                self._soft.rebuild(self.nodes, fits, self.affinity, self.tolerated)
+                self._soft_stale = False
+            total = total + WEIGHT_SPREAD * self._soft.scores()
         row = int(total.argmax())
         return row if total[row] > -math.inf else NONE
 
@@ -110,7 +115,7 @@ class PodClass:
         if self._compare:
             self._liked[rows] = preference(nodes, needs, rows)
         self._relative = bool(self._disliked.any() or self._liked.any())
-        self._rescale = True
+        self._rescale = self._soft_stale = True
 
     @property
     def enters_unschedulable(self) -> bool:
@@ -128,7 +133,7 @@ class PodClass:
                 feasible[row] = not nodes.port_conflict(int(row), needs.host_ports)
         self.feasible = feasible
         self._usage = self._usage_scores()
-        self._rescale = True
+        self._rescale = self._soft_stale = True
 
     def _usage_scores(self) -> Floats:
         nodes, needs = self.nodes, self.needs
@@ -162,6 +167,8 @@ class PodClass:
         self.feasible[row] = fits
         if fits:
             self._usage[row] = self._usage_score(row)
+        if was != fits:
+            self._soft_stale = True
         if was != fits and self._relative:
             self._rescale = True
         elif not self._rescale:

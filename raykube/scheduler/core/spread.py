@@ -20,6 +20,7 @@ from raykube.scheduler.core.requirements import HOSTNAME, Constraint, Requiremen
 
 Floats = NDArray[np.float64]
 MAX_SCORE = 100.0
+LOG_MAX = 4096
 
 GroupKey = tuple[Hashable, ...]
 
@@ -35,6 +36,8 @@ class Group:
         self.selector = constraint.selector
         self.namespace = namespace
         self.counts: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.log: list[tuple[int, int]] = []  # row, +1 or -1; for those who keep sums of the counts
+        self.epoch = 0  # raised when the log was cut
         self._matches: dict[tuple[tuple[str, str], ...], bool] = {}
 
     def matches(self, labels: dict[str, str]) -> bool:
@@ -53,6 +56,10 @@ class Group:
         if row >= len(self.counts):
             self.counts = np.concatenate((self.counts, np.zeros(row + 1, np.int64)))
         self.counts[row] += sign
+        if len(self.log) >= LOG_MAX:
+            self.log.clear()
+            self.epoch += 1
+        self.log.append((row, sign))
 
     def column(self, rows: int) -> NDArray[np.int64]:
         if len(self.counts) < rows:
@@ -96,33 +103,79 @@ def allowed(nodes: NodeTable, needs: Requirements, groups: list[Group], affinity
     return result
 
 
-def soft_scores(
-    nodes: NodeTable, needs: Requirements, groups: list[Group], feasible: Mask, affinity: Mask, tolerated: Mask
-) -> Floats:
-    """0 to 100 for each node; only those of feasible nodes mean anything."""
-    codes, sizes, has_all = _keys(nodes, needs.soft)
-    # A node without a zone is not punished by default constraints that its administrator never wrote.
-    scored = feasible if needs.soft_is_default else feasible & has_all
-    raw = np.zeros(nodes.capacity)
-    if not scored.any():
-        return raw
-    for constraint, column, size, group in zip(needs.soft, codes, sizes, groups, strict=True):
-        counts = group.column(nodes.capacity)
-        if constraint.topology_key == HOSTNAME:
-            domain_count = int(np.count_nonzero(scored))
-            found: Floats = counts.astype(np.float64)
-        else:
-            eligible = nodes.live & (column >= 0) if needs.soft_is_default else has_all
-            if constraint.honor_affinity:
-                eligible = eligible & affinity
-            if constraint.honor_taints:
-                eligible = eligible & tolerated
-            domain_count = int(np.count_nonzero(np.bincount(column[scored & (column >= 0)], minlength=size)))
-            sums = np.bincount(column[eligible], weights=counts[eligible], minlength=size)
-            found = np.append(sums, 0.0)[column]
-        raw += np.where(column >= 0, found * np.log(domain_count + 2) + (constraint.max_skew - 1), 0.0)
-    offered = raw[scored]
-    most, least = float(offered.max()), float(offered.min())
-    if most == 0:
-        return np.where(scored, MAX_SCORE, 0.0)
-    return np.where(scored, MAX_SCORE * (most + least - raw) / most, 0.0)
+class SoftSpread:
+    """What the soft constraints of a class cost on each row, kept current from the groups' logs.
+
+    `rebuild` when the nodes or the set of feasible ones changed; `catch_up` when only pods came and went.
+    """
+
+    def __init__(self, needs: Requirements, groups: list[Group]) -> None:
+        self._constraints = needs.soft
+        self._is_default = needs.soft_is_default
+        self._groups = groups
+        self._raw: Floats = np.zeros(0)
+        self._scored: Mask = np.zeros(0, bool)
+        self._any = False
+        self._parts: list[tuple[Group, Codes, Mask, float, bool]] = []
+        self._read: list[tuple[int, int]] = []
+
+    def rebuild(self, nodes: NodeTable, feasible: Mask, affinity: Mask, tolerated: Mask) -> None:
+        codes, sizes, has_all = _keys(nodes, self._constraints)
+        # A node without a zone is not punished by default constraints that its administrator never wrote.
+        scored = feasible.copy() if self._is_default else feasible & has_all
+        raw = np.zeros(nodes.capacity)
+        self._parts, self._read = [], []
+        for constraint, column, size, group in zip(self._constraints, codes, sizes, self._groups, strict=True):
+            counts = group.column(nodes.capacity)
+            eligible = nodes.live & (column >= 0) if self._is_default else has_all
+            by_host = constraint.topology_key == HOSTNAME
+            if by_host:
+                domain_count = int(np.count_nonzero(scored))
+                found: Floats = counts.astype(np.float64)
+            else:
+                if constraint.honor_affinity:
+                    eligible = eligible & affinity
+                if constraint.honor_taints:
+                    eligible = eligible & tolerated
+                domain_count = int(np.count_nonzero(np.bincount(column[scored & (column >= 0)], minlength=size)))
+                sums = np.bincount(column[eligible], weights=counts[eligible], minlength=size)
+                found = np.append(sums, 0.0)[column]
+            weight = float(np.log(domain_count + 2))
+            raw += np.where(column >= 0, found * weight + (constraint.max_skew - 1), 0.0)
+            self._parts.append((group, column, eligible, weight, by_host))
+            self._read.append((group.epoch, len(group.log)))
+        self._raw, self._scored, self._any = raw, scored, bool(scored.any())
+
+    def catch_up(self) -> bool:
+        """Takes in the pods that came and went; False when the logs do not reach back: rebuild."""
+        for index, (group, column, eligible, weight, by_host) in enumerate(self._parts):
+            epoch, position = self._read[index]
+            if epoch != group.epoch:
+                return False
+            if position == len(group.log):
+                continue
+            for row, sign in group.log[position:]:
+                if row >= len(column):
+                    return False
+                code = column.item(row)
+                if code < 0:
+                    continue
+                if by_host:
+                    self._raw[row] += sign * weight
+                elif eligible.item(row):
+                    self._raw[column == code] += sign * weight
+            self._read[index] = group.epoch, len(group.log)
+        return True
+
+    def scores(self) -> Floats:
+        """0 to 100 for each row; only those of feasible rows mean anything."""
+        if not self._any:
+            return np.zeros(len(self._raw))
+        offered = self._raw[self._scored]
+        most, least = float(offered.max()), float(offered.min())
+        if most <= 0:
+            return np.where(self._scored, MAX_SCORE, 0.0)
+        scores: Floats = (most + least - self._raw) * (MAX_SCORE / most)
+        if not self._is_default:
+            scores[~self._scored] = 0.0  # a feasible node without a topology key is the last choice
+        return scores
