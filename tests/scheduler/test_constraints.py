@@ -286,3 +286,18 @@ def test_pods_of_one_owner_are_spread_over_zones_and_hosts() -> None:
     for _ in range(12):
         both.schedule({"cpu": "1", "owner": "rs-1"})
     assert Counter(name for _, name in both.world.pods.values()) == {f"n{number}": 2 for number in range(6)}
+
+
+def test_pods_on_nodes_that_the_class_may_not_use_cost_nothing() -> None:
+    both = Both()
+    both.set_node(node("a", labels={"zone": "1", "disk": "ssd"}))
+    both.set_node(node("b", labels={"zone": "1", "disk": "hdd"}))
+    both.set_node(node("c", labels={"zone": "2", "disk": "ssd"}))
+    soft = [spread("zone", 1, {"app": "a"}, "ScheduleAnyway")]
+    on_ssd = {"labels": {"app": "a"}, "nodeSelector": {"disk": "ssd"}, "topologySpreadConstraints": soft}
+    both.schedule(dict(on_ssd))
+    for _ in range(3):
+        both.schedule({"labels": {"app": "a"}, "nodeSelector": {"disk": "hdd"}})
+    both.schedule(dict(on_ssd))
+    assert Counter(name for _, name in both.world.pods.values()) == {"a": 1, "b": 3, "c": 1}
+    both.schedule(dict(on_ssd))
