@@ -156,6 +156,18 @@ def test_rules_that_cover_others_allow_all_that_they_do(
         assert any(twin.rule_allows(r, asked) for r in held)
 
 
+def test_a_right_to_one_object_does_not_cover_another() -> None:
+    def pods(*names: str) -> list[Rule]:
+        rule = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
+        return [Rule.of({**rule, "resourceNames": list(names)} if names else rule)]
+
+    assert uncovered(pods("x"), pods("x")) == []
+    assert uncovered(pods(), pods("x")) == []
+    assert uncovered([*pods("x"), *pods("y")], pods("x", "y")) == []
+    assert [rule.names for rule in uncovered(pods("x"), pods("x", "y"))] == [{"y"}]
+    assert uncovered(pods("x"), pods()) != []
+
+
 @given(rules)
 def test_rules_cover_themselves(held: list[dict[str, Any]]) -> None:
     assert uncovered(map(Rule.of, held), map(Rule.of, held)) == []

@@ -132,9 +132,9 @@ async def test_a_port_that_is_taken_becomes_an_event() -> None:
             assert "is in use" in event["message"]
             assert "1 cannot be bound" in str(service.status()["detail"])
             holder.close()
-            deadline = 10
-            await eventually(lambda: "1 cannot" not in str(service.status()["detail"]), timeout_s=deadline)
+            await eventually(lambda: "1 cannot" not in str(service.status()["detail"]), timeout_s=10)
             assert await greeting(f"127.0.0.1:{port}") == "a"
+            assert service.healthy
 
 
 async def test_two_hosts_find_each_other_through_their_nodes() -> None:
