@@ -19,7 +19,8 @@ from raykube.apiserver.writer import Writer
 log = logging.getLogger(__name__)
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-_TRIES = 30
+_TRIES = 60
+_PAUSE_S = 0.5
 _CLUSTER_CRITICAL = (
     "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
 )
@@ -70,21 +71,24 @@ class Bootstrap:
             await self._ensure(objects)
 
     async def _ensure(self, objects: list[Object]) -> None:
+        message = ""
         for _ in range(_TRIES):
             ops = [op for op in map(self._operation, objects) if op is not None]
             if not ops:
                 return
-            failures = [
-                outcome for outcome in await self._writer.run(ops) if outcome.code >= 400 and outcome.code != 409
-            ]
+            outcomes = await self._writer.run(ops)
+            failures = [outcome for outcome in outcomes if outcome.code >= 400 and outcome.code != 409]
             if not failures:
                 return
-            status = orjson.loads(failures[0].body)
-            if status["code"] < 500:
-                raise OSError(f"cannot write the objects that every cluster starts with: {status['message']}")
-            log.warning("the store does not take writes yet: %s", status["message"])
-            await asyncio.sleep(1)
-        raise OSError("the store takes no writes: check that a majority of --etcd-servers is up")
+            # Also what looks final is tried again: another apiserver that starts now may be half-way through the same
+            # object, its address taken and the Service not yet there.
+            message = orjson.loads(failures[0].body)["message"]
+            log.warning("cannot write the first objects yet: %s", message)
+            await asyncio.sleep(_PAUSE_S)
+        raise OSError(
+            f"cannot write the objects that every cluster starts with: {message};"
+            " check that a majority of --etcd-servers is up"
+        )
 
     def _operation(self, wanted: Object) -> Operation | None:
         """What is to be done about one object; None: nothing."""
