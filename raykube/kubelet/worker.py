@@ -124,8 +124,10 @@ class PodWorker:
                     wake_at = time.time() + delay
                 if wake_at is None:
                     return
+                # Not wait_for: in Python 3.11 that loses a cancellation which comes together with the wake-up.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), max(wake_at - time.time(), 0))
+                    async with asyncio.timeout(max(wake_at - time.time(), 0)):
+                        await self._wake.wait()
         finally:
             self._prober.stop()
 
@@ -288,25 +290,28 @@ class PodWorker:
         begun = time.time()
         grace_s = self._grace_s()
         stopping = asyncio.ensure_future(self._stop_everything(self.pod, observed, grace_s, ""))
-        while not stopping.done():
-            self._wake.clear()
-            waking = asyncio.ensure_future(self._wake.wait())
-            await asyncio.wait({stopping, waking}, return_when=asyncio.FIRST_COMPLETED)
-            waking.cancel()
-            if stopping.done():
-                break
-            shorter = self._grace_s()
-            if shorter < grace_s:
-                grace_s = shorter
-                stopping.cancel()
-                with suppress(asyncio.CancelledError):
+        waking = asyncio.ensure_future(self._wake.wait())
+        try:
+            while True:
+                await asyncio.wait({stopping, waking}, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
                     await stopping
-                left = max(int(begun + grace_s - time.time()), 0)
-                stopping = asyncio.ensure_future(self._stop_everything(self.pod, observed, left, "", hooks=False))
-            else:
-                with suppress(RpcError):
-                    self._report(self.pod, await self._tools.cri.observe(self.uid), None)
-        await stopping
+                    return
+                self._wake.clear()
+                waking = asyncio.ensure_future(self._wake.wait())
+                shorter = self._grace_s()
+                if shorter < grace_s:
+                    grace_s = shorter
+                    stopping.cancel()
+                    await asyncio.wait({stopping})
+                    left = max(int(begun + grace_s - time.time()), 0)
+                    stopping = asyncio.ensure_future(self._stop_everything(self.pod, observed, left, "", hooks=False))
+                else:
+                    with suppress(RpcError):
+                        self._report(self.pod, await self._tools.cri.observe(self.uid), None)
+        finally:
+            stopping.cancel()
+            waking.cancel()
 
     def _grace_s(self) -> int:
         return min(pods.grace_s(self.pod), GRACE_GONE_S) if self._gone else pods.grace_s(self.pod)

@@ -313,13 +313,15 @@ class Runtime:
         if grace_s > 0:
             self._signal_program(started, self._stop_signal(live.record))
             with suppress(TimeoutError):
-                await asyncio.wait_for(live.exited.wait(), grace_s)
+                async with asyncio.timeout(grace_s):
+                    await live.exited.wait()
                 return
         if live.shim is not None:
             live.shim.send(SIGTERM)  # to a shim: kill all of it now
         # A shim that was stopped or is stuck on a dead disk would let us wait for ever.
         try:
-            await asyncio.wait_for(live.exited.wait(), 10.0)
+            async with asyncio.timeout(10.0):
+                await live.exited.wait()
         except TimeoutError:
             if live.shim is not None:
                 live.shim.send(SIGKILL)

@@ -202,7 +202,8 @@ async def run_command(
     timed_out = False
     try:
         try:
-            code = await asyncio.wait_for(asyncio.shield(waiting), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                code = await asyncio.shield(waiting)
         except TimeoutError:
             timed_out = True
             kill_session(child.pid)

@@ -21,6 +21,7 @@ from raykube.pb import api_pb2
 from raykube.runtime.config import Config as RuntimeConfig
 from raykube.runtime.service import Service as Runtime
 from tests.kit.memory_api import MemoryApi, MemoryStore, Object
+from tests.runtime.conftest import leftovers
 
 PODS = builtin("v1", "Pod")
 NODE = "n1"
@@ -160,7 +161,9 @@ async def node() -> AsyncIterator[Node]:
     node = Node(root)
     await node.start()
     yield node
+    await node.kubelet.stop()  # first: it would make anew what is removed
     for sandbox in list(node.runtime._runtime.sandboxes()):  # type: ignore[union-attr]
         await node.runtime._runtime.remove_sandbox(sandbox.id)  # type: ignore[union-attr]
     await node.stop()
+    assert not leftovers(root.name)
     shutil.rmtree(root, ignore_errors=True)
