@@ -170,8 +170,7 @@ async def test_many_pods_are_created_once(plane: Plane) -> None:
 
     await until(all_there)
     assert len(await listed(plane, PODS)) == 600
-    created = [event for event in (await plane.client.list(builtin("v1", "Event"), "default"))[0]]
-    assert created and manager.status()["healthy"]
+    assert manager.status()["healthy"]
 
 
 async def test_a_standby_takes_over(plane: Plane) -> None:

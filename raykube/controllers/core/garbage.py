@@ -23,6 +23,7 @@ from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, Read
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 IGNORED = frozenset({"events", "events.events.k8s.io"})
 BURST = 500
+ABSENT_MAX = 1000  # a thousand pods of one ReplicaSet ask once
 SOLID, WAITING, ABSENT, ASKED = "solid", "waiting", "absent", "asked"
 
 
@@ -99,6 +100,7 @@ class GarbageCollector:
         self._known = resources_of_api
         self._by_kind = {(each.group, each.kind): name for name, each in resources_of_api.items()}
         self._graph = Graph()
+        self._absent: dict[tuple[str, Read], None] = {}  # owners the API said are gone; a uid never comes back
         self.resources: Sequence[str] = [
             name
             for name, each in resources_of_api.items()
@@ -194,12 +196,20 @@ class GarbageCollector:
         ):
             return WAITING if owner.foreground and reference.get("blockOwnerDeletion") else SOLID
         read = Read(resource, namespace, str(reference.get("name", "")))
+        asked = (str(reference.get("uid", "")), read)
+        if asked in self._absent:
+            return ABSENT
         answer = view.answer(read)
         if answer is None:
             if read not in draft.reads:
                 draft.reads.append(read)
             return ASKED
-        return SOLID if any(uid_of(found) == reference.get("uid") for found in answer) else ABSENT
+        if any(uid_of(found) == reference.get("uid") for found in answer):
+            return SOLID
+        self._absent[asked] = None
+        if len(self._absent) > ABSENT_MAX:
+            del self._absent[next(iter(self._absent))]
+        return ABSENT
 
     # -- an object that is being deleted, and its dependents
 

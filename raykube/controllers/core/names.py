@@ -10,7 +10,7 @@ def derived_names(prefix: str, state: str, taken: Container[str]) -> Iterator[st
     """An endless supply of `prefix` + five letters that follow from `state`, without those in `taken`."""
     counter = 0
     while True:
-        digest = int.from_bytes(sha256(f"{state}/{counter}".encode()).digest()[:8], "big")
+        digest = int.from_bytes(sha256(f"{prefix}{state}/{counter}".encode()).digest()[:8], "big")
         counter += 1
         name = prefix[: ids.NAME_LENGTH_MAX - ids.SUFFIX_LENGTH] + _letters(digest)
         if name not in taken:
