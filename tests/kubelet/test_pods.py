@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubelet.conftest import PODS, Node, container, shell, state
+from raykube.pb import cri_pb2
+from raykube.runtime.containers import Runtime
+from tests.kit.waiting import until
+from tests.kubelet.conftest import PODS, Node, Object, container, shell, state
 
 pytestmark = pytest.mark.integration
+
+
+def runtime_of(node: Node) -> Runtime:
+    runtime = node.runtime._runtime
+    assert runtime is not None
+    return runtime
 
 
 async def test_a_pod_runs_and_is_deleted(node: Node) -> None:
@@ -28,10 +37,8 @@ async def test_a_pod_runs_and_is_deleted(node: Node) -> None:
     assert node.log("web") == "hello from web\n"
     await node.client.delete(PODS, "default", "web")
     await node.gone("web")
-    async with asyncio.timeout(5):
-        while list((node.root / "kubelet" / "pods").iterdir()):
-            await asyncio.sleep(0.02)
-    assert not list(node.runtime._runtime.sandboxes())  # type: ignore[union-attr]
+    await until(lambda: not list((node.root / "kubelet" / "pods").iterdir()), 5)
+    assert not list(runtime_of(node).sandboxes())
     await node.event("Started", "Started container c")
     await node.event("Killing", "Stopping container c")
 
@@ -296,9 +303,7 @@ async def test_forced_deletion(node: Node) -> None:
     await node.pod("forced", shell("trap '' TERM; while :; do sleep 0.05; done"), terminationGracePeriodSeconds=600)
     await node.phase("forced", "Running")
     await node.client.delete(PODS, "default", "forced", grace_period_s=0)
-    async with asyncio.timeout(20):
-        while list(node.runtime._runtime.sandboxes()):  # type: ignore[union-attr]
-            await asyncio.sleep(0.05)
+    await until(lambda: not list(runtime_of(node).sandboxes()), 20)
 
 
 async def test_active_deadline(node: Node) -> None:
@@ -323,19 +328,14 @@ async def test_the_kubelet_restarts(node: Node) -> None:
     await node.client.delete(PODS, "default", "leaves", grace_period_s=0)
     await node.start_runtime()
     await node.start_kubelet()
-    async with asyncio.timeout(20):
-        while len(list(node.runtime._runtime.sandboxes())) > 1:  # type: ignore[union-attr]
-            await asyncio.sleep(0.05)
+    await until(lambda: len(list(runtime_of(node).sandboxes())) == 1, 20)
     pod = await node.phase("stays", "Running")
     assert state(pod)["containerID"] == state(first)["containerID"]
     assert state(pod)["restartCount"] == 0
 
 
 async def test_foreign_sandboxes_are_left_alone(node: Node) -> None:
-    from raykube.pb import cri_pb2
-
-    runtime = node.runtime._runtime
-    assert runtime is not None
+    runtime = runtime_of(node)
     foreign = runtime.run_sandbox(
         cri_pb2.PodSandboxConfig(
             metadata=cri_pb2.PodSandboxMetadata(name="foreign", uid="foreign", namespace="x"),
@@ -351,9 +351,7 @@ async def test_foreign_sandboxes_are_left_alone(node: Node) -> None:
 
 
 async def test_the_node(node: Node) -> None:
-    async with asyncio.timeout(10):
-        while ("leases", "kube-node-lease", "n1") not in node.store.objects:
-            await asyncio.sleep(0.02)
+    await until(lambda: ("leases", "kube-node-lease", "n1") in node.store.objects, 10)
     status = node.store.objects["nodes", "", "n1"]["status"]
     assert {one["type"]: one["status"] for one in status["conditions"]} == {
         "MemoryPressure": "False",
@@ -365,12 +363,12 @@ async def test_the_node(node: Node) -> None:
         status["nodeInfo"][name] for name in ("kernelVersion", "osImage", "machineID", "bootID", "kubeletVersion")
     )
     await node.runtime.stop()
-    async with asyncio.timeout(20):
-        while True:
-            conditions = node.store.objects["nodes", "", "n1"]["status"]["conditions"]
-            ready = next(one for one in conditions if one["type"] == "Ready")
-            if ready["status"] == "False":
-                break
-            await asyncio.sleep(0.05)
-    assert "container runtime is down" in ready["message"]
+
+    def ready() -> Object:
+        conditions = node.store.objects["nodes", "", "n1"]["status"]["conditions"]
+        found: Object = next(one for one in conditions if one["type"] == "Ready")
+        return found
+
+    await until(lambda: ready()["status"] == "False", 20)
+    assert "container runtime is down" in ready()["message"]
     await node.start_runtime()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,13 @@ class Machine:
         return int((await self.cri.ContainerStatus(request)).info["pid"])
 
     async def exited(self, container: str, timeout_s: float = 20) -> cri_pb2.ContainerStatus:
-        async with asyncio.timeout(timeout_s):
-            while (status := await self.status(container)).state != cri_pb2.CONTAINER_EXITED:
-                await asyncio.sleep(0.02)
-        return status
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = await self.status(container)
+            if status.state == cri_pb2.CONTAINER_EXITED:
+                return status
+            assert time.monotonic() < deadline, f"{container} does not end within {timeout_s} s"
+            await asyncio.sleep(0.02)
 
     async def output(self, container: str) -> str:
         """The text of an exited container's log."""

@@ -10,6 +10,7 @@ import pytest
 
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
+from tests.kit.waiting import until
 from tests.runtime.conftest import Machine, leftovers
 
 pytestmark = pytest.mark.integration
@@ -187,14 +188,10 @@ async def test_log_rotation(machine: Machine) -> None:
         sandbox, "sh", "-c", "echo one; read x < gate; echo two", working_dir=str(machine.root)
     )
     log = Path((await machine.status(container)).log_path)
-    async with asyncio.timeout(10):
-        while "one" not in log.read_text():
-            await asyncio.sleep(0.02)
+    await until(lambda: "one" in log.read_text())
     log.rename(log.with_suffix(".old"))
     await machine.cri.ReopenContainerLog(cri_pb2.ReopenContainerLogRequest(container_id=container))
-    async with asyncio.timeout(10):
-        while not log.exists():
-            await asyncio.sleep(0.02)
+    await until(log.exists)
     (machine.root / "gate").write_text("go\n")
     await machine.exited(container)
     assert log.read_text().endswith("stdout F two\n")
@@ -206,19 +203,15 @@ async def test_events(machine: Machine) -> None:
 
     async def listen() -> None:
         async for event in machine.cri.GetContainerEvents(cri_pb2.GetEventsRequest()):
-            seen.append((event.container_id, event.container_event_type))
+            seen.append((event.container_id, event.container_event_type))  # noqa: PERF401 - read while it grows
 
     task = asyncio.create_task(listen())
-    async with asyncio.timeout(10):
-        while not machine.service._runtime.events.wanted:  # type: ignore[union-attr]
-            await asyncio.sleep(0.01)
+    await until(lambda: machine.service._runtime.events.wanted)
     sandbox = await machine.sandbox()
     container = await machine.run(sandbox, "true")
     await machine.exited(container)
     await machine.cri.RemoveContainer(cri_pb2.RemoveContainerRequest(container_id=container))
-    async with asyncio.timeout(10):
-        while (container, cri_pb2.CONTAINER_DELETED_EVENT) not in seen:
-            await asyncio.sleep(0.01)
+    await until(lambda: (container, cri_pb2.CONTAINER_DELETED_EVENT) in seen)
     assert [kind for subject, kind in seen if subject == container] == [0, 1, 2, 3]
     task.cancel()
 
