@@ -33,6 +33,8 @@ MESSAGE_WRITES_MAX = 4000
 IN_FLIGHT_MAX = 4  # messages; callers beyond wait and share the next one
 CALL_TIMEOUT_S = 10.0
 HELLO_TIMEOUT_S = 2.0  # a member that cannot confirm a leader in this time is passed over
+STALL_S = 8.0  # a member answers every request in 7 s, if only to say that it cannot
+STALL_CHECK_S = 1.0
 RETRY_S = 0.1
 _UNKNOWN = (Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN)
 
@@ -75,6 +77,7 @@ class _Message:
 
     calls: list[_Call]
     is_read: bool
+    sent_at: float
 
 
 class _Endpoint:
@@ -190,14 +193,28 @@ class KvClient:
             if hello.error:
                 raise RpcError(Code.UNAVAILABLE, hello.error)
             self._is_greeted.set()
-            async for response in responses:
-                self._on_response(response)
-                if self._is_broken:
-                    return
+            while not self._is_broken:
+                self._on_response(await self._next_answer(responses))
         except (TimeoutError, StopAsyncIteration):
             raise RpcError(Code.UNAVAILABLE, "no answer") from None
         finally:
             await responses.aclose()
+
+    async def _next_answer(self, responses: AsyncIterator[Any]) -> Any:
+        """The stream's next answer. Raises TimeoutError when the oldest request has waited too long for its own."""
+        answer = asyncio.ensure_future(anext(responses))
+        try:
+            while not (await asyncio.wait({answer}, timeout=STALL_CHECK_S))[0]:
+                oldest = min((message.sent_at for message in self._under_way.values()), default=None)
+                if oldest is not None and time.monotonic() - oldest > STALL_S:
+                    # It is not gone, or the connection would have broken: stopped, or cut off without a word.
+                    raise TimeoutError
+            return answer.result()
+        finally:
+            if not answer.done():
+                answer.cancel()
+                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, RpcError):
+                    await answer
 
     async def _requests(self, generation: int) -> AsyncIterator[Any]:
         yield batch_pb2.BatchRequest(id=0, read_index=True)
@@ -215,7 +232,7 @@ class KvClient:
         if self._reads:
             calls = self._reads[:]
             self._reads.clear()
-            self._under_way[number] = _Message(calls, True)
+            self._under_way[number] = _Message(calls, True, time.monotonic())
             return batch_pb2.BatchRequest(id=number, read_index=True)
         calls = []
         size = count = 0
@@ -231,7 +248,7 @@ class KvClient:
             size += call.size
             count += len(call.writes)
         del self._writes[: len(calls)]
-        self._under_way[number] = _Message(calls, False)
+        self._under_way[number] = _Message(calls, False, time.monotonic())
         request = batch_pb2.BatchRequest(id=number)
         for call in calls:
             request.writes.extend(call.writes)

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from raykube.client.kv import Compacted, KvClient, UnknownOutcome
+from raykube.kv.config import Config
 from raykube.kv.service import Service
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
+from tests.kit import pki
 from tests.kit.waiting import until
-from tests.kv.group import Group, running_group
+from tests.kv.group import Group, free_ports, running_group
 
 
 def put(key: str, value: str = "v", expected: int = -1, lease: int = 0) -> Write:
@@ -292,3 +294,41 @@ async def test_a_disk_error_stops_the_member(tmp_path: Path, monkeypatch: pytest
     assert service.status()["healthy"] is False
     await group.client.close()
     await service.stop()
+
+
+async def test_everything_over_tls_and_strangers_are_refused(tmp_path: Path) -> None:
+    server, client = pki.tls("m1", server=True), pki.tls("kube-apiserver-etcd-client")
+    names = [f"m{number}" for number in range(1, 4)]
+    ports = free_ports(6)
+    cluster = [f"{name}=https://127.0.0.1:{port}" for name, port in zip(names, ports, strict=False)]
+    services = [
+        Service(
+            Config(
+                name=name,
+                data_dir=tmp_path / name,
+                listen_peer_urls=[f"https://127.0.0.1:{ports[number]}"],
+                listen_client_urls=[f"https://127.0.0.1:{ports[number + 3]}"],
+                initial_cluster=cluster,
+                cert_file=server.cert_file,
+                key_file=server.key_file,
+                trusted_ca_file=server.ca_file,
+                peer_cert_file=server.cert_file,
+                peer_key_file=server.key_file,
+                peer_trusted_ca_file=server.ca_file,
+            )
+        )
+        for number, name in enumerate(names)
+    ]
+    endpoints = [f"https://127.0.0.1:{port}" for port in ports[3:]]
+    trusted, plain = KvClient(endpoints, client), KvClient(endpoints)
+    try:
+        for service in services:
+            await service.start()
+        assert (await trusted.write([put("/a")]))[0].applied
+        with pytest.raises(RpcError):
+            await plain.range(b"/a", timeout_s=1)
+    finally:
+        await trusted.close()
+        await plain.close()
+        for service in services:
+            await service.stop()

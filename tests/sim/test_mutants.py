@@ -1,6 +1,7 @@
 """Known mistakes of real systems, planted one at a time: the simulator, or a transcript, must notice each.
 
-Every mutant is a patch from the tests' side. It is caught when, within `SEEDS`, an assertion or a refusal to start fails.
+Every mutant is a patch from the tests' side. It is caught when, within `SEEDS`, an assertion fails or a member
+refuses to start.
 """
 
 from collections.abc import Callable
@@ -112,7 +113,7 @@ def half_is_a_quorum(patch: pytest.MonkeyPatch) -> None:
 
 def reads_without_a_round(patch: pytest.MonkeyPatch) -> None:
     """16, 17: a leader serves reads without asking whether it still leads."""
-    patch.setattr(Node, "_confirm_reads", lambda self: _release_all(self))
+    patch.setattr(Node, "_confirm_reads", _release_all)
 
 
 def _release_all(node: Node) -> None:

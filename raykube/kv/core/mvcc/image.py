@@ -8,6 +8,8 @@ A value length of 2^32-1 is a tombstone. Leases' keys are not written: the newes
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 
 from raykube.kv.core.mvcc.store import VERSION_OVERHEAD_BYTES, Lease, Store
 from raykube.kv.core.mvcc.version import Version
@@ -24,13 +26,16 @@ class Image:
     """A consistent picture of a store, taken in one go; encoding it may take its time, and run in a thread."""
 
     head: bytes
-    versions: list[Version]
+    base: list[Version]  # in no order yet
+    recent: list[Version]
 
     def chunks(self) -> Iterator[bytes]:
         """The encoded store in pieces of about a megabyte."""
         parts: list[bytes] = [_HEAD.pack(len(self.head)), self.head]
         size = 0
-        for key, mod, sub, create, number, value, lease in self.versions:
+        for key, mod, sub, create, number, value, lease in chain(
+            sorted(self.base, key=attrgetter("mod", "sub")), self.recent
+        ):
             length = _TOMBSTONE if value is None else len(value)
             parts.append(_RECORD.pack(mod, sub, create, number, lease, len(key), length))
             parts.append(key)
@@ -52,7 +57,7 @@ def capture(store: Store, attributes: list[raft_pb2.Attributes]) -> Image:
         leases=[raft_pb2.LeaseRecord(id=lease.id, ttl=lease.ttl_s) for _, lease in sorted(store.leases.items())],
         attributes=attributes,
     )
-    return Image(head.SerializeToString(deterministic=True), list(store.versions()))
+    return Image(head.SerializeToString(deterministic=True), *store.capture())
 
 
 def restore(data: bytes) -> tuple[Store, list[raft_pb2.Attributes]]:

@@ -23,6 +23,7 @@ from raykube.kv.core.mvcc.version import Version
 from raykube.pb import batch_pb2
 
 _mod = attrgetter("mod")
+_place = attrgetter("mod", "sub")
 VERSION_OVERHEAD_BYTES = 160  # what a version costs beside its key and value, for the quota
 
 
@@ -249,6 +250,12 @@ class Store:
 
         It does not depend on how far `sweep` came.
         """
+        base, recent = self.capture()
+        yield from sorted(base, key=_place)
+        yield from recent
+
+    def capture(self) -> tuple[list[Version], list[Version]]:
+        """What `versions` gives, at once: those before the compaction, in no order, and the events since."""
         horizon = self.compact_revision
         base = []
         for history in self.index.histories.values():
@@ -260,9 +267,7 @@ class Store:
             version = history[position]
             if version.mod < horizon and version.value is not None:
                 base.append(version)
-        base.sort(key=lambda version: (version.mod, version.sub))
-        yield from base
-        yield from self.events[self.position(horizon) :]
+        return base, self.events[self.position(horizon) :]
 
     def hash(self, revision: int = 0) -> int:
         """A checksum of all versions up to `revision` (0: now), equal on members that agree."""
