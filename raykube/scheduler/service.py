@@ -215,7 +215,7 @@ class Service:
     async def _round(self) -> bool:
         """Decides on one batch; False when there was none."""
         assert self._binder is not None
-        batch = self._queue.pop(BATCH_MAX, self._clock.monotonic())
+        batch = PodQueue.by_class(self._queue.pop(BATCH_MAX, self._clock.monotonic()))
         decisions: list[Decision] = []
         rejections: list[Rejection] = []
         for pending in batch:

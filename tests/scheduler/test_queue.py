@@ -30,6 +30,13 @@ def test_by_priority_then_by_age() -> None:
     assert names(queue, 5) == []
 
 
+def test_a_batch_is_taken_class_by_class_within_priorities() -> None:
+    queue = PodQueue()
+    for name, priority, cpu in [("a1", 0, "1"), ("b1", 0, "2"), ("a2", 0, "1"), ("top", 9, "2"), ("b2", 0, "2")]:
+        queue.add(view(name, priority, cpu), 0)
+    assert [p.pod.name for p in PodQueue.by_class(queue.pop(9, 0))] == ["top", "a1", "a2", "b1", "b2"]
+
+
 def test_an_event_wakes_only_those_it_may_help_and_after_their_backoff() -> None:
     queue = PodQueue()
     queue.add(view("cpu"), 0)

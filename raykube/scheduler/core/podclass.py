@@ -83,7 +83,7 @@ class PodClass:
         """Takes in what changed since the last time."""
         nodes = self.nodes
         log = nodes.log
-        if self._epoch != nodes.epoch or len(log) - self._read > max(16, nodes.count // 4):
+        if self._epoch != nodes.epoch:
             if len(self.feasible) != nodes.capacity:
                 self._allocate(nodes.capacity)
             self._judge_node(EVERY)
@@ -92,7 +92,15 @@ class PodClass:
             return
         if self._read == len(log):
             return
-        for entry in sorted(set(log[self._read :])):
+        entries = sorted(set(log[self._read :]))
+        # All rows at once cost as much as this many one by one.
+        if len(entries) > 8 + nodes.count // 80:
+            if any(entry & 1 for entry in entries):
+                self._judge_node(EVERY)
+            self._judge_usage()
+            self._read = len(log)
+            return
+        for entry in entries:
             row = entry >> 1
             if entry & 1:
                 self._judge_node(np.array([row]))
@@ -131,9 +139,11 @@ class PodClass:
         if needs.host_ports:
             for row in np.flatnonzero(feasible):
                 feasible[row] = not nodes.port_conflict(int(row), needs.host_ports)
+        if not np.array_equal(feasible, self.feasible):
+            self._soft_stale = True
         self.feasible = feasible
         self._usage = self._usage_scores()
-        self._rescale = self._soft_stale = True
+        self._rescale = True
 
     def _usage_scores(self) -> Floats:
         nodes, needs = self.nodes, self.needs

@@ -118,6 +118,17 @@ class PodQueue:
             taken.append(pending)
         return taken
 
+    @staticmethod
+    def by_class(batch: list[Pending]) -> list[Pending]:
+        """A batch with the pods of a class next to each other, within equal priorities.
+
+        All came within one turn of the event loop, and a class that goes on where it stopped has nothing to catch up.
+        """
+        first: dict[tuple[int, bytes], int] = {}
+        for place, pending in enumerate(batch):
+            first.setdefault((-pending.pod.priority, pending.pod.needs.key), place)
+        return sorted(batch, key=lambda p: (-p.pod.priority, first[-p.pod.priority, p.pod.needs.key]))
+
     def on_unschedulable(self, pending: Pending, found: Diagnosis, now: float) -> None:
         """It fits nowhere. It waits for an event; one that came while it was in work counts."""
         if not self._end_work(pending):
