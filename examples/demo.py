@@ -40,7 +40,7 @@ IMPATIENT = [
     "apiserver.default-not-ready-toleration-seconds=2",
     "apiserver.default-unreachable-toleration-seconds=2",
 ]
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class NotTrue(Exception):

@@ -150,9 +150,11 @@ def wait_healthy(placements: list[Placement], timeout_s: float) -> None:
 
 
 def stop(placements: Iterable[Placement], timeout_s: float) -> None:
-    """Stops the services of `placements` gracefully, all at once, and ends their actors."""
+    """Stops the services of `placements` gracefully, all at once, and ends their actors. Dead machines are left out."""
     ray = _ray()
-    handles = [handle for handle in (find(placement.name) for placement in placements) if handle is not None]
+    alive = {value for node in live_nodes() for value in node["Labels"].values()}
+    reachable = [item for item in placements if alive.issuperset(label_selector(item.machine).values())]
+    handles = [handle for handle in (find(item.name) for item in reachable) if handle is not None]
     calls = [handle.stop.remote(timeout_s) for handle in handles]
     if calls:
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s + 1)
