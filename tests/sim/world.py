@@ -28,6 +28,7 @@ from tests.sim.disk import SimDisk
 FAULTS_S = 15.0
 HEAL_S_MAX = 20.0
 TICK_S = 0.1
+EVENTS_MAX = 60_000
 SNAPSHOT_ENTRIES = 60
 ENTRIES_KEPT = 10
 LIMITS = Limits(election_ticks=10, message_bytes_max=2000, window_messages_max=4, uncommitted_bytes_max=20_000)
@@ -89,6 +90,7 @@ class World:
         while self._events and self._events[0][0] <= end:
             self.now, _, run = heapq.heappop(self._events)
             self.events_run += 1
+            assert self.events_run < EVENTS_MAX, "a storm of messages: two members go round in circles"
             run()
             if done():
                 return True

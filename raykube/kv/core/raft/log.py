@@ -110,9 +110,12 @@ class Log:
         return found
 
     def backtrack(self, index: int, term: int) -> int:
-        """The last index at or before `index` whose term is `term` or less: where two logs may still agree."""
+        """The last index at or before `index` whose term is `term` or less: where two logs may still agree.
+
+        An index before the base says that they may agree only where this log has nothing any more.
+        """
         index = min(index, self.last)
-        while index > self.base:
+        while index >= self.base:
             here = self.term(index)
             if here is None or here <= term:
                 break
