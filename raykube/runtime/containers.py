@@ -151,6 +151,9 @@ class Runtime:
             self._store.put_last_address(self._addresses.last)
         if config.log_directory:
             os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
+        resolver = launch.resolver(config.dns_config)
+        if resolver:
+            self._store.put_resolver(sandbox.id, resolver)
         self._store.put_sandbox(sandbox)
         self._sandboxes[sandbox.id] = sandbox
         self._publish(sandbox.id, sandbox, cri_pb2.CONTAINER_CREATED_EVENT)
@@ -238,7 +241,15 @@ class Runtime:
             groups = self._cgroups.create(record.id, record.config.linux.resources)
         except OSError as error:
             raise RpcError(Code.INTERNAL, f"cannot limit the container's resources: {error}") from None
-        spec = launch.spec(record, sandbox, self._machine, str(directory / "scratch"), groups)
+        resolver = self._store.resolver_file(sandbox.id)
+        spec = launch.spec(
+            record,
+            sandbox,
+            self._machine,
+            str(directory / "scratch"),
+            groups,
+            str(resolver) if resolver.exists() else "",
+        )
         self._store.put_spec(record.id, spec)
         try:
             await processes.start_shim(

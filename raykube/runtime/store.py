@@ -2,6 +2,7 @@
 
     ROOT/addresses.json                last allocated pod address
     ROOT/sandboxes/ID.json
+    ROOT/sandboxes/ID.resolv.conf      for pods with a DNS configuration
     ROOT/containers/ID/container.json  written once, by us
     ROOT/containers/ID/spec.json       for the shim; holds the environment, so only its owner may read it
     ROOT/containers/ID/{claim,started.json,exit.json}   the shim's, see process/shim.py
@@ -77,6 +78,16 @@ class Store:
 
     def remove_sandbox(self, sandbox_id: str) -> None:
         (self._sandboxes / f"{sandbox_id}.json").unlink(missing_ok=True)
+        self.resolver_file(sandbox_id).unlink(missing_ok=True)
+
+    def resolver_file(self, sandbox_id: str) -> Path:
+        """The sandbox's /etc/resolv.conf, where it has one of its own."""
+        return self._sandboxes / f"{sandbox_id}.resolv.conf"
+
+    def put_resolver(self, sandbox_id: str, text: str) -> None:
+        path = self.resolver_file(sandbox_id)
+        path.write_text(text)
+        path.chmod(0o644)
 
     def put_container(self, container: Container) -> None:
         directory = self.directory(container.id)

@@ -136,6 +136,18 @@ def test_init_containers_come_one_by_one() -> None:
     assert world.running() == ["c"]
 
 
+def test_an_init_container_whose_run_was_cleaned_away_does_not_run_again() -> None:
+    world = World(make_pod(inits=("a", "b")))
+    world.settle()
+    world.end("a", 0)
+    world.settle()
+    assert world.running() == ["b"]
+    world.runs = [run for run in world.runs if run.name != "a"]
+    world.end("b", 0)
+    world.settle()
+    assert world.running() == ["c"]
+
+
 def test_a_sidecar_is_started_first_and_restarted_always() -> None:
     world = World(make_pod("Never", inits=("side", "a")))
     world.settle()

@@ -148,6 +148,13 @@ async def test_users(machine: Machine) -> None:
     assert await machine.output(container) == "4321\n4322"
 
 
+async def test_names_are_resolved_as_the_pod_says(machine: Machine) -> None:
+    dns = cri_pb2.DNSConfig(servers=["127.0.0.99"], searches=["ns.svc.local"], options=["ndots:5"])
+    sandbox = await machine.sandbox(dns_config=dns)
+    container = await machine.run(sandbox, "cat", "/etc/resolv.conf")
+    assert await machine.output(container) == "search ns.svc.local\nnameserver 127.0.0.99\noptions ndots:5"
+
+
 async def test_a_missing_volume(machine: Machine) -> None:
     sandbox = await machine.sandbox()
     container = await machine.create(sandbox, "true", **mounts((machine.root / "nowhere", "/raykube")))

@@ -91,8 +91,27 @@ def working_directory(container: Container) -> str:
     return container.config.working_dir or "/"
 
 
-def spec(container: Container, sandbox: Sandbox, machine: Machine, scratch: str, cgroups: list[str]) -> dict[str, Any]:
-    """The content of spec.json. `cgroups` are the files that the process writes itself into."""
+def resolver(config: cri_pb2.DNSConfig) -> str:
+    """The text of /etc/resolv.conf; "" where the pod resolves names as the machine does."""
+    lines = []
+    if config.searches:
+        lines.append("search " + " ".join(config.searches))
+    lines += [f"nameserver {server}" for server in config.servers]
+    if config.options:
+        lines.append("options " + " ".join(config.options))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def spec(
+    container: Container,
+    sandbox: Sandbox,
+    machine: Machine,
+    scratch: str,
+    cgroups: list[str],
+    resolver_file: str = "",
+) -> dict[str, Any]:
+    """The content of spec.json. `cgroups` are the files that the process writes itself into; `resolver_file` is the
+    pod's own /etc/resolv.conf, if it has one."""
     config = container.config
     context = config.linux.security_context
     resources = config.linux.resources
@@ -105,6 +124,8 @@ def spec(container: Container, sandbox: Sandbox, machine: Machine, scratch: str,
         }
         for mount in config.mounts
     ]
+    if resolver_file and all(mount["target"] != "/etc/resolv.conf" for mount in mounts):
+        mounts.append({"source": resolver_file, "target": "/etc/resolv.conf", "read_only": False, "optional": True})
     return {
         "arguments": [*config.command, *config.args],
         "environment": environment(container, sandbox, machine),
