@@ -59,7 +59,9 @@ class Config(BaseModel):
     node_startup_grace_period: Duration = Field(
         60.0, gt=0, description="the same for a node that has not reported anything yet"
     )
-    node_monitor_period: Duration = Field(5.0, gt=0, description="time between two looks at a node that waits its turn")
+    node_monitor_period: Duration = Field(
+        5.0, gt=0, description="changes nothing: a node is looked at when its time comes"
+    )
     node_eviction_rate: float = Field(0.1, ge=0, description="nodes a second whose pods are evicted in a healthy zone")
     secondary_node_eviction_rate: float = Field(0.01, ge=0, description="the same in a large unhealthy zone")
     unhealthy_zone_threshold: float = Field(

@@ -193,8 +193,7 @@ class _Step:
 
     def _finish(self) -> None:
         """Complete or Failed, once no pod is left to stop or to count."""
-        uncounted = any(job_pods.is_tracked(pod) for pod in self.owned)
-        if self.active or self.terminating or uncounted or not self.tally.is_settled:
+        if self.active or self.terminating or not self.tally.is_settled:
             return
         failure = conditions.find(self.conditions, FAILURE)
         if failure is not None:

@@ -1,0 +1,206 @@
+"""One controller's runner: what it holds back, retries and contains. The API and the caches are this test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from raykube.client.core.listwatch import Change
+from raykube.controllers.caches import resource_table
+from raykube.controllers.core import kinds
+from raykube.controllers.core.patches import create_write
+from raykube.controllers.core.plan import Event, Obj, Plan, Read, View, key_of
+from raykube.controllers.runner import Runner
+from raykube.pb import api_pb2
+from raykube.rpc.clock import SystemClock
+
+
+class Caches:
+    """Caches that show what the test says, at the revision that it says."""
+
+    def __init__(self) -> None:
+        self.resources = resource_table()
+        self.seen = 0
+        self.objects: list[Obj] = []
+
+    async def synced(self, names: Iterable[str]) -> None:
+        return None
+
+    def revision(self, resource: str) -> int:
+        return self.seen
+
+    def get(self, resource: str, namespace: str, name: str) -> Obj | None:
+        return None
+
+    def by_index(self, resource: str, index: str, value: str) -> Sequence[Obj]:
+        return []
+
+    def list(self, resource: str) -> Iterable[Obj]:
+        return self.objects
+
+
+class Api:
+    """Answers writes with `codes`, one after another, then 201."""
+
+    def __init__(self, *codes: int) -> None:
+        self.requests: list[list[api_pb2.Operation]] = []
+        self.codes = list(codes)
+        self.revision = 10
+
+    async def write(self, operations: list[api_pb2.Operation]) -> list[api_pb2.Result]:
+        self.requests.append(operations)
+        results = []
+        for _ in operations:
+            code = self.codes.pop(0) if self.codes else 201
+            self.revision += 1
+            status = {"kind": "Status", "code": code, "message": f"refused with {code}", "reason": "Forbidden"}
+            body = orjson.dumps(status) if code >= 400 else b""
+            results.append(api_pb2.Result(code=code, body=body, resource_version=self.revision))
+        return results
+
+    async def list(self, resource: Any, namespace: str) -> tuple[list[Obj], int]:
+        return [{"metadata": {"name": "found"}}], 1
+
+    async def get(self, resource: Any, namespace: str, name: str) -> Obj:
+        return {"metadata": {"name": name}}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def record(self, obj: Obj, kind: str, reason: str, message: str) -> None:
+        self.said.append((reason, message))
+
+
+class Creates:
+    """Creates a ConfigMap for each key, every time."""
+
+    name = "creates"
+    resources = (kinds.CONFIG_MAPS,)
+
+    def __init__(self) -> None:
+        self.reconciled: list[str] = []
+        self.errors: list[str] = []
+        self.fails: Callable[[str], bool] = lambda key: False
+        self.reads: list[Read] = []
+        self.answers: list[Any] = []
+
+    def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
+        assert new is not None
+        return (key_of(new),)
+
+    def reconcile(self, view: View, key: str, now: float) -> Plan:
+        self.reconciled.append(key)
+        self.errors.append(view.error)
+        if self.fails(key):
+            raise RuntimeError("planted")
+        missing = [read for read in self.reads if view.answer(read) is None]
+        if missing:
+            return Plan(reads=missing)
+        self.answers = [view.answer(read) for read in self.reads]
+        done = Event({"metadata": {"name": key}}, "Normal", "Made", "made it")
+        failed = Event({"metadata": {"name": key}}, "Warning", "NotMade", "why: {error}")
+        return Plan([create_write(kinds.CONFIG_MAPS, {"metadata": {"name": key}}, done=done, failed=failed)])
+
+
+class Bench:
+    def __init__(self, *codes: int) -> None:
+        self.caches, self.api, self.recorder, self.controller = Caches(), Api(*codes), Recorder(), Creates()
+        self.runner = Runner(self.controller, self.caches, self.api, self.recorder, SystemClock())  # type: ignore[arg-type]  # this test's own
+
+    def change(self, *names: str) -> None:
+        changes = [Change("ADDED", None, {"metadata": {"name": name}}) for name in names]
+        self.runner.on_changes(kinds.CONFIG_MAPS, changes)
+
+
+@asynccontextmanager
+async def running(*codes: int) -> AsyncIterator[Bench]:
+    bench = Bench(*codes)
+    task = asyncio.create_task(bench.runner.run())
+    try:
+        yield bench
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():
+            await asyncio.sleep(0.001)
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_many_keys_are_one_request() -> None:
+    async with running() as bench:
+        bench.change("a", "b", "c")
+        await until(lambda: bool(bench.api.requests))
+        assert [len(request) for request in bench.api.requests] == [3]
+        assert bench.recorder.said == [("Made", "made it")] * 3
+
+
+async def test_a_key_waits_until_the_caches_show_its_write() -> None:
+    async with running() as bench:
+        bench.change("a")
+        await until(lambda: bool(bench.api.requests))
+        bench.change("a")
+        await turns()
+        assert bench.controller.reconciled == ["a"], "the caches lack its own write"
+        bench.change("b")
+        await until(lambda: "b" in bench.controller.reconciled)
+        bench.caches.seen = 11
+        bench.change("c")
+        await until(lambda: bench.controller.reconciled.count("a") == 2)
+
+
+async def test_a_refusal_comes_back_with_its_reason() -> None:
+    async with running(403) as bench:
+        bench.change("a")
+        await until(lambda: len(bench.controller.reconciled) == 2)
+        assert bench.controller.errors == ["", "refused with 403"]
+        assert bench.recorder.said[0] == ("NotMade", "why: refused with 403")
+        assert bench.runner.counters.retries == 1
+
+
+async def test_a_conflict_is_retried_without_a_word() -> None:
+    async with running(409) as bench:
+        bench.change("a")
+        await until(lambda: len(bench.controller.reconciled) == 2)
+        assert bench.controller.errors == ["", ""]
+        assert bench.recorder.said == [("Made", "made it")] or bench.recorder.said == []
+
+
+async def test_an_exception_is_contained() -> None:
+    async with running() as bench:
+        bench.controller.fails = lambda key: key == "bad"
+        bench.change("bad", "good")
+        await until(lambda: bench.controller.reconciled.count("bad") >= 3)
+        assert [operation.name for request in bench.api.requests for operation in request] == ["good"]
+
+
+async def test_reads_are_answered_within_one_turn() -> None:
+    async with running() as bench:
+        bench.controller.reads = [Read(kinds.PODS, "a"), Read(kinds.PODS, "a", "p")]
+        bench.change("a")
+        await until(lambda: bool(bench.api.requests))
+        assert bench.controller.answers == [[{"metadata": {"name": "found"}}], [{"metadata": {"name": "p"}}]]
+
+
+async def test_a_new_leader_looks_at_everything() -> None:
+    bench = Bench()
+    bench.caches.objects = [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]
+    for _ in range(2):
+        bench.runner.resync()
+        task = asyncio.create_task(bench.runner.run())
+        await until(lambda: len(bench.controller.reconciled) == 2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert sorted(bench.controller.reconciled) == ["a", "b"]
+        bench.controller.reconciled.clear()
