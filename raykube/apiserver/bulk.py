@@ -26,7 +26,7 @@ from raykube.apiserver.reader import Reader
 from raykube.apiserver.rest.render import data_of
 from raykube.apiserver.rest.write import decode
 from raykube.apiserver.tokens import Tokens
-from raykube.apiserver.writer import Outcome, Writer
+from raykube.apiserver.writer import PLANS_AT_ONCE, Outcome, Writer
 from raykube.pb import api_pb2
 from raykube.rpc import Code, RpcError
 from raykube.rpc.server import Call
@@ -89,6 +89,8 @@ class Bulk:
         places: list[int] = []
         special: list[tuple[int, api_pb2.Operation, Resource]] = []
         for index, wanted in enumerate(request.operations):
+            if index % PLANS_AT_ONCE == PLANS_AT_ONCE - 1:
+                await asyncio.sleep(0)
             try:
                 resource = _resource(wanted.resource)
                 if wanted.subresource in ("eviction", "token"):

@@ -56,6 +56,7 @@ class ServiceAddresses:
         servicespec.complete(obj, "IPv6" if self.network.version == 6 else "IPv4")
         if op.dry_run:
             return meta.encode(obj)
+        await self.abandon(op)  # an attempt before this one lost its race
         had = servicespec.addresses(old) if old is not None else servicespec.Addresses()
         held = self._held.setdefault(id(op), [])
         try:
@@ -151,6 +152,10 @@ class ServiceAddresses:
     async def abandon(self, op: Operation) -> None:
         """The write did not happen: what was taken for it is free again."""
         await self._free(self._held.pop(id(op), []))
+
+    def forget(self, op: Operation) -> None:
+        """Nobody knows whether the write happened: what was taken stays, until `repair` knows."""
+        self._held.pop(id(op), None)
 
     async def settle(self, op: Operation, value: bytes | None, before: Current | None) -> None:
         """The write happened: what the Service had and has no more is free again."""

@@ -84,7 +84,11 @@ class Store:
             kv = event.kv
             if kv.mod_revision <= feed.revision:
                 continue  # a resumed watch may repeat what was applied
-            feed.apply(kv.key.decode(), kv.mod_revision, None if event.type == deleted else kv.value)
+            try:
+                feed.apply(kv.key.decode(), kv.mod_revision, None if event.type == deleted else kv.value)
+            except Exception:
+                # Somebody wrote what is no object past the apiservers: nothing else is to suffer from it.
+                log.exception("passed over revision %d of %r", kv.mod_revision, kv.key)
         feed.advance(max(revision, events[-1].kv.mod_revision if events else 0))
 
     async def _load(self) -> None:
@@ -93,7 +97,7 @@ class Store:
         while True:
             answer = await self.kv.range(start, end, revision=revision, limit=_LOAD_CHUNK)
             revision = revision or answer.header.revision
-            entries.extend((kv.key.decode(), kv.mod_revision, kv.value) for kv in answer.kvs)
+            entries.extend((kv.key.decode(), kv.mod_revision, kv.value) for kv in answer.kvs if _is_object(kv.value))
             if not answer.more:
                 break
             start = answer.kvs[-1].key + b"\0"
@@ -170,6 +174,10 @@ class Store:
 def _after(prefix: bytes) -> bytes:
     """The first key behind all keys with `prefix`."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def _is_object(value: bytes) -> bool:
+    return b'"metadata":{' in value
 
 
 def _unavailable(error: Exception) -> ApiError:

@@ -44,6 +44,9 @@ class Tokens:
         if node and "pod" not in bound:
             raise ApiError.forbidden(ACCOUNTS, name, f"node requested token not bound to a pod: node {node}")
         pod = bound.get("pod")
+        if node and pod is not None and (pod.get("spec") or {}).get("nodeName") != node:
+            message = f"node requested token bound to a pod scheduled on a different node: {node}"
+            raise ApiError.forbidden(ACCOUNTS, name, message)
         if pod is not None and (pod.get("spec") or {}).get("nodeName"):
             host = self._reader.cache(_BOUND["Node"]).get(pod["spec"]["nodeName"])
             if host is not None:

@@ -10,6 +10,7 @@ caches before the client gets the error.
 """
 
 import asyncio
+import logging
 import os
 import random
 import time
@@ -29,7 +30,10 @@ from raykube.apiserver.services import ServiceAddresses
 from raykube.apiserver.store import Store
 from raykube.pb import batch_pb2
 
+log = logging.getLogger(__name__)
+
 ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again
+PLANS_AT_ONCE = 100  # then others get their turn: a bulk of thousands must not stop watches and leases
 NAMES_MAX = 8  # names drawn for one generateName
 
 
@@ -60,7 +64,7 @@ class CacheView:
 class _Attempt:
     """One operation on its way."""
 
-    __slots__ = ("current", "deadline", "names", "op", "outcome", "plan", "refreshed", "tries")
+    __slots__ = ("confirmed", "current", "deadline", "names", "op", "outcome", "plan", "refreshed", "tries")
 
     def __init__(self, op: Operation) -> None:
         self.op = op
@@ -70,6 +74,7 @@ class _Attempt:
         self.tries = 0
         self.names = 0
         self.refreshed = False
+        self.confirmed = False  # `current` is what is there, not what was cached
         self.deadline = 0.0
 
 
@@ -143,24 +148,52 @@ class Writer:
     async def _round(self, attempts: list[_Attempt]) -> list[_Attempt]:
         now = time.time()
         missing: list[tuple[_Attempt, Missing]] = []
+        doubtful: list[tuple[_Attempt, ApiError]] = []
         planned: list[_Attempt] = []
-        for attempt in attempts:
+        for number, attempt in enumerate(attempts):
+            if number % PLANS_AT_ONCE == PLANS_AT_ONCE - 1:
+                await asyncio.sleep(0)
             if attempt.outcome is not None:
                 continue
             try:
                 attempt.plan = self.planner.plan(attempt.op, attempt.current, now)
             except Missing as error:
                 missing.append((attempt, error))
-                continue
             except ApiError as error:
-                attempt.outcome = _failed(error, attempt.op)
-                continue
-            if attempt.plan.write:
-                planned.append(attempt)
+                doubtful.append((attempt, error))
+            except Exception:
+                log.exception("cannot plan %s of %s %s", attempt.op.verb, attempt.op.resource.plural, attempt.op.name)
+                attempt.outcome = _failed(ApiError.internal("the server could not carry out this write"), attempt.op)
             else:
-                self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
+                if attempt.plan.write:
+                    planned.append(attempt)
+                else:
+                    self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
         again = await self._write(planned, now) if planned else []
-        return again + (await self._look_again(missing) if missing else [])
+        again += await self._look_again(missing) if missing else []
+        return again + (await self._doubt(doubtful) if doubtful else [])
+
+    async def _doubt(self, refused: list[tuple[_Attempt, ApiError]]) -> list[_Attempt]:
+        """Refusals because of what was cached hold only if that is what is there: those are planned again that were
+        refused for an older state."""
+        suspects = [each for each, _ in refused if each.op.verb != planning.CREATE and not each.confirmed]
+        if suspects:
+            try:
+                await self.store.fresh()
+            except ApiError as unavailable:
+                for attempt in suspects:
+                    attempt.outcome = _failed(unavailable, attempt.op)
+        doubted = set(map(id, suspects))
+        again = []
+        for attempt, error in refused:
+            if id(attempt) in doubted and attempt.outcome is None:
+                before, attempt.confirmed = attempt.current, True
+                self._look(attempt)
+                if attempt.current != before:
+                    again.append(attempt)
+                    continue
+            attempt.outcome = attempt.outcome or _failed(error, attempt.op)
+        return again
 
     async def _write(self, attempts: list[_Attempt], now: float) -> list[_Attempt]:
         writes: list[batch_pb2.Write] = []
@@ -178,6 +211,7 @@ class Writer:
         except ApiError as error:
             for attempt in sent:
                 attempt.outcome = _failed(error, attempt.op)
+                self._addresses.forget(attempt.op)
             return []
         again = []
         for attempt, result in zip(sent, results, strict=True):
@@ -223,6 +257,7 @@ class Writer:
         elif op.verb == planning.UPDATE and _wanted_version(op):
             error = planning.stale(op.resource, op.name) if there else ApiError.not_found(op.resource, op.name)
         elif attempt.tries < ATTEMPTS_MAX:
+            attempt.confirmed = True
             data = with_resource_version(there.value, there.mod_revision) if there is not None else b""
             attempt.current = Current(data, there.mod_revision) if there is not None else None
             return True

@@ -10,7 +10,8 @@ from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
 from raykube.client import operations
 from raykube.client.api import ApiClient
-from raykube.pb import api_pb2
+from raykube.client.kv import KvClient
+from raykube.pb import api_pb2, batch_pb2
 from tests.kit.apiservers import Apiservers
 from tests.kit.waiting import until
 
@@ -278,3 +279,40 @@ async def test_reads_of_another_apiserver_see_what_was_written(tmp_path) -> None
             assert await two.get(MAPS, "default", f"m{index}") == made
             changed = await two.update(made | {"data": {"x": "1"}})
             assert (await one.update(changed | {"data": {"x": "2"}}))["data"] == {"x": "2"}
+
+
+async def test_a_refusal_for_a_stale_cache_is_looked_at_again(tmp_path) -> None:
+    """One apiserver's cache is held back while another one changes what it refuses for."""
+    async with Apiservers(tmp_path, 2) as servers, servers.client(index=0) as one, servers.client(index=1) as two:
+        made = await one.create(config_map("a"))
+        await two.get(MAPS, "default", "a")
+        behind = servers.instances[1]
+        feed = behind._feed
+        apply, advance = feed.apply, feed.advance
+        held: list[tuple] = []
+        feed.apply = lambda *event: held.append((apply, event))  # type: ignore[method-assign]
+        feed.advance = lambda revision: held.append((advance, (revision,)))  # type: ignore[method-assign]
+        await one.delete(MAPS, "default", "a")
+        await one.create(config_map("a", x="1"))
+        patch = operations.patch(MAPS, "default", "a", {"metadata": {"uid": made["metadata"]["uid"]}}, api_pb2.MERGE)
+        patching = asyncio.create_task(two.write([patch]))
+        touching = asyncio.create_task(two.write([operations.patch(MAPS, "default", "a", {"data": {"y": "2"}})]))
+        await asyncio.sleep(0.2)
+        feed.apply, feed.advance = apply, advance  # type: ignore[method-assign]
+        for call, arguments in held:
+            call(*arguments)
+        (refused,), (touched,) = await patching, await touching
+        assert (refused.code, touched.code) == (409, 200)
+        assert (await one.get(MAPS, "default", "a"))["data"] == {"x": "1", "y": "2"}
+
+
+async def test_garbage_in_the_store_hurts_nobody(tmp_path) -> None:
+    async with Apiservers(tmp_path) as servers:
+        kv = KvClient([servers.store_address])
+        await kv.write([batch_pb2.Write(key=b"/registry/configmaps/default/bad", value=b"\xff", expected_revision=-1)])
+        await servers.add()  # one meets it in its watch, one when it loads
+        for index in (0, 1):
+            async with servers.client(index=index) as api:
+                await api.create(config_map(f"good{index}"))
+                assert len((await api.list(MAPS, "default"))[0]) == index + 1
+        await kv.close()

@@ -14,6 +14,7 @@ from raykube.base.ids import name_suffix
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_EXPIRATION_S = 3607  # upstream's mark for tokens that clients may treat as long-lived
+DEFAULT_ACCOUNT_WAIT_S = 2.0
 _MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -111,7 +112,8 @@ def _service_account(resource: Resource, obj: Object, spec: Object, view: View, 
         message = f'error looking up service account {metadata["namespace"]}/{name}: serviceaccount "{name}" not found'
         # A namespace's default account is made right after the namespace: a pod that comes in between waits for it.
         raise Missing(
-            ApiError.forbidden(resource, metadata.get("name", ""), message), 1.0 if name == "default" else 0.0
+            ApiError.forbidden(resource, metadata.get("name", ""), message),
+            DEFAULT_ACCOUNT_WAIT_S if name == "default" else 0.0,
         )
     secrets = account.get("imagePullSecrets")
     if secrets and not spec.get("imagePullSecrets"):

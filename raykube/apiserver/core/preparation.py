@@ -73,7 +73,7 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
             metadata[name] = stored[name]
         else:
             metadata.pop(name, None)
-    if subresource == "status":
+    if subresource in ("status", "approval"):
         _keep(new, old, (set(new) | set(old)) - {"status"})
         if "ownerReferences" in stored:
             metadata["ownerReferences"] = stored["ownerReferences"]
