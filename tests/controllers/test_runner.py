@@ -129,7 +129,9 @@ async def running(*codes: int) -> AsyncIterator[Bench]:
 
 async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not check():
+        while True:
+            if check():
+                return
             await asyncio.sleep(0.001)
 
 
