@@ -70,12 +70,13 @@ class PodWorker:
         self.admitted = False
         self._tools = tools
         self._wake = asyncio.Event()
+        self._ending = asyncio.Event()  # set when the pod is deleted: nothing more needs to be started
         self._gone = False  # the API object was removed, and not by us
         self._verdict: Verdict | None = None
         self._terminating = False
         self._backoff = RestartBackoff()
         self._waiting: dict[str, Waiting] = {}  # containers whose start failed
-        self._start_backoff = RestartBackoff(initial_s=1.0, max_s=60.0)
+        self._start_backoff = RestartBackoff(initial_s=1.0, max_s=15.0)
         self._retry_at: dict[str, float] = {}
         self._prober = Prober(tools.handlers, tools.events, self.wake)
         self._started_at = time.time()
@@ -91,6 +92,8 @@ class PodWorker:
     def update(self, pod: Object) -> None:
         """The API object changed."""
         old, self.pod = self.pod, pod
+        if pods.is_deleted(pod):
+            self._ending.set()
         relevant = ("deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations")
         finishes = pods.is_terminal(pod) and not pods.is_terminal(old)
         if (
@@ -103,6 +106,7 @@ class PodWorker:
     def remove(self) -> None:
         """The API object is gone."""
         self._gone = True
+        self._ending.set()
         self.wake()
 
     def wake(self) -> None:
@@ -139,9 +143,24 @@ class PodWorker:
         pod = self.pod
         now = time.time()
         if not self._terminating and not self._ends(pod, observed, now):
-            return await self._go_on(pod, observed, now)
+            return await self._unless_deleted(pod, observed, now)
         self._terminating = True
         return await self._terminate(observed)
+
+    async def _unless_deleted(self, pod: Object, observed: ObservedPod, now: float) -> float:
+        """Goes on with the pod; a deletion cuts short what may take long, as pulling an image or a hook."""
+        work = asyncio.ensure_future(self._go_on(pod, observed, now))
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({work, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return await work
+            work.cancel()
+            await asyncio.wait({work})
+            return now
+        finally:
+            work.cancel()
+            ending.cancel()
 
     def _ends(self, pod: Object, observed: ObservedPod, now: float) -> bool:
         if self._gone or pods.is_deleted(pod) or pods.is_terminal(pod) or self._verdict is not None:
@@ -209,6 +228,7 @@ class PodWorker:
         for start in found.starts:
             at = self._retry_at.get(start.name, 0.0)
             if at > now:
+                self._note_pull_back_off(pod, start.name)
                 retry = at if retry is None else min(retry, at)
                 continue
             spec = pods.container(pod, start.name)
@@ -232,6 +252,14 @@ class PodWorker:
             self._report(pod, observed, found)
             return retry
         return None
+
+    def _note_pull_back_off(self, pod: Object, name: str) -> None:
+        waiting = self._waiting.get(name)
+        if waiting is not None and waiting.reason == "ErrImagePull":
+            image = (pods.container(pod, name) or {}).get("image", "")
+            message = f'Back-off pulling image "{image}"'
+            self._waiting[name] = Waiting(name, "ImagePullBackOff", message)
+            self._event(pod, "Normal", "BackOff", message, f"spec.containers{{{name}}}")
 
     async def _kill_unhealthy(self, pod: Object, observed: ObservedPod, kill: Kill) -> None:
         run = next(one for one in observed.running if one.id == kill.container_id)

@@ -34,7 +34,7 @@ async def test_a_pod_runs_and_is_deleted(node: Node) -> None:
     one = state(pod)
     assert (one["ready"], one["started"], one["restartCount"]) == (True, True, 0)
     assert one["containerID"].startswith("raykube-process://")
-    assert node.log("web") == "hello from web\n"
+    await until(lambda: node.log("web") == "hello from web\n")
     await node.client.delete(PODS, "default", "web")
     await node.gone("web")
     await until(lambda: not list((node.root / "kubelet" / "pods").iterdir()), 5)
@@ -93,7 +93,7 @@ async def test_init_containers_run_in_order(node: Node) -> None:
         volumes=[{"name": "w", "emptyDir": {}}],
     )
     pod = await node.phase("init", "Running")
-    assert node.log("init") == "one\ntwo\n"
+    await until(lambda: node.log("init") == "one\ntwo\n")
     inits = pod["status"]["initContainerStatuses"]
     assert [one["state"]["terminated"]["reason"] for one in inits] == ["Completed", "Completed"]
 
@@ -241,6 +241,7 @@ async def test_readiness_and_liveness(node: Node) -> None:
     )
     pod = await node.phase("probed", "Running")
     assert not state(pod)["ready"]
+    await node.event("Unhealthy", "Readiness probe failed")
     flag.touch()
     await node.sees("probed", lambda pod: state(pod)["ready"])
     Path(f"{flag}.dead").touch()
@@ -248,7 +249,6 @@ async def test_readiness_and_liveness(node: Node) -> None:
     os.unlink(f"{flag}.dead")
     await node.sees("probed", lambda pod: "running" in state(pod)["state"] and state(pod)["ready"], 30)
     await node.event("Killing", "Container c failed liveness probe, will be restarted")
-    await node.event("Unhealthy", "Readiness probe failed")
 
 
 async def test_http_probe_and_pod_addresses(node: Node) -> None:
@@ -304,6 +304,17 @@ async def test_forced_deletion(node: Node) -> None:
     await node.phase("forced", "Running")
     await node.client.delete(PODS, "default", "forced", grace_period_s=0)
     await until(lambda: not list(runtime_of(node).sandboxes()), 20)
+
+
+async def test_a_deletion_cuts_a_hook_short(node: Node) -> None:
+    await node.pod(
+        "hooked",
+        shell("exec sleep 1000", lifecycle={"postStart": {"sleep": {"seconds": 600}}}),
+        terminationGracePeriodSeconds=1,
+    )
+    await node.event("Started", "Started container c")
+    await node.client.delete(PODS, "default", "hooked")
+    await node.gone("hooked")
 
 
 async def test_active_deadline(node: Node) -> None:

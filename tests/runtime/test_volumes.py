@@ -78,9 +78,9 @@ async def test_read_only(machine: Machine) -> None:
     sandbox = await machine.sandbox()
     data = volume(machine, "data", {"mine": "yes"})
     container = await machine.run(
-        sandbox, "sh", "-c", "touch /raykube-ro/x || echo refused", **mounts((data, "/raykube-ro", True))
+        sandbox, "sh", "-c", "touch /raykube-ro/x 2>/dev/null || echo refused", **mounts((data, "/raykube-ro", True))
     )
-    assert (await machine.output(container)).splitlines()[-1] == "refused"
+    assert await machine.output(container) == "refused"
     assert not (data / "x").exists()
 
 
@@ -127,14 +127,11 @@ async def test_a_read_only_root(machine: Machine) -> None:
         sandbox,
         "sh",
         "-c",
-        "touch /tmp/x || echo refused; touch /raykube/x && echo taken; echo void > /dev/null",
+        "touch /tmp/x 2>/dev/null || echo refused; touch /raykube/x && echo taken; echo void > /dev/null",
         linux=config,
         **mounts((data, "/raykube")),
     )
-    assert [line for line in (await machine.output(container)).splitlines() if "touch" not in line] == [
-        "refused",
-        "taken",
-    ]
+    assert await machine.output(container) == "refused\ntaken"
 
 
 async def test_users(machine: Machine) -> None:
