@@ -17,7 +17,7 @@ OPTIONS = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.use_local_subchannel_pool", 1),  # a new Channel is a new connection, as callers expect
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # in truth the time that connecting and its TLS handshake may take
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 10_000),  # a peer that vanished without a FIN is found in 15 s
     ("grpc.keepalive_timeout_ms", 5_000),
