@@ -1,0 +1,218 @@
+"""Tables for the small pure parts."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raykube.kubelet.core.admission import admit, matches_node
+from raykube.kubelet.core.environment import environment, expand, service_variables
+from raykube.kubelet.core.nodestatus import parse_pairs, parse_taint
+from raykube.kubelet.core.payload import PodFacts, payload
+from raykube.kubelet.core.podlog import Budget, LogOptions, selected, tail_start
+from raykube.kubelet.core.qos import pod_requests, qos_class
+from raykube.kubelet.core.sources import SourceMissing, Sources
+from raykube.kubelet.core.status import status_patch
+
+FACTS = PodFacts("10.1.0.1", ("10.0.0.1",), {"cpu": "4", "memory": "8Gi"})
+
+
+def pod(*containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    metadata = {"name": "p", "namespace": "ns", "uid": "u", "labels": {"b": "2", "a": 'x"y'}}
+    return {"metadata": metadata, "spec": {"containers": list(containers), "nodeName": "n"} | spec}
+
+
+def with_resources(requests: dict[str, str] | None = None, limits: dict[str, str] | None = None, **more: Any) -> Any:
+    return {"name": "c", "resources": {"requests": requests or {}, "limits": limits or {}}} | more
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("$(A)", "1"),
+        ("x$(A)y$(B)", "x1y$(B)"),
+        ("$$(A)", "$(A)"),
+        ("$$$(A)", "$1"),
+        ("$A $", "$A $"),
+        ("$(A", "$(A"),
+        ("$()", "$()"),
+    ],
+)
+def test_expansion(text: str, expanded: str) -> None:
+    assert expand(text, {"A": "1"}) == expanded
+
+
+def test_service_variables() -> None:
+    service = {
+        "metadata": {"name": "my-db", "namespace": "ns"},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]},
+    }
+    headless = {"metadata": {"name": "h", "namespace": "ns"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}}
+    assert service_variables([service, headless]) == {
+        "MY_DB_SERVICE_HOST": "10.96.0.9",
+        "MY_DB_SERVICE_PORT": "5432",
+        "MY_DB_SERVICE_PORT_SQL": "5432",
+        "MY_DB_PORT": "tcp://10.96.0.9:5432",
+        "MY_DB_PORT_5432_TCP": "tcp://10.96.0.9:5432",
+        "MY_DB_PORT_5432_TCP_PROTO": "tcp",
+        "MY_DB_PORT_5432_TCP_PORT": "5432",
+        "MY_DB_PORT_5432_TCP_ADDR": "10.96.0.9",
+    }
+
+
+def variables(spec: dict[str, Any], sources: Sources) -> dict[str, str | bytes]:
+    return environment(pod(spec), spec, [], sources, "10.1.0.1", ("10.0.0.1",), {"cpu": "4"})
+
+
+def test_environment_order_and_optional_sources() -> None:
+    sources = Sources("ns", {("ConfigMap", "c"): {"data": {"k": "from", "X": "1"}}, ("Secret", "s"): None})
+    spec = {
+        "name": "c",
+        "envFrom": [{"configMapRef": {"name": "c"}}, {"secretRef": {"name": "s", "optional": True}}],
+        "env": [
+            {"name": "X", "value": "2"},
+            {"name": "Y", "value": "$(X)$(k)"},
+            {"name": "Z", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
+        ],
+    }
+    assert variables(spec, sources) == {"k": "from", "X": "2", "Y": "2from"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"configMapKeyRef": {"name": "no", "key": "k"}}, 'configmap "no" not found'),
+        ({"secretKeyRef": {"name": "no", "key": "k"}}, 'secret "no" not found'),
+        ({"configMapKeyRef": {"name": "c", "key": "k"}}, "couldn't find key k in ConfigMap ns/c"),
+    ],
+)
+def test_missing_sources(source: dict[str, Any], message: str) -> None:
+    spec = {"name": "c", "env": [{"name": "X", "valueFrom": source}]}
+    with pytest.raises(SourceMissing) as caught:
+        variables(spec, Sources("ns", {("ConfigMap", "c"): {"data": {}}}))
+    assert str(caught.value) == message
+
+
+def test_payloads() -> None:
+    sources = Sources(
+        "ns",
+        {
+            ("ConfigMap", "c"): {"data": {"k": "v"}, "binaryData": {"b": base64.b64encode(b"\xff").decode()}},
+            ("Secret", "s"): {"data": {"p": base64.b64encode(b"w").decode()}},
+        },
+    )
+    one = pod({"name": "c"})
+    whole = payload(one, {"name": "x", "configMap": {"name": "c"}}, sources, [], FACTS)
+    assert {path: file.content for path, file in whole.items()} == {"k": b"v", "b": b"\xff"}
+    secret = {"secretName": "s", "items": [{"key": "p", "path": "d/p", "mode": 0o400}]}
+    assert payload(one, {"name": "x", "secret": secret}, sources, [], FACTS)["d/p"].mode == 0o400
+    projected = {
+        "sources": [
+            {"serviceAccountToken": {"path": "token"}},
+            {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        ]
+    }
+    files = payload(one, {"name": "x", "projected": projected}, sources, ["jwt"], FACTS)
+    assert files["token"].content == b"jwt"
+    assert files["labels"].content == b'a="x\\"y"\nb="2"'
+    with pytest.raises(ValueError, match="invalid path"):
+        bad = {"name": "c", "items": [{"key": "k", "path": "../out"}]}
+        payload(one, {"name": "x", "configMap": bad}, sources, [], FACTS)
+
+
+@pytest.mark.parametrize(
+    ("requests", "limits", "expected"),
+    [
+        ({}, {}, "BestEffort"),
+        ({"cpu": "1"}, {}, "Burstable"),
+        ({"cpu": "1", "memory": "1Gi"}, {"cpu": "1", "memory": "1Gi"}, "Guaranteed"),
+        ({}, {"cpu": "1", "memory": "1Gi"}, "Guaranteed"),
+        ({"cpu": "1"}, {"cpu": "1000m"}, "Burstable"),
+    ],
+)
+def test_qos(requests: dict[str, str], limits: dict[str, str], expected: str) -> None:
+    assert qos_class(pod(with_resources(requests, limits))) == expected
+
+
+def test_requests_of_init_containers_and_sidecars() -> None:
+    one = pod(
+        with_resources({"cpu": "1"}),
+        initContainers=[
+            with_resources({"cpu": "500m"}, name="side", restartPolicy="Always"),
+            with_resources({"cpu": "3"}, name="init"),
+        ],
+        overhead={"cpu": "100m"},
+    )
+    assert float(pod_requests(one)["cpu"]) == 3.6
+
+
+def node(**labels: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "n", "labels": labels},
+        "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}},
+    }
+
+
+def test_admission() -> None:
+    small, big = pod(with_resources({"cpu": "1500m"})), pod(with_resources({"cpu": "1"}))
+    assert admit(small, [], node()) is None
+    verdict = admit(big, [small], node())
+    assert verdict is not None
+    assert (verdict.reason, verdict.message) == (
+        "OutOfcpu",
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000",
+    )
+    full = admit(pod({"name": "c"}), [pod({"name": "c"}), pod({"name": "c"})], node())
+    assert full is not None
+    assert full.reason == "OutOfpods"
+    chosen = pod({"name": "c"}, nodeSelector={"disk": "ssd"})
+    assert matches_node(chosen, node(disk="ssd"))
+    rejected = admit(chosen, [], node())
+    assert rejected is not None
+    assert rejected.reason == "NodeAffinity"
+
+
+LINES = [
+    b"2026-11-23T05:00:00.000000001Z stdout F one",
+    b"2026-11-23T05:00:01.000000001Z stdout P two ",
+    b"2026-11-23T05:00:02.000000001Z stdout F halves",
+    b"2026-11-23T05:00:03.000000001Z stderr F three",
+]
+
+
+def test_log_lines() -> None:
+    assert b"".join(selected(LINES, LogOptions())) == b"one\ntwo halves\nthree\n"
+    stamped = b"".join(selected(LINES, LogOptions(timestamps=True))).splitlines()
+    assert stamped[1] == b"2026-11-23T05:00:01.000000001Z two halves"
+    assert len(list(selected([b"damaged", b""], LogOptions()))) == 0
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(0, b""), (1, b"three\n"), (2, b"two halves\nthree\n"), (9, None)])
+def test_tail(lines: int, expected: bytes | None) -> None:
+    data = b"".join(line + b"\n" for line in LINES)
+    tail = data[tail_start(data, lines) :]
+    shown = b"".join(selected(tail.split(b"\n")[:-1], LogOptions()))
+    assert shown == (b"one\ntwo halves\nthree\n" if expected is None else expected)
+
+
+@given(st.lists(st.binary(max_size=20)), st.integers(0, 50))
+def test_a_budget_is_kept(parts: list[bytes], limit: int) -> None:
+    budget = Budget(limit)
+    assert b"".join(budget.take(part) for part in parts) == b"".join(parts)[:limit]
+
+
+def test_status_patches_remove_what_is_gone() -> None:
+    assert status_patch({"a": 1, "b": 2}, {"a": 1, "c": 3}) == {"c": 3, "b": None}
+    assert status_patch({"a": 1}, {"a": 1}) == {}
+
+
+def test_flags() -> None:
+    assert parse_taint("k=v:NoSchedule") == {"key": "k", "value": "v", "effect": "NoSchedule"}
+    assert parse_taint("k:NoExecute") == {"key": "k", "effect": "NoExecute"}
+    assert parse_pairs("cpu=2, memory=4Gi") == {"cpu": "2", "memory": "4Gi"}
+    assert parse_pairs("role=") == {"role": ""}
+    for bad in ("k", "k:Sometimes"):
+        with pytest.raises(ValueError, match="invalid taint"):
+            parse_taint(bad)
