@@ -45,11 +45,13 @@ class HealthServer:
     def _context(self) -> ssl.SSLContext | None:
         if self._tls is None:
             return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self._tls.ca_file))
         try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self._tls.ca_file))
             context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
         except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"cannot read the certificate ({error}): check --tls-cert-file and its key") from None
+            raise ValueError(
+                f"cannot read the certificate ({error}): check --tls-cert-file, its key and --client-ca-file"
+            ) from None
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
