@@ -1,7 +1,7 @@
 """ConfigMaps, Secrets and ServiceAccount tokens for pods, from the apiserver, kept for a while.
 
 A kubelet may read only what its pods refer to, so objects are got by name, when a pod first needs them and again each
-`sync_frequency`; a pod that starts always gets them fresh.
+`sync_frequency`; a pod that starts gets them fresh, or as they were last known while no apiserver answers.
 """
 
 import asyncio
@@ -25,18 +25,23 @@ SERVICE_ACCOUNTS = builtin("v1", "ServiceAccount")
 TOKEN_SECONDS = 3607
 REFRESH_SHARE = 0.8  # of a token's life
 REFRESH_AGE_MAX_S = 24 * 3600
+TIMEOUT_S = 30.0
+KNOWN_TIMEOUT_S = 3.0  # where an older copy will do
+KNOWN_MAX = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
     text: str
     refresh_at: float
+    expires: float
 
 
 class Objects:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._clock = SystemClock()
+        self._known: dict[tuple[str, str, str], Object | None] = {}  # the last answers, oldest first
         self._tokens: dict[tuple[str, str, int, str], _Token] = {}
 
     async def sources(self, namespace: str, references: set[Reference]) -> Sources:
@@ -46,12 +51,22 @@ class Objects:
         return Sources(namespace, dict(zip(ordered, found, strict=True)))
 
     async def _get(self, namespace: str, kind: str, name: str) -> Object | None:
+        key = (namespace, kind, name)
+        timeout_s = KNOWN_TIMEOUT_S if key in self._known else TIMEOUT_S
         try:
-            return await self._client.get(KINDS[kind], namespace, name)
+            found: Object | None = await self._client.get(KINDS[kind], namespace, name, timeout=timeout_s)
         except ApiError as error:
             if error.code == 404:
-                return None
-            raise
+                found = None
+            elif key in self._known:
+                return self._known[key]  # the apiservers are away: a container that restarts gets what it had
+            else:
+                raise
+        self._known.pop(key, None)
+        self._known[key] = found
+        if len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        return found
 
     async def token(self, pod: Object, request: Object) -> str:
         """A token of the pod's service account, bound to the pod; renewed when most of its life is over."""
@@ -63,10 +78,15 @@ class Objects:
         now = self._clock.now()
         if cached is not None and now < cached.refresh_at:
             return cached.text
-        answer = await self._request_token(pod, account, audience, seconds)
+        try:
+            answer = await self._request_token(pod, account, audience, seconds)
+        except ApiError as error:
+            if cached is not None and now < cached.expires and error.code >= 500:
+                return cached.text
+            raise
         expires = parse_rfc3339(answer["expirationTimestamp"])
         refresh_at = now + min((expires - now) * REFRESH_SHARE, REFRESH_AGE_MAX_S)
-        self._tokens[key] = _Token(answer["token"], refresh_at)
+        self._tokens[key] = _Token(answer["token"], refresh_at, expires)
         return str(answer["token"])
 
     async def _request_token(self, pod: Object, account: str, audience: str, seconds: int) -> Object:

@@ -277,9 +277,11 @@ class PodWorker:
         """Brings changes of ConfigMaps, Secrets and tokens into the volumes of a running pod."""
         try:
             await self._tools.volumes.mount(pod, self._tools.containers.pod_facts(address))
-            self._refreshed_at = time.time()
         except VolumeFailed as failure:
             self._event(pod, "Warning", "FailedMount", str(failure))
+        except ApiError as error:
+            log.debug("the volumes of %s stay as they are: %s", pods.full_name(pod), error)
+        self._refreshed_at = time.time()
 
     # -- the end
 

@@ -345,6 +345,26 @@ async def test_the_kubelet_restarts(node: Node) -> None:
     assert state(pod)["restartCount"] == 0
 
 
+async def test_containers_restart_while_no_apiserver_answers(node: Node) -> None:
+    data = {"metadata": {"name": "cfg", "namespace": "default"}, "data": {"k": "known"}}
+    await node.client.create({"apiVersion": "v1", "kind": "ConfigMap"} | data)
+    gate = node.root / "gate"
+    await node.pod(
+        "alone",
+        shell(
+            f"echo $K; until test -e {gate}; do sleep 0.05; done; rm {gate}; exit 1",
+            env=[{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "k"}}}],
+        ),
+    )
+    await node.phase("alone", "Running")
+    await node.api.stop()
+    gate.touch()
+    logs = node.root / "kubelet" / "logs" / "pods"
+    await until(lambda: [path for path in logs.glob("*/c/1.log") if "known" in path.read_text()], 20)
+    await node.api.start(int(node.address.rpartition(":")[2]))
+    await node.sees("alone", lambda pod: state(pod)["restartCount"] == 1)
+
+
 async def test_foreign_sandboxes_are_left_alone(node: Node) -> None:
     runtime = runtime_of(node)
     foreign = runtime.run_sandbox(
