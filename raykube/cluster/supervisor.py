@@ -27,6 +27,7 @@ from raykube.rpc.tls import Tls
 
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 4.0
+PORT_TIMEOUT_S = 3.0
 TITLES = {
     "kv": "Store",
     "apiserver": "Apiservers",
@@ -77,9 +78,14 @@ def _check_ports(state: ClusterState) -> None:
                 (addresses.APISERVER_GRPC_PORT, "the apiserver's gRPC"),
             ]
         wanted += [(machine.address, port, what) for port, what in ports]
+    # A killed process gives up its sockets a moment after it has left the list of processes.
+    deadline = time.monotonic() + PORT_TIMEOUT_S
     for address, port, what in wanted:
-        if not port_is_free(address, port):
-            raise ClusterError(f"{what} needs {address}:{port}, which another program uses: stop that program first")
+        while not port_is_free(address, port):
+            if time.monotonic() > deadline:
+                message = f"{what} needs {address}:{port}, which another program uses: stop that program first"
+                raise ClusterError(message)
+            time.sleep(0.1)
 
 
 def up(wish: Settings, listener: Listener) -> ClusterState:
