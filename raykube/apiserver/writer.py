@@ -254,8 +254,6 @@ class Writer:
             if plan.retry_name and attempt.names < NAMES_MAX:
                 return True
             error = ApiError.already_exists(op.resource, op.name)
-        elif op.verb == planning.UPDATE and _wanted_version(op):
-            error = planning.stale(op.resource, op.name) if there else ApiError.not_found(op.resource, op.name)
         elif attempt.tries < ATTEMPTS_MAX:
             attempt.confirmed = True
             data = with_resource_version(there.value, there.mod_revision) if there is not None else b""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import orjson
 import pytest
@@ -12,6 +13,7 @@ from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.client.kv import KvClient
 from raykube.pb import api_pb2, batch_pb2
+from tests.apiserver.test_rest import call
 from tests.kit.apiservers import Apiservers
 from tests.kit.waiting import until
 
@@ -281,29 +283,59 @@ async def test_reads_of_another_apiserver_see_what_was_written(tmp_path) -> None
             assert (await one.update(changed | {"data": {"x": "2"}}))["data"] == {"x": "2"}
 
 
+class HeldBack:
+    """Keeps what the store says from an apiserver's caches until it is released."""
+
+    def __init__(self, servers: Apiservers, index: int) -> None:
+        self._feed = servers.instances[index]._feed
+        self._calls: list[tuple[Any, tuple[Any, ...]]] = []
+        self._own = self._feed.apply, self._feed.advance
+        for name, own in zip(("apply", "advance"), self._own, strict=True):
+            setattr(self._feed, name, lambda *arguments, own=own: self._calls.append((own, arguments)))
+
+    def release(self) -> None:
+        self._feed.apply, self._feed.advance = self._own  # type: ignore[method-assign]  # as they were
+        for function, arguments in self._calls:
+            function(*arguments)
+
+
+# raykube's client balances over all apiservers; an HTTPS session stays with one.
+PATH = "/api/v1/namespaces/default/configmaps"
+
+
 async def test_a_refusal_for_a_stale_cache_is_looked_at_again(tmp_path) -> None:
-    """One apiserver's cache is held back while another one changes what it refuses for."""
-    async with Apiservers(tmp_path, 2) as servers, servers.client(index=0) as one, servers.client(index=1) as two:
-        made = await one.create(config_map("a"))
-        await two.get(MAPS, "default", "a")
-        behind = servers.instances[1]
-        feed = behind._feed
-        apply, advance = feed.apply, feed.advance
-        held: list[tuple] = []
-        feed.apply = lambda *event: held.append((apply, event))  # type: ignore[method-assign]
-        feed.advance = lambda revision: held.append((advance, (revision,)))  # type: ignore[method-assign]
-        await one.delete(MAPS, "default", "a")
-        await one.create(config_map("a", x="1"))
-        patch = operations.patch(MAPS, "default", "a", {"metadata": {"uid": made["metadata"]["uid"]}}, api_pb2.MERGE)
-        patching = asyncio.create_task(two.write([patch]))
-        touching = asyncio.create_task(two.write([operations.patch(MAPS, "default", "a", {"data": {"y": "2"}})]))
-        await asyncio.sleep(0.2)
-        feed.apply, feed.advance = apply, advance  # type: ignore[method-assign]
-        for call, arguments in held:
-            call(*arguments)
-        (refused,), (touched,) = await patching, await touching
-        assert (refused.code, touched.code) == (409, 200)
-        assert (await one.get(MAPS, "default", "a"))["data"] == {"x": "1", "y": "2"}
+    async with Apiservers(tmp_path, 2) as servers, servers.session() as one, servers.session(index=1) as two:
+        old = (await call(one, "POST", PATH, config_map("a")))[1]["metadata"]["uid"]
+        await call(two, "GET", f"{PATH}/a")
+        held = HeldBack(servers, 1)
+        await call(one, "DELETE", f"{PATH}/a")
+        new = (await call(one, "POST", PATH, config_map("a", x="1")))[1]["metadata"]["uid"]
+        merge = {"Content_Type": "application/merge-patch+json"}
+        patching = [
+            asyncio.create_task(
+                call(two, "PATCH", f"{PATH}/a", {"metadata": {"uid": uid}, "data": {uid: "2"}}, **merge)
+            )
+            for uid in (old, new)
+        ]
+        await asyncio.sleep(0.2)  # long enough for a wrong answer; a right one can't come before the release
+        held.release()
+        assert [(await task)[0] for task in patching] == [409, 200]
+        assert (await call(one, "GET", f"{PATH}/a"))[1]["data"] == {"x": "1", new: "2"}
+
+
+async def test_a_read_waits_for_caches_that_lag(tmp_path) -> None:
+    async with Apiservers(tmp_path, 2) as servers, servers.session() as one, servers.session(index=1) as two:
+        held = HeldBack(servers, 1)
+        _, made = await call(one, "POST", PATH, config_map("a"))
+        reading = asyncio.create_task(call(two, "GET", PATH))
+        version = made["metadata"]["resourceVersion"]
+        exact = asyncio.create_task(call(two, "GET", f"{PATH}/a?resourceVersion={version}"))
+        assert (await call(two, "GET", f"{PATH}?resourceVersion=0"))[1]["items"] == []
+        await asyncio.sleep(0.2)  # long enough for a wrong answer; a right one can't come before the release
+        assert not reading.done() and not exact.done()
+        held.release()
+        assert (await reading)[1]["items"] == [made]
+        assert await exact == (200, made)
 
 
 async def test_garbage_in_the_store_hurts_nobody(tmp_path) -> None:
