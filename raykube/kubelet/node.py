@@ -122,6 +122,11 @@ class NodeAgent:
             found = await self._client.patch(NODES, "", self._config.name, {"metadata": {"labels": missing}})
         self.node = found
 
+    async def refresh(self) -> Object:
+        """The node as it is now: what was remembered may be older than what the scheduler saw."""
+        self.node = await self._client.get(NODES, "", self._config.name)
+        return self.node
+
     async def _report_forever(self) -> None:
         while True:
             try:

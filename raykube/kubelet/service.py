@@ -179,6 +179,7 @@ class Service:
             facts=NodeFacts((self._address,), (await cri.version()).runtime_name),
             sync_s=config.sync_frequency,
             node=lambda: node.node,
+            fresh_node=node.refresh,
             active_pods=self._active_pods,
         )
         cleanup = Cleanup(

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -60,6 +60,7 @@ class Tools:
     facts: NodeFacts
     sync_s: float
     node: Callable[[], Object]
+    fresh_node: Callable[[], Awaitable[Object]]
     active_pods: Callable[[], Iterable[Object]]  # pods that were admitted and have not finished
 
 
@@ -142,7 +143,7 @@ class PodWorker:
         observed = await self._tools.cri.observe(self.uid)
         pod = self.pod
         now = time.time()
-        if not self._terminating and not self._ends(pod, observed, now):
+        if not self._terminating and not await self._ends(pod, observed, now):
             return await self._unless_deleted(pod, observed, now)
         self._terminating = True
         return await self._terminate(observed)
@@ -162,12 +163,15 @@ class PodWorker:
             work.cancel()
             ending.cancel()
 
-    def _ends(self, pod: Object, observed: ObservedPod, now: float) -> bool:
+    async def _ends(self, pod: Object, observed: ObservedPod, now: float) -> bool:
         if self._gone or pods.is_deleted(pod) or pods.is_terminal(pod) or self._verdict is not None:
             return True
         if not self.admitted:
             if not observed.sandboxes:
-                self._verdict = admit(pod, self._tools.active_pods(), self._tools.node())
+                if admit(pod, self._tools.active_pods(), self._tools.node()) is not None:
+                    # Nothing may be awaited between the last look at the other pods and our own admission.
+                    node = await self._tools.fresh_node()
+                    self._verdict = admit(pod, self._tools.active_pods(), node)
                 if self._verdict is not None:
                     self._tools.events.record(pod, "Warning", self._verdict.reason, self._verdict.message)
                     return True
