@@ -136,7 +136,7 @@ async def start_shim(
         child = subprocess.Popen(  # noqa: ASYNC220 - returns after a vfork
             [
                 *INTERPRETER,
-                str(SCRIPTS / "shim.py"),
+                str(SCRIPTS / "start.py"),
                 str(directory),
                 str(writer),
                 log_path,

@@ -4,7 +4,7 @@
     ROOT/sandboxes/ID.json
     ROOT/sandboxes/ID.resolv.conf      for pods with a DNS configuration
     ROOT/containers/ID/container.json  written once, by us
-    ROOT/containers/ID/spec.json       for the shim; holds the environment, so only its owner may read it
+    ROOT/containers/ID/spec            for the shim; holds the environment, so only its owner may read it
     ROOT/containers/ID/{claim,started.json,exit.json}   the shim's, see process/shim.py
     ROOT/containers/ID/scratch/        empty; a place to mount on
 
@@ -13,6 +13,7 @@ Every file appears complete or not at all. Nothing is fsynced: what a power cut 
 
 import json
 import logging
+import marshal
 import os
 import shutil
 from pathlib import Path
@@ -97,7 +98,9 @@ class Store:
         write_json(directory / "container.json", container.encode())
 
     def put_spec(self, container_id: str, spec: dict[str, Any]) -> None:
-        write_json(self.directory(container_id) / "spec.json", spec)
+        handle = os.open(self.directory(container_id) / "spec", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            marshal.dump(spec, file)  # the shim reads it with this same interpreter
 
     def remove_container(self, container_id: str) -> None:
         directory = self.directory(container_id)

@@ -1,4 +1,4 @@
-"""A container's configuration → what the shim is to do (`spec.json`)."""
+"""A container's configuration → what the shim is to do (its `spec` file)."""
 
 from dataclasses import dataclass
 from posixpath import normpath
@@ -110,7 +110,7 @@ def spec(
     cgroups: list[str],
     resolver_file: str = "",
 ) -> dict[str, Any]:
-    """The content of spec.json. `cgroups` are the files that the process writes itself into; `resolver_file` is the
+    """The content of the spec. `cgroups` are the files that the process writes itself into; `resolver_file` is the
     pod's own /etc/resolv.conf, if it has one."""
     config = container.config
     context = config.linux.security_context

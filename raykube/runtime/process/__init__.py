@@ -3,7 +3,7 @@
 They import the standard library and each other only: what they load, every container of the machine pays for in
 memory. Nothing in raykube imports them.
 
-- `shim.py`: the parent of one container's process.
+- `start.py` → `shim.py`: the parent of one container's process.
 - `enter.py`: runs one command inside a container's namespaces.
 - `namespaces.py`: the system calls that both need.
 """
