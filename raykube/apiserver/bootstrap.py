@@ -59,15 +59,20 @@ def _priority_classes() -> list[Object]:
 class Bootstrap:
     """Makes sure of the objects that every cluster has."""
 
-    def __init__(self, reader: Reader, writer: Writer, service_address: str) -> None:
+    def __init__(self, reader: Reader, writer: Writer, service_address: str, service_port: int) -> None:
         self._reader = reader
         self._writer = writer
         self._service_address = service_address
+        self._service_port = service_port
 
     async def run(self) -> None:
         """Raises OSError when the store does not take the objects."""
         roles = bootstrap_roles.bootstrap_objects()
-        for objects in (_namespaces(), roles, [*_priority_classes(), endpoints.service(self._service_address)]):
+        for objects in (
+            _namespaces(),
+            roles,
+            [*_priority_classes(), endpoints.service(self._service_address, self._service_port)],
+        ):
             await self._ensure(objects)
 
     async def _ensure(self, objects: list[Object]) -> None:

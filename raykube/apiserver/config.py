@@ -49,6 +49,13 @@ class Config(BaseModel):
     kubelet_client_certificate: Path | None = Field(None, description="client certificate for kubelets")
     kubelet_client_key: Path | None = Field(None, description="key of the client certificate for kubelets")
     kubelet_certificate_authority: Path | None = Field(None, description="CA that kubelets' certificates are signed by")
+    kubernetes_service_port: int = Field(
+        443,
+        gt=0,
+        le=65535,
+        description="port of the Service default/kubernetes, where it is made; clients in pods"
+        " learn it from their environment, so a machine whose kube-proxy may not bind 443 can have another",
+    )
     default_not_ready_toleration_seconds: int = Field(
         300, ge=0, description="how long pods that say nothing stay on a node that is not ready"
     )

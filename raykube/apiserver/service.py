@@ -99,7 +99,7 @@ class Service:
             config.default_not_ready_toleration_seconds, config.default_unreachable_toleration_seconds
         )
         writer = Writer(store, addresses, config.event_ttl, tolerations)
-        await Bootstrap(reader, writer, addresses.first).run()
+        await Bootstrap(reader, writer, addresses.first, config.kubernetes_service_port).run()
         issuer, verifier = _token_keys(config)
         authenticator = Authenticator(verifier, self._lookup, anonymous=config.anonymous_auth)
         kubelets = self._kubelets = Kubelets(reader, config)

@@ -121,6 +121,7 @@ class _Flags:
             "tls_private_key_file": self._pem("apiserver.key"),
             "client_ca_file": self._pem("ca.crt"),
             "service_cluster_ip_range": at.service_range(self.state),
+            "kubernetes_service_port": self.state.kubernetes_service_port,
             "service_account_issuer": "https://kubernetes.default.svc.cluster.local",
             "service_account_key_file": [self._pem("sa.pub")],
             "service_account_signing_key_file": self._pem("sa.key"),

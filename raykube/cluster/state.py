@@ -38,6 +38,7 @@ class ClusterState(BaseModel):
     machines: list[Machine]
     gcs_address: str = ""
     extra_config: dict[str, dict[str, str]] = {}
+    kubernetes_service_port: int = 443
     program_path: str = ""  # where containers of the process runtime find their programs
 
     @property

@@ -26,6 +26,18 @@ def port_is_free(address: str, port: int) -> bool:
         return True
 
 
+def may_bind(address: str, port: int) -> bool:
+    """Whether this user may listen on `port` at all: those under 1024 are root's on most machines."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, port))
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
 def _free_subnet() -> int:
     for subnet in SUBNETS:
         address = addresses.api_address(subnet)
@@ -37,7 +49,11 @@ def _free_subnet() -> int:
 def _new_local_state(wish: Settings) -> ClusterState:
     subnet = _free_subnet()
     machines = [_local_machine(wish, subnet, index) for index in range(1, wish.machines + 1)]
-    return ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=subnet, local=True, machines=machines)
+    state = ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=subnet, local=True, machines=machines)
+    if not may_bind(addresses.first_service_address(state), state.kubernetes_service_port):
+        # An ordinary user's kube-proxy cannot have 443; pods learn the port from their environment.
+        state.kubernetes_service_port = addresses.API_PORT
+    return state
 
 
 def _local_machine(wish: Settings, subnet: int, index: int) -> Machine:

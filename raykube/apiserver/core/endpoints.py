@@ -77,7 +77,7 @@ def instance_of(lease: Object) -> Instance | None:
     return Instance(lease["metadata"]["name"], grpc, https) if https else None
 
 
-def service(address: str) -> Object:
+def service(address: str, port: int = 443) -> Object:
     """Service default/kubernetes at the first address of the service network."""
     return {
         "kind": "Service",
@@ -91,7 +91,7 @@ def service(address: str) -> Object:
             "type": "ClusterIP",
             "clusterIP": address,
             "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": port, "targetPort": 6443}],
         },
     }
 
