@@ -10,7 +10,7 @@ from raykube.runtime.core.addresses import AddressRing, NoFreeAddress
 def test_order_and_end() -> None:
     ring = AddressRing.of("127.0.3.0/29", "", set())
     assert [ring.allocate() for _ in range(6)] == [f"127.0.3.{last}" for last in range(1, 7)]
-    with pytest.raises(NoFreeAddress, match="no free pod address in 127.0.3.0/29: all 6 are in use"):
+    with pytest.raises(NoFreeAddress, match=r"no free pod address in 127\.0\.3\.0/29: all 6 are in use"):
         ring.allocate()
     ring.release("127.0.3.4")
     assert ring.allocate() == "127.0.3.4"
