@@ -9,6 +9,6 @@ container (its *attempt* counts the runs before); a *probe* has single attempts,
 
 Rules:
 - Only what carries this node's label `io.raykube.node` is looked at or touched.
-- All state is in the runtime and the API: a kubelet that was killed goes on where it was, with no restart of containers.
+- All state is in the runtime and the API: a kubelet that was killed goes on where it was, and no container restarts.
 - Orphans are removed only after the list of pods is complete, never because no apiserver answers.
 """
