@@ -257,6 +257,7 @@ class Runtime:
                 record.log_path,
                 record.config.tty,
                 self._cgroups.oom_file(record.id),
+                [os.path.dirname(file) for file in groups],
                 {"PATH": self._config.container_path} | self._machine.markers(record.id),
             )
         except processes.StartFailed as failure:

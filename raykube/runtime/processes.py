@@ -128,7 +128,12 @@ INTERPRETER = (os.path.realpath(sys.executable), "-I", "-S")
 
 
 async def start_shim(
-    directory: Path, log_path: str, terminal: bool, oom_file: str, environment: dict[str, str]
+    directory: Path,
+    log_path: str,
+    terminal: bool,
+    oom_file: str,
+    control_groups: list[str],
+    environment: dict[str, str],
 ) -> None:
     """Starts a container's shim; returns when the program runs. Raises StartFailed."""
     reader, writer = os.pipe()
@@ -142,6 +147,7 @@ async def start_shim(
                 log_path,
                 "1" if terminal else "0",
                 oom_file,
+                *control_groups,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -230,6 +230,9 @@ async def test_memory_limit_kills(machine: Machine) -> None:
     container = await machine.run(sandbox, "python3", "-c", "x = bytearray(200 << 20)", linux=config)
     status = await machine.exited(container)
     assert (status.exit_code, status.reason) == (137, "OOMKilled")
+    groups = machine.service._runtime._cgroups._directories(container)  # type: ignore[union-attr]
+    assert groups
+    assert not any(group.exists() for group in groups)
 
 
 async def test_fifty_containers_at_once(machine: Machine) -> None:

@@ -1,9 +1,10 @@
 """The shim: the parent of one container's process, and all that remains of the runtime when the runtime is gone.
 
-    python -I -S start.py DIRECTORY REPORT_FD LOG_PATH TERMINAL OOM_FILE
+    python -I -S start.py DIRECTORY REPORT_FD LOG_PATH TERMINAL OOM_FILE [CONTROL_GROUP…]
 
 It detaches from whoever started it, starts the process that DIRECTORY/spec describes, copies the output into the
-log file, waits, ends whatever the process left running, and writes DIRECTORY/exit.json. Every file appears complete or
+log file, waits, ends whatever the process left running, removes its
+control groups, and writes DIRECTORY/exit.json. Every file appears complete or
 not at all:
 
 - `claim`: a shim was started for this container (never two), its pid and start time.
@@ -155,6 +156,8 @@ def prepare(directory: str) -> tuple[list[str], dict[str, str]]:
         if spec["hostname"]:
             namespaces.set_hostname(spec["hostname"])
     if is_root and (user is not None or group is not None or spec["groups"]):
+        for output in (1, 2):  # else /dev/stdout and /dev/stderr, opened by name, are refused to the user
+            os.fchown(output, user or 0, -1)
         os.setgroups(spec["groups"])
         os.setgid(group or 0)
         os.setuid(user or 0)
@@ -326,7 +329,7 @@ def outputs_of(terminal: bool) -> tuple[tuple[int, int], dict[int, bytes]]:
     return (out_writer, err_writer), {out_reader: b"stdout", err_reader: b"stderr"}
 
 
-def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: str) -> None:
+def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: str, control_groups: list[str]) -> None:
     def note(name: str, text: str) -> None:
         write_file(os.path.join(directory, name), text)
 
@@ -385,6 +388,11 @@ def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: s
     reason = "Completed" if code == 0 else "Error"
     if killed and oom_kills(oom_file) > oom_before:
         reason = "OOMKilled"
+    for group in control_groups:
+        try:
+            os.rmdir(group)
+        except OSError:
+            continue  # the runtime tries again when it removes the container
     note("exit.json", exit_record(code, os.WTERMSIG(status) if killed else 0, reason, ""))
 
 
