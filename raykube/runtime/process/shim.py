@@ -158,8 +158,6 @@ def prepare(directory: str) -> tuple[list[str], dict[str, str]]:
     if is_root and (user is not None or group is not None or spec["groups"]):
         for output in (1, 2):  # else /dev/stdout and /dev/stderr, opened by name, are refused to the user
             os.fchown(output, user or 0, -1)
-        for output in (1, 2):  # else /dev/stdout and /dev/stderr, opened by name, are refused to the user
-            os.fchown(output, user or 0, -1)
         os.setgroups(spec["groups"])
         os.setgid(group or 0)
         os.setuid(user or 0)
