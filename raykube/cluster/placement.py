@@ -94,7 +94,8 @@ def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
     existing = find(placement.name)
     if existing is not None:
         return existing
-    actor_class = _ray().remote(ComponentHost)
+    # The class's name is what `ps` and Ray show of the process: ray::apiserver.
+    actor_class = _ray().remote(type(placement.component, (ComponentHost,), {}))
     return actor_class.options(
         name=placement.name,
         lifetime="detached",
