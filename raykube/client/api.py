@@ -8,7 +8,8 @@ Objects are dicts. Use as `async with ApiClient(["127.0.0.1:6444"], tls) as clie
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
@@ -210,19 +211,9 @@ class ApiClient:
             resource_version=resource_version,
             send_initial_events=send_initial_events,
         )
-        self._endpoints.start()
-        peer = self._endpoints.pick()
-        stream = peer.stub.Watch(request)
-        try:
-            async for response in stream:
-                self._endpoints.on_success(peer)
+        async with aclosing(self._stream(lambda peer: peer.stub.Watch(request))) as responses:
+            async for response in responses:
                 yield decode_events(response)
-        except RpcError as error:
-            if error.code == Code.UNAVAILABLE:
-                self._endpoints.on_failure(peer)
-            raise error_of_rpc(error) from None
-        finally:
-            await stream.aclose()
 
     async def logs(
         self,
@@ -247,16 +238,23 @@ class ApiClient:
             timestamps=timestamps,
             since_seconds=since_s,
         )
+        async with aclosing(self._stream(lambda peer: peer.stub.Logs(request))) as responses:
+            async for response in responses:
+                yield response.data
+
+    async def _stream(self, call: Callable[[Peer], AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
+        """The responses of one apiserver until it ends the stream. Raises ApiError."""
         self._endpoints.start()
         peer = self._endpoints.pick()
-        stream = peer.stub.Logs(request)
         try:
-            async for response in stream:
-                yield response.data
+            async with aclosing(call(peer)) as stream:
+                async for response in stream:
+                    self._endpoints.on_success(peer)
+                    yield response
         except RpcError as error:
+            if error.code == Code.UNAVAILABLE:
+                self._endpoints.on_failure(peer)
             raise error_of_rpc(error) from None
-        finally:
-            await stream.aclose()
 
     # Calls with fail-over
 

@@ -23,6 +23,7 @@ from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
 from raykube.client import manifests, operations
 from raykube.client.api import ApiClient
+from raykube.client.environment import kubeconfig_paths
 from raykube.client.failures import error_of_body
 from raykube.client.goals import Goal, reached
 from raykube.client.informer import Informer
@@ -84,7 +85,8 @@ class Client:
         if endpoints is not None:
             self._connection = Connection(list(endpoints), tls, "default")
         else:
-            self._connection = connect(kubeconfig, context)
+            paths = kubeconfig_paths() if kubeconfig is None else [Path(kubeconfig).expanduser()]
+            self._connection = connect(paths, context)
         self.namespace = namespace or self._connection.namespace
         self._loop = LoopThread("raykube-client")
         try:

@@ -18,6 +18,7 @@ import binascii
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,8 @@ class Connection:
             self.folder = None
 
 
-def default_paths() -> list[Path]:
-    """`$KUBECONFIG` (a list of files), else `~/.kube/config`."""
-    named = [Path(part).expanduser() for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return named or [Path.home() / ".kube" / "config"]
-
-
-def connect(path: str | Path | None = None, context: str | None = None) -> Connection:
-    """The connection that a context (None: the current one) describes. Raises KubeconfigError."""
-    paths = [Path(path).expanduser()] if path is not None else default_paths()
+def connect(paths: Sequence[Path], context: str | None = None) -> Connection:
+    """The connection that a context (None: the current one) describes, merged from files. Raises KubeconfigError."""
     config = _merged(paths)
     where = os.pathsep.join(map(str, paths))
     name = context or config["current-context"]
@@ -87,7 +81,7 @@ def connect(path: str | Path | None = None, context: str | None = None) -> Conne
     return Connection(endpoints, tls, str(chosen.get("namespace") or "default"), folder)
 
 
-def _merged(paths: list[Path]) -> dict[str, Any]:
+def _merged(paths: Sequence[Path]) -> dict[str, Any]:
     """kubectl's rule for several files: the first to name something wins."""
     merged: dict[str, Any] = {"current-context": "", "contexts": {}, "clusters": {}, "users": {}}
     found = False

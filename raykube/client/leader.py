@@ -8,6 +8,8 @@ no longer is, and gives the Lease up when it is cancelled, so that the next one 
 import asyncio
 import logging
 import random
+import socket
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,6 +18,7 @@ from raykube.api.resources import Resource, by_path
 from raykube.base.clock import Clock
 from raykube.client import operations
 from raykube.client.api import ApiClient
+from raykube.client.config import ElectedConfig
 from raykube.client.core.election import Election, Lease
 from raykube.rpc.clock import SystemClock
 
@@ -58,6 +61,23 @@ class LeaderElector:
         self._resource = _leases()
         self._announced = False
         self._became = asyncio.Event()
+
+    @classmethod
+    def of(
+        cls, config: ElectedConfig, client: ApiClient, on_started: Callable[[], None], on_stopped: Callable[[], None]
+    ) -> "LeaderElector":
+        """A candidate as the flags of a component say; its identity is new at each start."""
+        return cls(
+            client,
+            config.leader_elect_resource_name,
+            f"{socket.gethostname()}_{uuid.uuid4()}",
+            config.leader_elect_lease_duration,
+            config.leader_elect_renew_deadline,
+            config.leader_elect_retry_period,
+            namespace=config.leader_elect_resource_namespace,
+            on_started=on_started,
+            on_stopped=on_stopped,
+        )
 
     @property
     def leading(self) -> bool:

@@ -72,7 +72,12 @@ def _node_lifecycle(config: Config, _: Mapping[str, Resource]) -> Part:
         config.unhealthy_zone_threshold,
         config.large_cluster_size_threshold,
     )
-    controller = NodeLifecycleController(config.node_monitor_grace_period, config.node_startup_grace_period, zones)
+    controller = NodeLifecycleController(
+        config.node_monitor_grace_period,
+        config.node_startup_grace_period,
+        zones,
+        period_s=config.node_monitor_period,
+    )
     return Part(controller, "node-controller")
 
 

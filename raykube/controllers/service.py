@@ -6,8 +6,6 @@ takes the lease it queues everything once and goes on from what is stored.
 
 import asyncio
 import logging
-import socket
-import uuid
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,11 +16,10 @@ from raykube.client.leader import LeaderElector
 from raykube.controllers.caches import Caches
 from raykube.controllers.catalog import assemble
 from raykube.controllers.config import Config
-from raykube.controllers.health import HealthServer
 from raykube.controllers.metrics import render
 from raykube.controllers.runner import Runner
-from raykube.rpc import Tls
 from raykube.rpc.clock import SystemClock
+from raykube.rpc.health import HealthServer
 from raykube.rpc.listen import join_address
 
 log = logging.getLogger(__name__)
@@ -48,13 +45,10 @@ class Service:
     async def start(self) -> None:
         """Serves health, follows the apiservers and campaigns; they need not be up yet."""
         config = self._config
-        tls = None
-        if config.tls_cert_file and config.tls_private_key_file and config.client_ca_file:
-            tls = Tls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
-        self._health = HealthServer(self._problem, self._metrics, tls)
+        self._health = HealthServer(self._problem, self._metrics, config.tls)
         self._port = await self._health.start(config.bind_address, config.secure_port)
         try:
-            client = self._client = ApiClient(config.api_servers, tls)
+            client = self._client = ApiClient(config.api_servers, config.tls)
             caches = self._caches = Caches(client)
             assembled = assemble(config, caches.resources)
         except (OSError, ValueError):
@@ -71,17 +65,7 @@ class Service:
             self._runners.append(runner)
         work = [*caches.runs(), recorder.run(), *(each.run() for each in recorders.values())]
         if config.leader_elect:
-            self._elector = LeaderElector(
-                client,
-                config.leader_elect_resource_name,
-                f"{socket.gethostname()}_{uuid.uuid4()}",
-                config.leader_elect_lease_duration,
-                config.leader_elect_renew_deadline,
-                config.leader_elect_retry_period,
-                namespace=config.leader_elect_resource_namespace,
-                on_started=self._lead,
-                on_stopped=self._stand_by,
-            )
+            self._elector = LeaderElector.of(config, client, self._lead, self._stand_by)
             work.append(self._elector.run())
         self._tasks = [self._spawn(each) for each in work]
         if not config.leader_elect:

@@ -4,23 +4,20 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raykube.base.duration import Duration
+from raykube.client.config import ApiConfig
 from raykube.rpc.listen import split_address
 
 
-class Config(BaseModel):
+class Config(ApiConfig):
     """Configuration of one kube-proxy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     hostname_override: str = Field("", description="name of this node; default: the host name")
-    api_servers: list[str] = Field(min_length=1, description="host:port of apiservers' gRPC APIs")
     tls_cert_file: Path | None = Field(
         None, description="client certificate (user system:kube-proxy); serves the relay too"
     )
-    tls_private_key_file: Path | None = Field(None, description="key of the certificate")
     client_ca_file: Path | None = Field(None, description="CA of the cluster")
     nodeport_addresses: list[str] = Field(
         [],
@@ -40,13 +37,6 @@ class Config(BaseModel):
     connect_timeout: Duration = Field(1.0, gt=0, description="how long to try one endpoint before another")
     conntrack_udp_timeout: Duration = Field(60.0, gt=0, description="how long a silent UDP flow is remembered")
 
-    @field_validator("api_servers")
-    @classmethod
-    def _addresses(cls, value: list[str]) -> list[str]:
-        for text in value:
-            split_address(text)
-        return value
-
     @field_validator("nodeport_addresses")
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
@@ -63,10 +53,7 @@ class Config(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _complete(self) -> "Config":
-        files = (self.tls_cert_file, self.tls_private_key_file, self.client_ca_file)
-        if any(files) and not all(files):
-            raise ValueError("--tls-cert-file, --tls-private-key-file and --client-ca-file go together")
-        if self.relay == "always" and not all(files):
+    def _relayable(self) -> "Config":
+        if self.relay == "always" and self.tls is None:
             raise ValueError("--relay=always needs --tls-cert-file, --tls-private-key-file and --client-ca-file")
         return self

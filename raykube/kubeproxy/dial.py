@@ -57,7 +57,6 @@ class Dialer:
             raise OSError("relays need certificates")
         host, port = split_address(relay)
         loop = asyncio.get_running_loop()
-        # Relays are known by their user name, not by an address: machines come and go.
         _, side = await loop.create_connection(FramedSide, host, port, ssl=self._context, server_hostname=host)
         try:
             if peer_user(side.transport) != PROXY_USER:
@@ -70,19 +69,3 @@ class Dialer:
             side.abort()
             raise
         return side
-
-
-def client_context(cert_file: str, key_file: str, ca_file: str) -> ssl.SSLContext:
-    """The context towards relays: their certificate must be the CA's; who they are is checked after the handshake."""
-    context = ssl.create_default_context(cafile=ca_file)
-    context.check_hostname = False
-    context.load_cert_chain(cert_file, key_file)
-    return context
-
-
-def server_context(cert_file: str, key_file: str, ca_file: str) -> ssl.SSLContext:
-    """The context of a relay: clients must show a certificate of the CA."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca_file)
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(cert_file, key_file)
-    return context

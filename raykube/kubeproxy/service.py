@@ -26,13 +26,15 @@ from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.reach import RELAY_ANNOTATION, NodeAddresses, RelayMode
 from raykube.kubeproxy.core.rules import Object, Rule
 from raykube.kubeproxy.core.table import Table
-from raykube.kubeproxy.dial import Dialer, client_context, server_context
-from raykube.kubeproxy.health import HealthServer
+from raykube.kubeproxy.dial import Dialer
+from raykube.kubeproxy.health import health_server
 from raykube.kubeproxy.host_addresses import chosen, local_addresses
 from raykube.kubeproxy.proxier import Proxier
 from raykube.kubeproxy.relay import Relay
 from raykube.rpc import Tls
 from raykube.rpc.clock import SystemClock
+from raykube.rpc.listen import join_address, split_address
+from raykube.rpc.tls import client_context, server_context
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +75,19 @@ class Service:
         self._client: ApiClient | None = None
         self._proxier: Proxier | None = None
         self._relay: Relay | None = None
-        self._health = HealthServer(self._metrics, lambda: self.healthy, self._clock)
+        self._health_address = ""
+        self._health = health_server(self._metrics, lambda: self.healthy, self._clock)
         self._stopped = asyncio.Event()
 
     async def start(self) -> None:
         """Returns when health is served; rules follow as soon as an apiserver answers."""
         config = self._config
-        tls = self._tls()
-        try:
-            context = None if tls is None else client_context(str(tls.cert_file), str(tls.key_file), str(tls.ca_file))
-        except OSError as error:
-            raise ValueError(f"cannot read the certificates ({error}): check --tls-cert-file and its kin") from None
+        tls = config.tls
+        # Relays are known by their user name, not by an address: machines come and go.
+        context = client_context(tls, check_hostname=False) if tls is not None else None
         if config.healthz_bind_address:
-            await self._health.start(config.healthz_bind_address)
+            host, port = split_address(config.healthz_bind_address, 10256)
+            self._health_address = join_address(host, await self._health.start(host, port))
         client = self._client = ApiClient(config.api_servers, tls)
         recorder = EventRecorder(client, "kube-proxy", self._node)
 
@@ -114,12 +116,6 @@ class Service:
         if tls is not None and self._mode != "never":
             runs.append(self._keep_relay(client, tls))
         self._tasks = [asyncio.get_running_loop().create_task(run) for run in runs]
-
-    def _tls(self) -> Tls | None:
-        config = self._config
-        if config.tls_cert_file is None or config.tls_private_key_file is None or config.client_ca_file is None:
-            return None
-        return Tls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
 
     def _informers(self, client: ApiClient) -> list[Informer]:
         services = Informer(client, _resource("", "Service"), label_selector=f"!{PROXY_NAME_LABEL}")
@@ -204,15 +200,16 @@ class Service:
                 continue
             try:
                 if self._relay is None:
-                    context = server_context(str(tls.cert_file), str(tls.key_file), str(tls.ca_file))
-                    relay = Relay(context, self._table.is_local, connect_timeout_s=self._config.connect_timeout)
+                    relay = Relay(
+                        server_context(tls), self._table.is_local, connect_timeout_s=self._config.connect_timeout
+                    )
                     await relay.start(self._config.relay_bind_address or own.internal_ips[0], self._config.relay_port)
                     self._relay = relay
                 if own.relay != self._relay.address:
                     annotations: dict[str, Any] = {"annotations": {RELAY_ANNOTATION: self._relay.address}}
                     await client.patch(_resource("", "Node"), "", self._node, {"metadata": annotations})
                 failures = 0
-            except (OSError, ApiError) as error:
+            except (OSError, ValueError, ApiError) as error:
                 failures += 1
                 log.warning("no relay for other hosts: %s", error)
                 await asyncio.sleep(ANNOUNCE.delay_s(failures))
@@ -254,8 +251,8 @@ class Service:
         unbound = len(self._proxier.unbound) if self._proxier else 0
         detail = f"{frontends} addresses served" if self._synced else "waiting for an apiserver"
         addresses: dict[str, str] = {}
-        if self._health.address:
-            addresses["healthz"] = self._health.address
+        if self._health_address:
+            addresses["healthz"] = self._health_address
         if self._relay is not None:
             addresses["relay"] = self._relay.address
         return {

@@ -7,7 +7,6 @@ still finds the way back.
 
 import asyncio
 import logging
-import ssl
 
 from raykube.base.backoff import Backoff
 from raykube.pb import api_pb2
@@ -15,8 +14,9 @@ from raykube.router.balancer import Balancer
 from raykube.router.check import ConnectCheck, ReadyCheck
 from raykube.router.config import Config
 from raykube.router.core.pool import Health
-from raykube.rpc import RpcError, Tls
+from raykube.rpc import RpcError
 from raykube.rpc.channel import Channel
+from raykube.rpc.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._tls: Tls | None = None
+        self._tls = config.tls
         self._https: Balancer | None = None
         self._grpc: Balancer | None = None
         self._https_of = dict(zip(config.grpc_servers, config.servers, strict=False))
@@ -39,7 +39,7 @@ class Service:
     async def start(self) -> None:
         """Listens and begins to check the apiservers; they need not be up yet."""
         config = self._config
-        context = self._context()
+        context = client_context(self._tls) if self._tls is not None else None
         timeout_s = config.health_check_timeout
         self._https = Balancer(
             "https",
@@ -63,18 +63,6 @@ class Service:
         self._set_members([], [])
         if config.grpc_servers:
             self._tasks.append(asyncio.get_running_loop().create_task(self._follow()))
-
-    def _context(self) -> ssl.SSLContext | None:
-        config = self._config
-        if config.tls_cert_file is None or config.tls_private_key_file is None or config.client_ca_file is None:
-            return None
-        self._tls = Tls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
-        try:
-            context = ssl.create_default_context(cafile=str(config.client_ca_file))
-            context.load_cert_chain(config.tls_cert_file, config.tls_private_key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"cannot read the certificates ({error}): check --tls-cert-file and its kin") from None
-        return context
 
     def _https_health(self, grpc_address: str) -> Health | None:
         backend = self._https.pool.get(self._https_of.get(grpc_address, "")) if self._https else None

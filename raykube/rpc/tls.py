@@ -1,5 +1,6 @@
-"""TLS material and the identity that a client certificate proves."""
+"""TLS material, contexts made of it, and the identity that a client certificate proves."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,28 @@ class Tls:
     cert_file: Path
     key_file: Path
     ca_file: Path
+
+
+def client_context(tls: Tls, *, check_hostname: bool = True) -> ssl.SSLContext:
+    """For connecting: shows the certificate, asks for one of the CA. Raises ValueError with a line for the user."""
+    return _context(tls, ssl.Purpose.SERVER_AUTH, check_hostname)
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """For listening: clients must show a certificate of the CA. Raises ValueError with a line for the user."""
+    context = _context(tls, ssl.Purpose.CLIENT_AUTH, False)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _context(tls: Tls, purpose: ssl.Purpose, check_hostname: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(purpose, cafile=str(tls.ca_file))
+        context.check_hostname = check_hostname
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"cannot read the certificates ({error}): check --tls-cert-file and its kin") from None
+    return context
 
 
 @dataclass(frozen=True, slots=True)

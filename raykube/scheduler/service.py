@@ -8,8 +8,6 @@ and of the queue current, so that it schedules the moment it holds the lease.
 
 import asyncio
 import logging
-import socket
-import uuid
 from contextlib import suppress
 
 from raykube.api.resources import Resource, by_path
@@ -18,14 +16,13 @@ from raykube.client.core.listwatch import Change, Object
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
 from raykube.client.leader import LeaderElector
-from raykube.rpc import Tls
 from raykube.rpc.clock import SystemClock
+from raykube.rpc.health import HealthServer
 from raykube.rpc.listen import join_address
 from raykube.scheduler.binder import Binder, Decision, Rejection
 from raykube.scheduler.config import Config
 from raykube.scheduler.core.cluster import Cluster, Placement
 from raykube.scheduler.core.queue import NOTHING, Event, PodQueue
-from raykube.scheduler.health import HealthServer
 from raykube.scheduler.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -64,17 +61,9 @@ class Service:
     async def start(self) -> None:
         """Serves health, follows the apiservers and campaigns; they need not be up yet."""
         config = self._config
-        tls = None
-        if config.tls_cert_file and config.tls_private_key_file and config.client_ca_file:
-            tls = Tls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
-        self._health = HealthServer(self._problem, self._render_metrics, tls)
+        self._health = HealthServer(self._problem, self._render_metrics, config.tls)
         self._port = await self._health.start(config.bind_address, config.secure_port)
-        try:
-            client = self._client = ApiClient(config.api_servers, tls)
-        except OSError as error:
-            await self._health.stop()
-            raise ValueError(f"cannot read the certificates ({error}): check --tls-cert-file and its kin") from None
-        identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+        client = self._client = ApiClient(config.api_servers, config.tls)
         recorder = EventRecorder(client, config.scheduler_name)
         pods, nodes = _resource("pods"), _resource("nodes")
         self._binder = Binder(
@@ -87,17 +76,7 @@ class Service:
         self._informers = [node_informer, pod_informer]
         work = [informer.run() for informer in self._informers] + [recorder.run(), self._schedule(), self._tick()]
         if config.leader_elect:
-            self._elector = LeaderElector(
-                client,
-                config.leader_elect_resource_name,
-                identity,
-                config.leader_elect_lease_duration,
-                config.leader_elect_renew_deadline,
-                config.leader_elect_retry_period,
-                namespace=config.leader_elect_resource_namespace,
-                on_started=lambda: self._lead(True),
-                on_stopped=lambda: self._lead(False),
-            )
+            self._elector = LeaderElector.of(config, client, lambda: self._lead(True), lambda: self._lead(False))
             work.append(self._elector.run())
         else:
             self._lead(True)

@@ -288,7 +288,7 @@ async def test_a_namespace_gets_what_it_needs_and_goes_with_everything(plane: Pl
 
 
 async def test_pods_of_a_silent_node_are_replaced(plane: Plane) -> None:
-    await plane.manager(node_monitor_grace_period=1.5, node_startup_grace_period=3)
+    await plane.manager(node_monitor_grace_period=1.5, node_startup_grace_period=3, node_monitor_period=0.2)
     for name in ("one", "two", "three", "four"):
         await create_node(plane, name)
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}

@@ -21,9 +21,18 @@ type: kubernetes.io/service-account-token
 """
 
 
+# A killed leader's lease runs out soon.
+ELECTION = {
+    "leader-elect-lease-duration": "3s",
+    "leader-elect-renew-deadline": "2s",
+    "leader-elect-retry-period": "500ms",
+}
+
+
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("plane")) as found:
+    folder = tmp_path_factory.mktemp("plane")
+    with ControlPlane(folder, extra_config={"controller-manager": ELECTION}) as found:
         found.start("kv", "apiserver", "controller-manager")
         yield found
 

@@ -1,5 +1,6 @@
 """Node life cycle, taint eviction and pod garbage collection on a virtual clock."""
 
+import math
 from typing import Any
 
 import pytest
@@ -107,6 +108,18 @@ def test_a_lost_node_is_not_ready_after_its_grace_and_evicted_at_300_s() -> None
     assert lost["metadata"]["deletionTimestamp"]
     assert conditions.is_true(lost["status"]["conditions"], "DisruptionTarget")
     assert any(event.reason == "TaintManagerEviction" for event in cluster.events)
+
+
+def test_deadlines_fall_on_whole_monitor_periods() -> None:
+    cluster = Cluster()
+    add_node(cluster, "one")
+    controller = NodeLifecycleController(50.0, period_s=7.0)
+    for seconds in (0.0, 1.0, 3.5):
+        now = cluster.now + seconds
+        plan = controller.reconcile(cluster, "one", now)
+        assert plan.requeue_after is not None
+        due = now + plan.requeue_after
+        assert math.isclose(due / 7.0, round(due / 7.0)) and 0 <= due - (cluster.now + 50.0) < 7.0
 
 
 def test_pods_of_a_lost_node_are_replaced() -> None:

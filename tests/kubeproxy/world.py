@@ -9,10 +9,11 @@ from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.reach import NodeAddresses, RelayMode
 from raykube.kubeproxy.core.rules import Rule
 from raykube.kubeproxy.core.table import Table
-from raykube.kubeproxy.dial import Dialer, client_context, server_context
+from raykube.kubeproxy.dial import Dialer
 from raykube.kubeproxy.proxier import Proxier
 from raykube.kubeproxy.relay import Relay
 from raykube.rpc.clock import SystemClock
+from raykube.rpc.tls import client_context, server_context
 from tests.kit import pki
 from tests.kit.tcp import Echo
 from tests.kubeproxy.objects import endpoint, endpoint_slice, service
@@ -43,8 +44,9 @@ class World:
         self.metrics = Metrics()
         self.failures: list[tuple[Rule, str, str]] = []
         files = pki.tls(user, server=True)
-        self._files = (str(files.cert_file), str(files.key_file), str(files.ca_file))
-        self.dialer = Dialer(node, self.nodes, mode=mode, context=client_context(*self._files), timeout_s=0.5)
+        self.dialer = Dialer(
+            node, self.nodes, mode=mode, context=client_context(files, check_hostname=False), timeout_s=0.5
+        )
         self.proxier = Proxier(
             self.table,
             self.dialer,
@@ -56,7 +58,7 @@ class World:
             clock=SystemClock(),
             on_bind_failure=lambda rule, frontend, advice: self.failures.append((rule, frontend, advice)),
         )
-        self.relay = Relay(server_context(*self._files), self.table.is_local, connect_timeout_s=0.5)
+        self.relay = Relay(server_context(files), self.table.is_local, connect_timeout_s=0.5)
 
     async def apply(self, *objects: dict[str, Any]) -> None:
         """Services and EndpointSlices as they are now."""

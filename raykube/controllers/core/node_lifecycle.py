@@ -2,13 +2,15 @@
 
 A node answers by renewing its Lease or by reporting its status. What counts is when *we* saw it change, so clocks of
 machines need not agree. Nothing is scanned: each node has one deadline in the queue, and a renewal only notes the time;
-the deadline, when it comes, looks at the note and moves on.
+the deadline, when it comes, looks at the note and moves on. Deadlines fall on whole monitor periods, so that nodes lost
+together are declared lost in one batch.
 
     last answer ──grace──► Ready = Unknown, taint unreachable:NoSchedule, its pods are marked not ready
                               └─ in its zone's turn (zones.py) ──► taint unreachable:NoExecute
                                                                      └─ taint-eviction-controller, by tolerationSeconds
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,8 +41,15 @@ class NodeLifecycleController:
     name = "node-lifecycle-controller"
     resources = (kinds.NODES, kinds.LEASES, kinds.PODS)
 
-    def __init__(self, grace_s: float = 50.0, startup_grace_s: float = 60.0, zones: Zones | None = None) -> None:
-        self._grace_s, self._startup_grace_s = grace_s, startup_grace_s
+    def __init__(
+        self,
+        grace_s: float = 50.0,
+        startup_grace_s: float = 60.0,
+        zones: Zones | None = None,
+        *,
+        period_s: float = 5.0,
+    ) -> None:
+        self._grace_s, self._startup_grace_s, self._period_s = grace_s, startup_grace_s, period_s
         self._zones = zones or Zones()
         self._answered_at: dict[str, float] = {}
         self._answers: dict[str, dict[str, Any]] = {}  # what the last answers said, to tell a new one
@@ -97,7 +106,7 @@ class NodeLifecycleController:
         never = conditions.find((node.get("status") or {}).get("conditions"), READY) is None
         left_s = self._answered_at.setdefault(key, now) - now + (self._startup_grace_s if never else self._grace_s)
         if left_s > 0:
-            draft.wake_after(left_s)
+            draft.wake_after(math.ceil((now + left_s) / self._period_s) * self._period_s - now)
         elif _ready_status(node) != "Unknown" or never:
             self._declare_lost(node, draft, now)
             return draft.plan()

@@ -26,7 +26,7 @@ GroupKey = tuple[Hashable, ...]
 
 
 def group_key(constraint: Constraint, namespace: str) -> GroupKey:
-    return ("owner", constraint.owner) if constraint.owner else ("selector", namespace, str(constraint.selector))
+    return ("owner", constraint.owner) if constraint.owner else ("selector", namespace, constraint.selector)
 
 
 class Group:

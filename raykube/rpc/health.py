@@ -1,0 +1,73 @@
+"""Health and metrics over HTTP: `/healthz`, `/livez`, `/readyz`, `/metrics`.
+
+With a certificate it is HTTPS, and `/metrics` is for clients with a certificate of the cluster's CA, as numbers tell
+about workloads; health is for everybody. Without one it is plain HTTP: for tests, and on loopback.
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from aiohttp import web
+
+from raykube.rpc.listen import bind
+from raykube.rpc.tls import Tls, server_context
+
+Page = Callable[[], web.Response]
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # what Prometheus asks for
+
+
+class HealthServer:
+    """Serves what `problem()` (None: healthy) and `metrics()` say; `pages`, by path, come on top or instead."""
+
+    def __init__(
+        self,
+        problem: Callable[[], str | None],
+        metrics: Callable[[], str],
+        tls: Tls | None = None,
+        pages: Mapping[str, Page] | None = None,
+    ) -> None:
+        self._problem = problem
+        self._metrics = metrics
+        self._tls = tls
+        self._pages = dict.fromkeys(("/healthz", "/livez", "/readyz"), self._health) | dict(pages or {})
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens; returns the port. Raises OSError or ValueError with a line for the user."""
+        context = None
+        if self._tls is not None:
+            context = server_context(self._tls)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        listener = bind(host, port)
+        app = web.Application()
+        for path, page in self._pages.items():
+            app.router.add_get(path, _handler(page))
+        app.router.add_get("/metrics", self._serve_metrics)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, ssl_context=context).start()
+        return int(listener.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Closes the port; idempotent."""
+        if self._runner is not None:
+            with suppress(OSError):
+                await self._runner.cleanup()
+            self._runner = None
+
+    def _health(self) -> web.Response:
+        problem = self._problem()
+        return web.Response(text="ok") if problem is None else web.Response(status=503, text=f"{problem}\n")
+
+    async def _serve_metrics(self, request: web.Request) -> web.Response:
+        if self._tls is not None and request.transport is not None and not request.transport.get_extra_info("peercert"):
+            return web.Response(status=401, text="Unauthorized: show a client certificate of the cluster\n")
+        return web.Response(body=self._metrics().encode(), headers={"Content-Type": METRICS_TYPE})
+
+
+def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_request: web.Request) -> web.Response:
+        return page()
+
+    return answer
