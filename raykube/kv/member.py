@@ -45,11 +45,15 @@ def open_disk(
     """Opens a member's files; a new member's log gets `bootstrap` as its first entry. Raises ValueError, OSError."""
     files = SnapshotFiles(data_dir / "snap", meta.cluster_id)
     wal, replay = Wal.open(data_dir / "wal", meta)
+    newest = files.newest()
     if bootstrap is not None and recovery.is_blank(replay):
+        if newest is not None:
+            wal.close()
+            raise ValueError(f"{data_dir} has a snapshot at {newest.index} and no log: put the files in wal/ back")
         first = recovery.founding_write(bootstrap)
         wal.append(first)
         recovery.add(replay, first)
-    found = recovery.recover(replay, files.newest())
+    found = recovery.recover(replay, newest)
     if found.marker is not None:
         wal.append(found.marker)
     return wal, files, found
@@ -338,15 +342,16 @@ class Member:
             return
         node.transfer(max(voters, key=lambda member: (node.progress[member].is_active, node.progress[member].match)))
         self.wake()
-        await self._until(lambda: not node.is_leader, timeout_s)
+        await self.until(lambda: not node.is_leader, timeout_s)
 
     async def transfer(self, member: int, timeout_s: float) -> bool:
         """Makes `member` the leader; returns whether it is."""
         self.replica.node.transfer(member)
         self.wake()
-        return await self._until(lambda: self.replica.node.leader == member, timeout_s)
+        return await self.until(lambda: self.replica.node.leader == member, timeout_s)
 
-    async def _until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+    async def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Returns True once `holds()`, False when time is up or the member stopped."""
         deadline = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > deadline or self._is_closed:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+from raykube.kv import recall
 from raykube.kv.batch_service import BatchService
 from raykube.kv.cluster_service import ClusterService, MaintenanceService
 from raykube.kv.config import Config
@@ -60,9 +61,13 @@ class Service:
         own = next(member for member in members.members if member.name == config.name)
         heartbeat_s = config.heartbeat_interval / 1000
         self._data_dir = DataDir(config.data_dir)
+        cluster = cluster_id(members)
+        peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
+        if not recall.has_log(config.data_dir):
+            await recall.refuse_if_remembered(config.data_dir, own, members, cluster, peer_tls)
         self.member = member = Member(
             own.id,
-            cluster_id(members),
+            cluster,
             config.data_dir,
             members if config.initial_cluster_state == "new" else None,
             heartbeat_s,
@@ -70,7 +75,6 @@ class Service:
             config.snapshot_count,
             Compactor(config.retained_s, config.retained_revisions),
         )
-        peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
         self._transport = Transport(member, peer_tls)
         member.carrier = self._transport
         peers = Server()

@@ -36,7 +36,7 @@ class SnapshotFiles:
         """Writes a snapshot durably, and removes those that it makes superfluous."""
         self._save(self.path(snapshot), snapshot_codec.encode(snapshot, self._cluster_id, body))
         for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-KEPT]:
-            old.unlink()
+            old.unlink(missing_ok=True)  # a leader's snapshot and an own one may be saved at the same time
 
     def _save(self, path: Path, pieces: Iterable[bytes]) -> None:
         temporary = path.with_suffix(".tmp")

@@ -114,10 +114,15 @@ class Transport:
 
     async def _stream(self, peer: _Peer) -> None:
         """Keeps a stream to `peer`, for ever."""
+        refusal = ""
         while not self._is_closed:
-            with contextlib.suppress(RpcError):
+            try:
                 async for _ in peer.stub.Stream(self._batches(peer, peer.generation)):
-                    pass
+                    refusal = ""
+            except RpcError as error:
+                if error.code is not Code.UNAVAILABLE and error.message != refusal:
+                    refusal = error.message
+                    log.warning("member %x refuses this member's messages: %s", peer.member, error)
             peer.generation += 1
             peer.drop()
             self._member.replica.node.on_unreachable(peer.member)
@@ -171,7 +176,15 @@ class Transport:
     async def _renew_here(self, request: Any) -> int:
         """As leader. A grant may be acknowledged and not applied here yet: only after a read index it is missing."""
         replica = self._member.replica
-        if replica.lease_clock.remaining_s(request.id, time.monotonic()) is None:
+        clock = replica.lease_clock
+
+        def is_going() -> bool:
+            return clock.is_over(request.id) and request.id in replica.machine.store.leases
+
+        # Its revocation is in the log: too late to renew, and not yet gone.
+        if not request.only_ask and not await self._member.until(lambda: not is_going(), RENEW_TIMEOUT_S):
+            raise RpcError(Code.UNAVAILABLE, "etcdserver: request timed out")
+        if clock.remaining_s(request.id, time.monotonic()) is None:
             await self._member.read_index()
         lease = replica.machine.store.leases.get(request.id)
         if lease is None:
@@ -179,9 +192,9 @@ class Transport:
         if not replica.node.is_leader:
             raise RpcError(Code.UNAVAILABLE, "etcdserver: not leader")
         if not request.only_ask:
-            replica.lease_clock.start(lease.id, lease.ttl_s, time.monotonic())
+            clock.start(lease.id, lease.ttl_s, time.monotonic())
             return lease.ttl_s
-        return int(replica.lease_clock.remaining_s(lease.id, time.monotonic()) or 0)
+        return int(clock.remaining_s(lease.id, time.monotonic()) or 0)
 
     # ---- inward: the Peer service
 
@@ -234,6 +247,14 @@ class Transport:
         if not self._member.replica.node.is_leader:
             raise RpcError(Code.UNAVAILABLE, "etcdserver: not leader")
         return raft_pb2.RenewResponse(remaining_s=await self._renew_here(request))
+
+    async def Recall(self, request: Any, _call: Any) -> Any:
+        """Whether the member of the request has taken part in this cluster before."""
+        self._check(request.cluster_id)
+        replica = self._member.replica
+        progress = replica.node.progress.get(request.member)
+        has_acknowledged = progress is not None and progress.match > 0
+        return raft_pb2.RecallResponse(is_known=has_acknowledged or request.member in replica.machine.attributes)
 
     async def close(self) -> None:
         """Ends all streams."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15raykube/pb/raft.proto\x12\x0fraykube.raft.v1\"@\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xd9\x01\n\x07Message\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\n\n\x02to\x18\x02 \x01(\x04\x12\x0e\n\x06sender\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\x04\x12\'\n\x07\x65ntries\x18\x07 \x03(\x0b\x32\x16.raykube.raft.v1.Entry\x12\x0e\n\x06\x63ommit\x18\x08 \x01(\x04\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x0c\n\x04hint\x18\n \x01(\x04\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\x04\x12\r\n\x05\x66orce\x18\x0c \x01(\x08\"j\n\x0cMessageBatch\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12*\n\x08messages\x18\x04 \x03(\x0b\x32\x18.raykube.raft.v1.Message\"\r\n\x0bStreamState\"\\\n\rSnapshotChunk\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12)\n\x07message\x18\x02 \x01(\x0b\x32\x18.raykube.raft.v1.Message\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x10\n\x0eSnapshotAnswer\",\n\x0cRenewRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x10\n\x08only_ask\x18\x02 \x01(\x08\"$\n\rRenewResponse\x12\x13\n\x0bremaining_s\x18\x01 \x01(\x03\"F\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\"6\n\nMembership\x12(\n\x07members\x18\x01 \x03(\x0b\x32\x17.raykube.raft.v1.Member\"B\n\nAttributes\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"\x96\x01\n\tStoreHead\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x02 \x01(\x03\x12,\n\x06leases\x18\x03 \x03(\x0b\x32\x1c.raykube.raft.v1.LeaseRecord\x12/\n\nattributes\x18\x04 \x03(\x0b\x32\x1b.raykube.raft.v1.Attributes\"&\n\x0bLeaseRecord\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03ttl\x18\x02 \x01(\x03\x32\xe8\x01\n\x04Peer\x12I\n\x06Stream\x12\x1d.raykube.raft.v1.MessageBatch\x1a\x1c.raykube.raft.v1.StreamState(\x01\x30\x01\x12M\n\x08Snapshot\x12\x1e.raykube.raft.v1.SnapshotChunk\x1a\x1f.raykube.raft.v1.SnapshotAnswer(\x01\x12\x46\n\x05Renew\x12\x1d.raykube.raft.v1.RenewRequest\x1a\x1e.raykube.raft.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15raykube/pb/raft.proto\x12\x0fraykube.raft.v1\"@\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xd9\x01\n\x07Message\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\n\n\x02to\x18\x02 \x01(\x04\x12\x0e\n\x06sender\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\x04\x12\'\n\x07\x65ntries\x18\x07 \x03(\x0b\x32\x16.raykube.raft.v1.Entry\x12\x0e\n\x06\x63ommit\x18\x08 \x01(\x04\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x0c\n\x04hint\x18\n \x01(\x04\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\x04\x12\r\n\x05\x66orce\x18\x0c \x01(\x08\"j\n\x0cMessageBatch\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12*\n\x08messages\x18\x04 \x03(\x0b\x32\x18.raykube.raft.v1.Message\"\r\n\x0bStreamState\"\\\n\rSnapshotChunk\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12)\n\x07message\x18\x02 \x01(\x0b\x32\x18.raykube.raft.v1.Message\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x10\n\x0eSnapshotAnswer\",\n\x0cRenewRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x10\n\x08only_ask\x18\x02 \x01(\x08\"$\n\rRenewResponse\x12\x13\n\x0bremaining_s\x18\x01 \x01(\x03\"3\n\rRecallRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06member\x18\x02 \x01(\x04\"\"\n\x0eRecallResponse\x12\x10\n\x08is_known\x18\x01 \x01(\x08\"F\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\"6\n\nMembership\x12(\n\x07members\x18\x01 \x03(\x0b\x32\x17.raykube.raft.v1.Member\"B\n\nAttributes\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"\x96\x01\n\tStoreHead\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x02 \x01(\x03\x12,\n\x06leases\x18\x03 \x03(\x0b\x32\x1c.raykube.raft.v1.LeaseRecord\x12/\n\nattributes\x18\x04 \x03(\x0b\x32\x1b.raykube.raft.v1.Attributes\"&\n\x0bLeaseRecord\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03ttl\x18\x02 \x01(\x03\x32\xb3\x02\n\x04Peer\x12I\n\x06Stream\x12\x1d.raykube.raft.v1.MessageBatch\x1a\x1c.raykube.raft.v1.StreamState(\x01\x30\x01\x12M\n\x08Snapshot\x12\x1e.raykube.raft.v1.SnapshotChunk\x1a\x1f.raykube.raft.v1.SnapshotAnswer(\x01\x12\x46\n\x05Renew\x12\x1d.raykube.raft.v1.RenewRequest\x1a\x1e.raykube.raft.v1.RenewResponse\x12I\n\x06Recall\x12\x1e.raykube.raft.v1.RecallRequest\x1a\x1f.raykube.raft.v1.RecallResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,16 +47,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWREQUEST']._serialized_end=607
   _globals['_RENEWRESPONSE']._serialized_start=609
   _globals['_RENEWRESPONSE']._serialized_end=645
-  _globals['_MEMBER']._serialized_start=647
-  _globals['_MEMBER']._serialized_end=717
-  _globals['_MEMBERSHIP']._serialized_start=719
-  _globals['_MEMBERSHIP']._serialized_end=773
-  _globals['_ATTRIBUTES']._serialized_start=775
-  _globals['_ATTRIBUTES']._serialized_end=841
-  _globals['_STOREHEAD']._serialized_start=844
-  _globals['_STOREHEAD']._serialized_end=994
-  _globals['_LEASERECORD']._serialized_start=996
-  _globals['_LEASERECORD']._serialized_end=1034
-  _globals['_PEER']._serialized_start=1037
-  _globals['_PEER']._serialized_end=1269
+  _globals['_RECALLREQUEST']._serialized_start=647
+  _globals['_RECALLREQUEST']._serialized_end=698
+  _globals['_RECALLRESPONSE']._serialized_start=700
+  _globals['_RECALLRESPONSE']._serialized_end=734
+  _globals['_MEMBER']._serialized_start=736
+  _globals['_MEMBER']._serialized_end=806
+  _globals['_MEMBERSHIP']._serialized_start=808
+  _globals['_MEMBERSHIP']._serialized_end=862
+  _globals['_ATTRIBUTES']._serialized_start=864
+  _globals['_ATTRIBUTES']._serialized_end=930
+  _globals['_STOREHEAD']._serialized_start=933
+  _globals['_STOREHEAD']._serialized_end=1083
+  _globals['_LEASERECORD']._serialized_start=1085
+  _globals['_LEASERECORD']._serialized_end=1123
+  _globals['_PEER']._serialized_start=1126
+  _globals['_PEER']._serialized_end=1433
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,20 @@ class RenewResponse(_message.Message):
     remaining_s: int
     def __init__(self, remaining_s: _Optional[int] = ...) -> None: ...
 
+class RecallRequest(_message.Message):
+    __slots__ = ("cluster_id", "member")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    member: int
+    def __init__(self, cluster_id: _Optional[int] = ..., member: _Optional[int] = ...) -> None: ...
+
+class RecallResponse(_message.Message):
+    __slots__ = ("is_known",)
+    IS_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    is_known: bool
+    def __init__(self, is_known: _Optional[bool] = ...) -> None: ...
+
 class Member(_message.Message):
     __slots__ = ("id", "name", "peer_urls", "learner")
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -11,19 +11,27 @@ class LeaseClock:
     def __init__(self) -> None:
         self._deadlines: dict[int, float] = {}
         self._queue: list[tuple[float, int]] = []
+        self._over: set[int] = set()  # leases whose revocation was asked for
 
     def start(self, lease: int, ttl_s: float, now: float) -> None:
         """Gives `lease` its whole time, from now."""
         deadline = now + ttl_s
+        self._over.discard(lease)
         self._deadlines[lease] = deadline
         heapq.heappush(self._queue, (deadline, lease))
 
     def forget(self, lease: int) -> None:
         self._deadlines.pop(lease, None)
+        self._over.discard(lease)
 
     def clear(self) -> None:
         self._deadlines.clear()
         self._queue.clear()
+        self._over.clear()
+
+    def is_over(self, lease: int) -> bool:
+        """Whether `expired` has named the lease: nothing brings it back, or a renewal would be told a lie."""
+        return lease in self._over
 
     def remaining_s(self, lease: int, now: float) -> float | None:
         """Seconds that `lease` has left, None when its deadline is not known here."""
@@ -44,6 +52,7 @@ class LeaseClock:
             if self._deadlines.get(lease) != deadline:
                 continue  # renewed or forgotten: another entry stands for it, or none
             over.append(lease)
+            self._over.add(lease)
             self._deadlines[lease] = now + RETRY_S
             heapq.heappush(self._queue, (now + RETRY_S, lease))
         return over

@@ -80,6 +80,7 @@ class WatchTable:
         self._by_key: dict[bytes, set[Watcher]] = {}
         self._by_range: dict[tuple[bytes, bytes], set[Watcher]] = {}
         self._seen_revision = 0
+        self._store: Store | None = None
 
     def add(self, watcher: Watcher) -> None:
         if watcher.range_end:
@@ -103,9 +104,14 @@ class WatchTable:
     def on_applied(self, store: Store) -> set[Watcher]:
         """The watchers that the events since the last call concern; they are marked dirty."""
         dirty: set[Watcher] = set()
+        is_replaced, self._store = store is not self._store, store
         if not self._by_key and not self._by_range:
             self._seen_revision = store.revision
             return dirty
+        if is_replaced and self._seen_revision + 1 < store.compact_revision:
+            # A leader's snapshot came, without the events up to its compaction: nobody can tell whom they concerned.
+            groups = (*self._by_key.values(), *self._by_range.values())
+            return self._mark(dirty.union(*groups), store)
         by_key, waiting = self._by_key, dict(self._by_range)
         for position in range(store.position(self._seen_revision + 1), len(store.events)):
             key = store.events[position].key
@@ -118,6 +124,9 @@ class WatchTable:
                     dirty |= waiting.pop(bounds)
             elif not by_key:
                 break
+        return self._mark(dirty, store)
+
+    def _mark(self, dirty: set[Watcher], store: Store) -> set[Watcher]:
         for watcher in dirty:
             if not watcher.is_dirty:
                 # A clean watcher has seen everything so far; compaction may have passed the place where it last stood.

@@ -7,7 +7,8 @@ Vocabulary: an entry is *stable* when this member's disk has it, *committed* whe
 when the state machine has carried it out. A member *campaigns* for leadership; a *round* of heartbeats confirms it.
 
 The order of durability, which the caller owes to this package:
-1. `Ready.messages` may leave at once. They are a leader's: it may replicate while its own disk writes.
+1. `Ready.messages` may leave at once. They promise nothing of this member's disk: a leader may replicate while its own
+   disk writes, a follower may show that it listens.
 2. `Ready.write` is made durable as one, in this order: snapshot, hard state, entries. Then its messages leave
    (votes, acknowledgements: promises that must outlive a crash), and `Node.persisted(write)` is told.
 3. `Ready.committed` is applied in order. Only what is stable here is ever handed out.

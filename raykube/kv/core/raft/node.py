@@ -47,6 +47,7 @@ class Limits:
 
 _FROM_LEADER = frozenset({Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT})
 _VOTES = frozenset({Kind.VOTE, Kind.PRE_VOTE})
+_NO_PROMISE = frozenset({Kind.HEARTBEAT_ANSWER, Kind.PROPOSE, Kind.READ_INDEX})
 
 
 class Node:
@@ -162,7 +163,7 @@ class Node:
 
     def forward(self, entries: Sequence[Entry]) -> None:
         """Passes proposals to the leader of this term. They may be lost, and are never appended in another term."""
-        self._outbox.append(Message(Kind.PROPOSE, self.leader, self.id, self.term, entries=entries))
+        self._outbox(Kind.PROPOSE).append(Message(Kind.PROPOSE, self.leader, self.id, self.term, entries=entries))
 
     def propose_membership(self, membership: Membership) -> bool:
         """Appends a new membership; False when it is not this node's turn, or the step is too large.
@@ -416,12 +417,15 @@ class Node:
             kind, to, self.id, self.term,
             index=index, reject=reject, hint=hint, log_term=log_term, context=context, commit=commit,
         )  # fmt: skip
-        self._outbox.append(message)
+        self._outbox(kind).append(message)
 
-    @property
-    def _outbox(self) -> list[Message]:
-        """Where messages go: a leader's words promise nothing that its disk must remember, once its term is durable."""
-        return self._now if self.role is Role.LEADER and self._saved.term == self.term else self._after
+    def _outbox(self, kind: Kind) -> list[Message]:
+        """Where a message goes: what promises nothing that the disk must remember may leave, once the term is durable.
+
+        So a slow disk makes writes slow, and nobody look dead.
+        """
+        is_free = self.role is Role.LEADER or kind in _NO_PROMISE
+        return self._now if is_free and self._saved.term == self.term else self._after
 
     def _broadcast_append(self) -> None:
         for member in self.progress:
@@ -445,7 +449,7 @@ class Node:
             self._send_snapshot(member, progress)
             return
         entries = self.log.slice(progress.next, self.limits.message_bytes_max)
-        self._outbox.append(
+        self._outbox(Kind.APPEND).append(
             Message(
                 Kind.APPEND, member, self.id, self.term,
                 log_term=previous_term, index=previous, entries=entries, commit=self.log.committed,
@@ -457,7 +461,7 @@ class Node:
         if not progress.is_active:
             return  # it would go to nobody; its next heartbeat answer starts it
         progress.become_snapshot(self.snapshot.index)
-        self._outbox.append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
+        self._outbox(Kind.SNAPSHOT).append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
 
     def _broadcast_heartbeat(self) -> None:
         for member, progress in self.progress.items():
@@ -475,8 +479,7 @@ class Node:
                 or (progress.sending is Sending.PROBE and message.index != progress.next - 1)
             ):
                 return  # an old answer
-            progress.next = max(progress.match, self.log.backtrack(message.hint, message.log_term)) + 1
-            progress._enter(Sending.PROBE)
+            progress.become_probe(self.log.backtrack(message.hint, message.log_term))
             self._send_append(message.sender)
             return
         if not progress.on_accepted(message.index) and progress.sending is not Sending.PROBE:
@@ -576,7 +579,13 @@ class Node:
         self._send(Kind.APPEND_ANSWER, message.sender, index=last)
 
     def _on_heartbeat(self, message: Message) -> None:
-        self.log.commit_to(min(message.commit, self.log.last))
+        if message.commit > self.log.last:
+            # The leader never says more than this member acknowledged to it, on disk, in this very term.
+            raise AssertionError(
+                f"this member acknowledged entries up to {message.commit} and has them only up to {self.log.last}: "
+                "its data directory was emptied or is an old copy"
+            )
+        self.log.commit_to(message.commit)
         self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context)
 
     def _on_snapshot(self, message: Message) -> None:

@@ -51,8 +51,9 @@ class Progress:
         self.next = max(self.next, index + 1)
         return news
 
-    def become_probe(self) -> None:
-        floor = self.snapshot_index if self.sending is Sending.SNAPSHOT else 0
+    def become_probe(self, agreed: int = 0) -> None:
+        """Looks for where the logs agree, from `agreed` on: the follower's guess."""
+        floor = self.snapshot_index if self.sending is Sending.SNAPSHOT else agreed
         self.next = max(self.match, floor) + 1
         self._enter(Sending.PROBE)
 

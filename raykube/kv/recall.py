@@ -1,0 +1,49 @@
+"""A member that starts without data first asks the others whether they remember it.
+
+Raft stands on members that keep what they promised. One whose data directory was emptied has forgotten its votes and
+the entries it acknowledged: if it began anew under its old name, it could help to elect a leader that lacks what was
+acknowledged to clients. So it does not start. When no other member answers, nobody can tell: it starts, and stops as
+soon as a leader of before names entries that it no longer has (`Node._on_heartbeat`).
+"""
+
+import asyncio
+from pathlib import Path
+
+from raykube.kv.core.identity import address_of
+from raykube.kv.core.raft.membership import Member, Membership
+from raykube.pb import raft_pb2
+from raykube.rpc import RpcError, Tls
+from raykube.rpc.channel import Channel
+
+ASK_TIMEOUT_S = 2.0
+PEER = raft_pb2.DESCRIPTOR.services_by_name["Peer"]
+
+
+def has_log(data_dir: Path) -> bool:
+    """Whether the member of this directory has ever written to its log."""
+    return any((data_dir / "wal").glob("*.wal"))
+
+
+async def refuse_if_remembered(data_dir: Path, own: Member, members: Membership, cluster: int, tls: Tls | None) -> None:
+    """Raises ValueError, saying what to do, when another member knows the owner of this empty directory."""
+    others = [member for member in members.members if member.id != own.id and member.peer_urls]
+    request = raft_pb2.RecallRequest(cluster_id=cluster, member=own.id)
+    answers = await asyncio.gather(*(_ask(other, request, tls) for other in others))
+    witnesses = [other.name for other, is_known in zip(others, answers, strict=True) if is_known]
+    if witnesses:
+        raise ValueError(
+            f"{data_dir} is empty, but {', '.join(witnesses)} knows {own.name} as a member that has data: put its "
+            "files back, or leave it stopped (a majority of members goes on without it); an empty member under an "
+            "old name could lose acknowledged writes"
+        )
+
+
+async def _ask(other: Member, request: raft_pb2.RecallRequest, tls: Tls | None) -> bool:
+    scheme, address = address_of(other.peer_urls[0])
+    channel = Channel(address, tls if scheme == "https" else None)
+    try:
+        return bool((await channel.stub(PEER).Recall(request, timeout=ASK_TIMEOUT_S)).is_known)
+    except RpcError:
+        return False  # not there, or of another cluster: it knows nothing of this one
+    finally:
+        await channel.close()
