@@ -25,5 +25,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 def user(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[User]:
     namespace = request.module.__name__.rpartition("test_")[2].replace("_", "-")
     plane.kubectl("create", "namespace", namespace)
-    yield User(plane, namespace)
+    someone = User(plane, namespace)
+    someone.wait("create", "serviceaccount/default")
+    yield someone
     plane.kubectl("delete", "namespace", namespace, "--wait=false")

@@ -228,7 +228,7 @@ def test_the_environment_is_what_the_manifest_says(user: User) -> None:
         "DATA_BASE_SERVICE_HOST": service,
         "DATA_BASE_SERVICE_PORT_SQL": "5432",
         "DATA_BASE_PORT_5432_TCP": f"tcp://{service}:5432",
-        "KUBERNETES_SERVICE_PORT": "443",
+        "KUBERNETES_SERVICE_PORT": str(user.plane.state.kubernetes_service_port),
         "HOSTNAME": "environment",
     }
     assert {name: environment.get(name) for name in expected} == expected
@@ -250,12 +250,10 @@ def test_volumes_show_their_sources_and_follow_them(user: User) -> None:
     assert user("logs", "volumes", "-c", "reader").splitlines() == [*before, "size = 2", "size = 1"]
 
 
-def _may_listen_on_443() -> bool:
-    return os.geteuid() == 0 or int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 443
-
-
-@pytest.mark.skipif(not _may_listen_on_443(), reason="this user may not listen on port 443, where the API's Service is")
 def test_a_pod_calls_the_api_as_its_service_account(user: User) -> None:
+    port = user.plane.state.kubernetes_service_port
+    if os.geteuid() and int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > port:
+        pytest.skip(f"this user may not listen on port {port}, where the API's Service is")
     until("first answers", lambda: user("logs", "caller"))
     assert user("logs", "caller").split() == ["401", "403", "403"]
     user("create", "role", "reader", "--verb=list", "--resource=configmaps")

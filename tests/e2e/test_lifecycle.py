@@ -1,8 +1,10 @@
 """How containers begin, end and begin again: init containers, restart policies, probes, termination, logs."""
 
 import json
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,13 @@ def pod(name: str, *containers: dict[str, object], policy: str = "Never", **spec
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}) + "\n"
 
 
-def shell(script: str, name: str = "main", **fields: object) -> dict[str, object]:
+def shell(script: str, name: str = "main", **fields: Any) -> dict[str, object]:
     return {"name": name, "image": "any", "command": ["sh", "-c", script], **fields}
 
 
-SHARED = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+SHARED: dict[str, Any] = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
 SHARED_VOLUME = [{"name": "shared", "emptyDir": {}}]
+SOMEBODY = os.geteuid() or 65534  # only root can run containers of others
 TERMINATES = 'exec 2>/dev/null; trap "{}" TERM; echo up; while :; do sleep 0.1; done'
 SERVER = {"command": ["python3", "-m", "http.server", "8080", "--bind", "$(IP)", "--directory", "/shared"]}
 POD_IP = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
@@ -45,6 +48,16 @@ MANIFEST = "".join(
         pod("crashing-init", shell("echo never"), policy="Always", initContainers=[shell("exit 4", "first")]),
         pod("succeeds", shell("exit 0")),
         pod("fails", shell("echo -n too bad > /dev/termination-log; exit 42")),
+        pod(
+            "sidecar",
+            shell(
+                'sleep 1; echo "of user $(id -u)" > /dev/stderr; exit 2',
+                terminationMessagePolicy="FallbackToLogsOnError",
+            ),
+            initContainers=[shell("while :; do echo beside; sleep 0.5; done", "beside", restartPolicy="Always")],
+            securityContext={"runAsUser": SOMEBODY},
+        ),
+        pod("late", shell("exec sleep 1000"), activeDeadlineSeconds=3, terminationGracePeriodSeconds=1),
         pod("killed", shell("kill -9 $$$$")),
         pod(
             "on-failure",
@@ -144,6 +157,25 @@ def test_exit_codes_reasons_and_messages(user: User) -> None:
     assert conditions["Ready"]["reason"] == "PodCompleted"
 
 
+def test_a_sidecar_runs_beside_the_others_and_ends_after_them(user: User) -> None:
+    user.wait_phase("Failed", "sidecar")
+    status = user.get("pod", "sidecar")["status"]
+    assert ended(user, "sidecar")["message"] == f"of user {SOMEBODY}"
+    assert "beside" in user("logs", "sidecar", "-c", "beside")
+    [beside] = status["initContainerStatuses"]
+    assert beside["state"]["terminated"]["finishedAt"] >= ended(user, "sidecar")["finishedAt"]
+
+
+def test_a_pod_past_its_deadline_is_stopped(user: User) -> None:
+    user.wait_phase("Failed", "late")
+    status = user.get("pod", "late")["status"]
+    assert (status["reason"], status["message"]) == (
+        "DeadlineExceeded",
+        "Pod was active on the node longer than the specified deadline",
+    )
+    assert not container_pids(user, "late")
+
+
 def test_restart_on_failure_ends_with_success(user: User) -> None:
     user.wait_phase("Succeeded", "on-failure")
     status = user.get("pod", "on-failure")["status"]["containerStatuses"][0]
@@ -153,11 +185,8 @@ def test_restart_on_failure_ends_with_success(user: User) -> None:
 
 
 def test_a_crash_loop_backs_off(user: User) -> None:
-    for name, prefix in (("crash-loop", ""), ("crashing-init", "Init:")):
-        until(
-            f"{name} backs off",
-            lambda name=name, prefix=prefix: user.row("get", "pod", name)["STATUS"] == f"{prefix}CrashLoopBackOff",
-        )
+    until("back-off", lambda: user.row("get", "pod", "crash-loop")["STATUS"] == "CrashLoopBackOff")
+    until("back-off of init", lambda: user.row("get", "pod", "crashing-init")["STATUS"] == "Init:CrashLoopBackOff")
     row = user.row("get", "pod", "crash-loop")
     assert int(row["RESTARTS"].split()[0]) >= 1
     assert row["RESTARTS"].endswith("ago)")

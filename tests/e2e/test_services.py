@@ -4,6 +4,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -147,12 +148,16 @@ def test_every_pod_answers_at_the_cluster_ip(user: User) -> None:
     assert "TargetPort:               http/TCP" in described and ":8080" in described
 
 
+def _all_answer(host: str, port: int, names: set[str]) -> bool:
+    return answering(host, port) == names
+
+
 def test_a_node_port_answers_on_every_machine(user: User) -> None:
     names = set(pods(user))
     port = user.get("service", "web")["spec"]["ports"][0]["nodePort"]
     assert 30000 <= port <= 32767
     for machine in user.plane.state.machines:
-        until(f"all three answer at {machine.name}", lambda at=machine.address: answering(at, port) == names)
+        until(f"all three answer at {machine.name}", partial(_all_answer, machine.address, port, names))
     assert f"8080:{port}/TCP" in user("get", "service", "web")
 
 

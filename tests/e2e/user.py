@@ -92,19 +92,18 @@ def container_pids(user: User, pod: str, container: str = "") -> list[int]:
         for one in statuses
         if "containerID" in one and container in ("", one["name"])
     }
-    found = []
+    parents = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-            if b"shim" in (folder / "cmdline").read_bytes():
-                continue
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
         if any(one.startswith(b"RAYKUBE_CONTAINER=") and one.partition(b"=")[2].decode() in ids for one in variables):
-            found.append(int(folder.name))
-    return sorted(found)
+            parents[int(folder.name)] = parent
+    return sorted(pid for pid, parent in parents.items() if parent in parents)
 
 
 def alive(pid: int) -> bool:
