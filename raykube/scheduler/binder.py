@@ -185,10 +185,14 @@ class Binder:
             for pod, message in changed
         ]
         try:
-            await self._client.write(batch)
+            results = await self._client.write(batch)
         except ApiError as error:
             # The next attempt at these pods writes the condition again.
-            log.debug("%d conditions not written: %s", len(batch), error)
+            log.warning("%d conditions not written: %s", len(batch), error)
+            return
+        for (pod, _), result in zip(changed, results, strict=True):
+            if result.code >= 400 and result.code not in (404, 409):  # gone, or another of its name
+                log.warning("condition of %s/%s not written: %s", pod.namespace, pod.name, result.body)
 
 
 def condition(message: str, stamp: str) -> operations.Object:
