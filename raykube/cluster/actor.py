@@ -91,14 +91,15 @@ class ComponentHost:
             os._exit(1)  # Ray makes a new actor process from the same spec
 
     async def _serve(self) -> None:
+        made = []
         for package, flags in self._spec.services:
             config = importlib.import_module(f"{package}.config").Config(**flags)
-            self._services.append(importlib.import_module(f"{package}.service").Service(config))
+            made.append((importlib.import_module(f"{package}.service").Service, config))
         # What is loaded now stays: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
-        for service in self._services:
-            await self._start(service)
+        for service_type, config in made:
+            self._services.append(await self._start(service_type, config))
         self._error = ""
         self._started.set()
         log.info("%s serves", self._spec.name)
@@ -107,13 +108,14 @@ class ComponentHost:
         for task in done:
             task.result()
 
-    async def _start(self, service: Any) -> None:
-        """Starts a service, again and again: what it depends on may not be there yet."""
+    async def _start(self, service_type: Any, config: Any) -> Any:
+        """A started service. Tries again and again: what it depends on may not be there yet."""
         deadline = time.monotonic() + self._spec.start_timeout_s
         while True:
+            service = service_type(config)  # a new one each time: one that failed to start is stopped for good
             try:
                 await service.start()
-                return
+                return service
             except ValueError as error:
                 self._error = str(error)
                 raise
@@ -122,6 +124,7 @@ class ComponentHost:
                 log.info("%s cannot start yet: %s", self._spec.name, self._error)
                 if time.monotonic() > deadline:
                     raise
+                await service.stop()
             await asyncio.sleep(RETRY_S)
 
     def ready(self, timeout_s: float) -> str:

@@ -1,0 +1,58 @@
+"""The host of a component's services, in this process: Ray adds only where it runs and that it is made again."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raykube.cluster.actor import ComponentHost, HostSpec
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger() -> Iterator[None]:
+    """The host takes the process's logger over; other tests want it back."""
+    logger = logging.getLogger("raykube")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
+    logger.propagate = propagate
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def test_a_store_whose_port_is_taken_for_a_while_starts_when_it_is_free(tmp_path: Path) -> None:
+    client_port, peer_port = free_ports(2)
+    peer_url = f"http://127.0.0.1:{peer_port}"
+    flags = {
+        "name": "m",
+        "data_dir": str(tmp_path / "kv"),
+        "listen_client_urls": [f"http://127.0.0.1:{client_port}"],
+        "advertise_client_urls": [f"http://127.0.0.1:{client_port}"],
+        "listen_peer_urls": [peer_url],
+        "initial_advertise_peer_urls": [peer_url],
+        "initial_cluster": [f"m={peer_url}"],
+    }
+    spec = HostSpec(name="kv-m", services=[("raykube.kv", flags)], files={}, log_file=str(tmp_path / "log"))
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", peer_port))
+        squatter.listen()
+        host = ComponentHost(spec.model_dump_json())
+        assert f"127.0.0.1:{peer_port}" in host.ready(2.0)  # more than one attempt fails
+        assert not host.status()["healthy"]
+    try:
+        assert host.ready(20.0) == ""
+    finally:
+        host.stop()
