@@ -42,6 +42,13 @@ def until(what: str, check: Callable[[], bool], timeout_s: float = 90) -> None:
         time.sleep(0.2)
 
 
+def listening_ports(cluster: state.ClusterState) -> list[str]:
+    """The ports that something listens on at the cluster's addresses."""
+    own = {f"{last:02X}00{cluster.subnet:02X}7F" for last in range(1, len(cluster.machines) + 2)}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[1][:8] in own and row[3] == "0A"]
+
+
 @dataclass
 class Cluster:
     """The cluster under test, driven by commands alone."""
@@ -244,9 +251,8 @@ def test_down_leaves_nothing_and_up_brings_it_back(cluster: Cluster) -> None:
     assert list(processes.find(identifier)) == []
     assert not scratch.exists()
     assert f"raykube-{NAME}" not in cluster.kubeconfig.read_text()
-    listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
-    own = {f"{number:02X}00{cluster.state().subnet:02X}7F" for number in (1, 2, 3, 4)}
-    assert not [line for line in listening.splitlines()[1:] if line.split()[1][:8] in own and line.split()[3] == "0A"]
+    # A killed process gives up its sockets a moment after it has left the list of processes.
+    until("no port is left", lambda: not listening_ports(cluster.state()), 5)
 
     cluster.up()
     assert {item["metadata"]["uid"] for item in cluster.objects("configmaps")} == before
