@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Sequence
 
 from raykube.api.errors import ApiError
@@ -26,6 +27,7 @@ _ALL_KEYS = b"\0"
 _LOAD_CHUNK = 5_000
 TOO_LARGE_WAIT_S = 3.0
 FRESH_WAIT_S = 10.0
+LEASE_MISSING = "requested lease not found"
 
 
 class Store:
@@ -142,11 +144,30 @@ class Store:
     async def write(self, writes: list[batch_pb2.Write]) -> list[batch_pb2.WriteResult]:
         """All writes in one batch, each with its own comparison. Raises ApiError when the store is away."""
         try:
-            return await self.kv.write(writes)
+            try:
+                return await self.kv.write(writes)
+            except RpcError as error:
+                if LEASE_MISSING not in error.message:
+                    raise
+                # The store refused the whole batch, perhaps for a write of somebody else that shared it.
+                return await self.kv.write(await self._with_living_leases(writes))
         except UnknownOutcome as error:
             raise ApiError.timeout(f"the request may or may not have been carried out: {error}", 1) from None
         except (RpcError, OSError) as error:
             raise _unavailable(error) from None
+
+    async def _with_living_leases(self, writes: list[batch_pb2.Write]) -> list[batch_pb2.Write]:
+        """The same writes, with a new lease in place of each that the store may have lost."""
+        ttl_of = {lease: ttl_s for ttl_s, (lease, _) in self._leases.items()}
+        renewed: dict[int, int] = {}
+        for write in writes:
+            if write.lease and write.lease not in renewed:
+                ttl_s = ttl_of.get(write.lease)
+                if ttl_s is not None:
+                    self._leases.pop(ttl_s, None)
+                    renewed[write.lease] = await self.lease(ttl_s, time.time())
+            write.lease = renewed.get(write.lease, write.lease)
+        return writes
 
     async def lease(self, ttl_s: int, now: float) -> int:
         """A store lease that lives for `ttl_s` at least; callers of one minute share it."""
