@@ -22,7 +22,9 @@ demo: $(STAMP) ## three machines on this computer: serve, heal, lose a leader, l
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## every test
-	@$(PYTEST) tests
+	@echo "raykube: tests without Ray, two at a time, then those on real Ray"
+	@$(PYTEST) tests -m "not ray" -n 2 --dist loadfile
+	@$(PYTEST) tests -m ray
 
 lint: $(STAMP) ## ruff, mypy, the import contracts
 	@$(BIN)/ruff check .

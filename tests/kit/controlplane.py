@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from tests.kit.require import require_program
 
 COMMANDS = {"controllers": "controller-manager", "kubeproxy": "kube-proxy"}
 START_TIMEOUT_S = 60
+CLAIM_PORT = 39999
 
 
 def until(what: str, check: Callable[[], bool], timeout_s: float = 60) -> None:
@@ -40,10 +42,18 @@ def until(what: str, check: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.1)
 
 
-def _free_subnet() -> int:
+def _claim_subnet() -> tuple[int, socket.socket]:
+    """A free slice of 127.0.0.0/8, and the socket that keeps it ours while it is open."""
     for subnet in random.sample(range(20, 250), 230):
+        claim = socket.socket()
+        try:
+            claim.bind((addresses.api_address(subnet), CLAIM_PORT))
+        except OSError:
+            claim.close()
+            continue
         if port_is_free(addresses.local_machine_address(subnet, 1), addresses.KV_CLIENT_PORT):
-            return subnet
+            return subnet, claim
+        claim.close()
     raise OSError("no free slice of 127.0.0.0/8")
 
 
@@ -73,7 +83,7 @@ class ControlPlane:
     ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
-        subnet = _free_subnet()
+        subnet, self._claim = _claim_subnet()
         self.state = ClusterState(
             name="plane",
             id=uuid.uuid4().hex,
@@ -242,3 +252,4 @@ class ControlPlane:
         for path in self.state.scratch_dir.iterdir():
             path.unlink()
         self.state.scratch_dir.rmdir()
+        self._claim.close()
