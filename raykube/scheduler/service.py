@@ -65,15 +65,17 @@ class Service:
         self._port = await self._health.start(config.bind_address, config.secure_port)
         client = self._client = ApiClient(config.api_servers, config.tls)
         recorder = EventRecorder(client, config.scheduler_name)
-        pods, nodes = _resource("pods"), _resource("nodes")
+        pods, nodes, namespaces = _resource("pods"), _resource("nodes"), _resource("namespaces")
         self._binder = Binder(
             client, pods, self._cluster, self._queue, recorder, self._metrics, self._clock, self._wake.set
         )
         pod_informer = Informer(client, pods, field_selector=LIVING)
         node_informer = Informer(client, nodes)
+        namespace_informer = Informer(client, namespaces)
         pod_informer.add_batch_handler(self._on_pods)
         node_informer.add_batch_handler(self._on_nodes)
-        self._informers = [node_informer, pod_informer]
+        namespace_informer.add_batch_handler(self._on_namespaces)
+        self._informers = [node_informer, namespace_informer, pod_informer]
         work = [informer.run() for informer in self._informers] + [recorder.run(), self._schedule(), self._tick()]
         if config.leader_elect:
             self._elector = LeaderElector.of(config, client, lambda: self._lead(True), lambda: self._lead(False))
@@ -118,7 +120,7 @@ class Service:
         if any(task.done() for task in self._tasks):
             return "a task of the scheduler ended"
         if not all(informer.has_synced for informer in self._informers):
-            return "waiting for the apiservers: nodes and pods are not read yet"
+            return "waiting for the apiservers: nodes, namespaces and pods are not read yet"
         return None
 
     def _render_metrics(self) -> str:
@@ -139,6 +141,14 @@ class Service:
             else:
                 changed |= self._cluster.on_node(change.new)
         if changed and self._queue.on_event(Event.NODE, self._clock.monotonic()):
+            self._wake.set()
+
+    def _on_namespaces(self, changes: list[Change]) -> None:
+        changed = False
+        for change in changes:
+            labels = None if change.new is None else change.new["metadata"].get("labels") or {}
+            changed |= self._cluster.on_namespace(change.object["metadata"]["name"], labels)
+        if changed and self._queue.on_event(Event.POD_CHANGED, self._clock.monotonic()):
             self._wake.set()
 
     def _on_pods(self, changes: list[Change]) -> None:
@@ -197,9 +207,11 @@ class Service:
         batch = PodQueue.by_class(self._queue.pop(BATCH_MAX, self._clock.monotonic()))
         decisions: list[Decision] = []
         rejections: list[Rejection] = []
+        counted = False
         for pending in batch:
             found = self._cluster.schedule(pending.pod)
             if isinstance(found, Placement):
+                counted |= found.counted
                 decisions.append(Decision(pending, found.node))
             else:
                 rejections.append(Rejection(pending, found))
@@ -207,6 +219,9 @@ class Service:
             await self._binder.bind(decisions)
         if rejections:
             await self._binder.reject(rejections)
+        # Last, so that pods which were rejected before another one of the batch was placed are tried again.
+        if counted and self._queue.on_event(Event.POD_CHANGED, self._clock.monotonic()):
+            self._wake.set()
         return bool(batch)
 
     async def _tick(self) -> None:

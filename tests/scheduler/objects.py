@@ -24,14 +24,14 @@ def node(name: str, cpu: str = "4", memory: str = "8Gi", pods: str = "110", **mo
 
 
 def pod(name: str, cpu: str = "", memory: str = "", **more: Any) -> Object:
-    """`labels`, `owner`, `extra` requests, `ports`, `phase`; anything else goes into the spec."""
+    """`namespace`, `labels`, `owner`, `extra` requests, `ports`, `phase`; anything else goes into the spec."""
     requests = {"cpu": cpu, "memory": memory} | more.pop("extra", {})
     container: Object = {"name": "c", "image": "i", "resources": {"requests": {k: v for k, v in requests.items() if v}}}
     if ports := more.pop("ports", None):
         container["ports"] = [{"hostPort": port, "containerPort": port} for port in ports]
     metadata: Object = {
         "name": name,
-        "namespace": "d",
+        "namespace": more.pop("namespace", "d"),
         "uid": f"uid-{name}",
         "resourceVersion": "1",
         "labels": more.pop("labels", {}),
@@ -70,3 +70,14 @@ def spread(key: str, skew: int, labels: dict[str, str], when: str = "DoNotSchedu
         "whenUnsatisfiable": when,
         "labelSelector": {"matchLabels": labels},
     } | more
+
+
+def pod_term(key: str, labels: dict[str, str] | None, **more: Any) -> Object:
+    """A required term about pods; `namespaces`, `namespaceSelector`, `matchLabelKeys` as more."""
+    return {"topologyKey": key} | ({} if labels is None else {"labelSelector": {"matchLabels": labels}}) | more
+
+
+def pod_affinity(near: list[Object] | None = None, away: list[Object] | None = None) -> Object:
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    rules = {"podAffinity": near, "podAntiAffinity": away}
+    return {kind: {required: terms} for kind, terms in rules.items() if terms}

@@ -15,6 +15,7 @@ class World:
     def __init__(self) -> None:
         self.nodes: dict[str, Object] = {}
         self.pods: dict[str, tuple[Object, str]] = {}
+        self.namespaces: dict[str, dict[str, str]] = {}
 
     def on(self, name: str) -> list[Object]:
         return [obj for obj, node in self.pods.values() if node == name]
@@ -92,7 +93,9 @@ def skew_reason(world: World, pod: Object, node: Object) -> str:
             if any(c["topologyKey"] not in have for c in constraints) or not affinity_holds(pod, other):
                 continue
             counts[have[key]] += sum(
-                all(item["metadata"]["labels"].get(k) == v for k, v in labels.items()) for item in world.on(name)
+                all(item["metadata"]["labels"].get(k) == v for k, v in labels.items())
+                for item in world.on(name)
+                if item["metadata"]["namespace"] == pod["metadata"]["namespace"]
             )
         if not counts:
             continue
@@ -130,4 +133,57 @@ def reasons(world: World, pod: Object, name: str) -> list[str]:
     if found:
         return found
     skewed = skew_reason(world, pod, node)
-    return [skewed] if skewed else []
+    if skewed:
+        return [skewed]
+    company = company_reason(world, pod, node)
+    return [company] if company else []
+
+
+def required_terms(pod: Object, kind: str) -> list[Object]:
+    rules = pod["spec"].get("affinity", {}).get(kind, {})
+    return list(rules.get("requiredDuringSchedulingIgnoredDuringExecution", []))
+
+
+def term_means(world: World, carrier: Object, term: Object, other: Object) -> bool:
+    """Whether a term of `carrier` is about the pod `other`."""
+    namespace = other["metadata"]["namespace"]
+    named = namespace in term.get("namespaces", [])
+    if "namespaceSelector" in term:
+        wanted = term["namespaceSelector"].get("matchLabels", {})
+        have = world.namespaces.get(namespace, {})
+        named = named or all(have.get(key) == value for key, value in wanted.items())
+    elif not term.get("namespaces"):
+        named = namespace == carrier["metadata"]["namespace"]
+    selector = term.get("labelSelector")
+    if not named or selector is None:
+        return False
+    labels = other["metadata"]["labels"]
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+
+
+def company_reason(world: World, pod: Object, node: Object) -> str:
+    """What the pods that run forbid, and those that the pod needs."""
+    here = node["metadata"]["labels"]
+    running = [
+        (obj, world.nodes[name]["metadata"]["labels"]) for obj, name in world.pods.values() if name in world.nodes
+    ]
+    near = required_terms(pod, "podAffinity")
+    if any(term["topologyKey"] not in here for term in near):
+        return "node(s) didn't match pod affinity rules"
+    wanted = [labels for obj, labels in running if all(term_means(world, pod, term, obj) for term in near)]
+    found = any(term["topologyKey"] in labels for term in near for labels in wanted)
+    if near and (found or not all(term_means(world, pod, term, pod) for term in near)):
+        for term in near:
+            if not any(labels.get(term["topologyKey"]) == here[term["topologyKey"]] for labels in wanted):
+                return "node(s) didn't match pod affinity rules"
+    for term in required_terms(pod, "podAntiAffinity"):
+        key = term["topologyKey"]
+        for obj, labels in running:
+            if key in here and labels.get(key) == here[key] and term_means(world, pod, term, obj):
+                return "node(s) didn't match pod anti-affinity rules"
+    for obj, labels in running:
+        for term in required_terms(obj, "podAntiAffinity"):
+            key = term["topologyKey"]
+            if key in here and labels.get(key) == here[key] and term_means(world, obj, term, pod):
+                return "node(s) didn't satisfy existing pods anti-affinity rules"
+    return ""

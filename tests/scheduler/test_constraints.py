@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raykube.api.quantity import parse
 from raykube.scheduler.core.cluster import Cluster, Placement
 from raykube.scheduler.core.podclass import PodClass
-from tests.scheduler.objects import Object, affinity, expression, node, pod, spread
+from tests.scheduler.objects import Object, affinity, expression, node, pod, pod_affinity, pod_term, spread
 from tests.scheduler.oracle import World, reasons, used
 
 KEYS, VALUES = ["zone", "disk", "size"], ["1", "2", "x"]
@@ -65,6 +65,24 @@ constraints = st.lists(
     unique_by=lambda item: item["topologyKey"] + item["whenUnsatisfiable"],
 )
 
+pod_terms = st.lists(
+    st.builds(
+        lambda key, labels, more: pod_term(key, labels, **more),
+        st.sampled_from(["zone", "kubernetes.io/hostname"]),
+        st.sampled_from([None, {}, {"app": "a"}, {"app": "b"}]),
+        st.sampled_from(
+            [
+                {},
+                {"namespaces": ["e"]},
+                {"namespaceSelector": {}},
+                {"namespaceSelector": {"matchLabels": {"team": "1"}}},
+                {"namespaces": ["d"], "namespaceSelector": {"matchLabels": {"team": "1"}}},
+            ]
+        ),
+    ),
+    max_size=2,
+)
+
 
 @st.composite
 def specs(draw: Any) -> dict[str, Any]:
@@ -72,7 +90,8 @@ def specs(draw: Any) -> dict[str, Any]:
     more: dict[str, Any] = {
         "cpu": draw(st.sampled_from(["", "500m", "1"])),
         "memory": draw(st.sampled_from(["", "512Mi", "2Gi"])),
-        "labels": draw(st.sampled_from([{}, {"app": "a"}])),
+        "labels": draw(st.sampled_from([{}, {"app": "a"}, {"app": "b"}])),
+        "namespace": draw(st.sampled_from(["d", "d", "e"])),
         "tolerations": draw(tolerations),
     }
     if draw(st.integers(0, 3)) == 0:
@@ -86,6 +105,8 @@ def specs(draw: Any) -> dict[str, Any]:
             more["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = [
                 {"weight": 5, "preference": {"matchExpressions": [draw(expressions)]}}
             ]
+    if draw(st.integers(0, 3)) == 0:
+        more["affinity"] = more.get("affinity", {}) | pod_affinity(draw(pod_terms), draw(pod_terms))
     if draw(st.integers(0, 3)) == 0:
         more["ports"] = [8080]
     if draw(st.booleans()):
@@ -105,6 +126,7 @@ steps = st.lists(
         st.tuples(st.just("bind fails"), st.integers(0, 20)),
         st.tuples(st.just("pod is bound"), st.integers(0, 20)),
         st.tuples(st.just("relabel"), st.integers(0, 20)),
+        st.tuples(st.just("namespace"), st.sampled_from(["d", "e"]), st.sampled_from([{}, {"team": "1"}, None])),
     ),
     max_size=25,
 )
@@ -129,6 +151,12 @@ class Both:
     def remove_node(self, name: str) -> None:
         self.world.nodes.pop(name, None)
         self.cluster.on_node_gone(name)
+
+    def set_namespace(self, name: str, about: dict[str, str] | None) -> None:
+        self.world.namespaces.pop(name, None)
+        if about is not None:
+            self.world.namespaces[name] = about
+        self.cluster.on_namespace(name, about)
 
     def bound(self, uid: str, change: Object | None = None) -> None:
         obj, name = self.world.pods[uid]
@@ -213,6 +241,8 @@ def test_every_decision_is_right(first: list[Any], classes: list[dict[str, Any]]
                 uid = both.some_pod(number)
                 if uid is not None:
                     both.bound(uid, {"labels": {"app": "a"}} if change[0] == "relabel" else None)
+            case ("namespace", str(name), about):
+                both.set_namespace(name, about)
         both.check_usage()
     # Every pod that is gone has given back what it used.
     for uid in list(both.world.pods):
@@ -222,6 +252,58 @@ def test_every_decision_is_right(first: list[Any], classes: list[dict[str, Any]]
     assert not table.nonzero.any()
     assert not table.pod_count.any()
     assert not any(table.ports.values())
+    assert not both.cluster._terms._carried
+    assert not any(tally.total or tally.counts.any() for tally in both.cluster._terms._followed.values())
+
+
+companions = st.builds(
+    lambda labels, namespace, near, away: {
+        "labels": labels,
+        "namespace": namespace,
+        "affinity": pod_affinity(near, away),
+    },
+    st.sampled_from([{"app": "a"}, {"app": "b"}]),
+    st.sampled_from(["d", "d", "e"]),
+    st.one_of(st.just([]), pod_terms),
+    st.one_of(st.just([]), pod_terms),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from(["", "1", "2", "2"]), min_size=2, max_size=4),
+    st.lists(companions, min_size=3, max_size=3),
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("pod"), st.integers(0, 2)),
+            st.tuples(st.just("pod"), st.integers(0, 2)),
+            st.tuples(st.just("pod gone"), st.integers(0, 9)),
+            st.tuples(st.just("relabel"), st.integers(0, 9)),
+            st.tuples(st.just("move"), st.integers(0, 3)),
+            st.tuples(st.just("namespace"), st.booleans()),
+        ),
+        min_size=3,
+        max_size=12,
+    ),
+)
+def test_pods_that_need_or_avoid_each_other(zones: list[str], classes: list[Object], changes: list[Any]) -> None:
+    both = Both()
+    for number, zone in enumerate(zones):
+        both.set_node(node(f"n{number}", labels={"zone": zone} if zone else {}))
+    for change in changes:
+        match change:
+            case ("pod", int(number)):
+                both.schedule(dict(classes[number]))
+            case ("move", int(number)):
+                both.set_node(node(f"n{number % len(zones)}", labels={"zone": "3"}))
+            case ("namespace", about):
+                both.set_namespace("e", {"team": "1"} if about else {})
+            case (_, int(number)):
+                uid = both.some_pod(number)
+                if uid is not None and change[0] == "pod gone":
+                    both.gone(uid)
+                elif uid is not None:
+                    both.bound(uid, {"labels": {"app": "b"}})
 
 
 @settings(max_examples=50, deadline=None)

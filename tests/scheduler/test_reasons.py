@@ -2,7 +2,7 @@
 
 from raykube.scheduler.core.cluster import Cluster, Placement
 from raykube.scheduler.core.diagnosis import Diagnosis
-from tests.scheduler.objects import Object, affinity, expression, node, pod, spread
+from tests.scheduler.objects import Object, affinity, expression, node, pod, pod_affinity, pod_term, spread
 
 
 def cluster(*nodes: Object) -> Cluster:
@@ -89,3 +89,44 @@ def test_spreading() -> None:
         "preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, "
         "2 Preemption is not helpful for scheduling."
     )
+
+
+def test_pods_that_need_or_avoid_each_other() -> None:
+    found = cluster(*(node(name, labels={"zone": zone}) for name, zone in (("a", "1"), ("b", "1"), ("c", "2"))))
+    lonely = {"labels": {"app": "db"}, "affinity": pod_affinity(away=[pod_term("zone", {"app": "db"})])}
+    near = {"affinity": pod_affinity(near=[pod_term("zone", {"app": "db"})])}
+    not_helpful = "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    no_victims = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
+    assert message(found, pod("early", **near)) == (
+        f"0/3 nodes are available: 3 node(s) didn't match pod affinity rules. {not_helpful}"
+    )
+    zones = {"a": "1", "b": "1", "c": "2"}
+    first = zones[place(found, pod("x", **lonely))]
+    assert zones[place(found, pod("y", **near))] == first
+    assert {first, zones[place(found, pod("z", **lonely))]} == {"1", "2"}
+    assert message(found, pod("p", **lonely)) == (
+        f"0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules. {no_victims}"
+    )
+    assert message(found, pod("q", labels={"app": "db"})) == (
+        f"0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules. {no_victims}"
+    )
+
+
+def test_nothing_is_said_of_victims_where_pods_of_lower_priority_run() -> None:
+    found = cluster(node("a"), node("b", cpu="1"))
+    place(found, pod("x", "4", priority=1))
+    assert message(found, pod("p", "4", priority=1)) == (
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: "
+        "1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
+    )
+    assert message(found, pod("q", "4", priority=2)) == "0/2 nodes are available: 2 Insufficient cpu."
+
+
+def test_a_constraint_on_no_pods_is_not_one_on_all_pods() -> None:
+    found = cluster(node("a", labels={"zone": "1"}), node("b", labels={"zone": "2"}, cpu="0"))
+    everything = spread("zone", 1, {})
+    nothing = {key: value for key, value in everything.items() if key != "labelSelector"}
+    place(found, pod("x", "1", topologySpreadConstraints=[everything]))
+    place(found, pod("y", "1", topologySpreadConstraints=[nothing]))
+    assert "topology spread" in message(found, pod("z", "1", topologySpreadConstraints=[everything]))
+    place(found, pod("w", "1", topologySpreadConstraints=[nothing]))

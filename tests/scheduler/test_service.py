@@ -12,7 +12,7 @@ from raykube.scheduler.config import Config
 from raykube.scheduler.service import Service
 from tests.kit.memory_api import MemoryApi, MemoryStore
 from tests.kit.waiting import until
-from tests.scheduler.objects import Object, node, pod
+from tests.scheduler.objects import Object, node, pod, pod_affinity, pod_term
 
 
 class Api:
@@ -118,6 +118,24 @@ async def test_ended_pods_free_their_node_and_a_new_node_is_used() -> None:
         await until(lambda: api.conditions("two"))
         await api.put(node("b", cpu="1"))
         await until(lambda: api.node_of("two") == "b")
+
+
+async def test_a_pod_that_needs_another_is_bound_when_that_one_is() -> None:
+    async with running() as (api, _):
+        await api.put(node("a"))
+        of_team = {"namespaceSelector": {"matchLabels": {"team": "1"}}}
+        near = pod_affinity(near=[pod_term("kubernetes.io/hostname", {"app": "db"}, **of_team)])
+        await api.put(pod("web", affinity=near))
+        await until(lambda: api.conditions("web"))
+        await api.put(pod("db", labels={"app": "db"}))
+        await until(lambda: api.node_of("db"))
+        namespace = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "d", "labels": {"team": "1"}}}
+        await api.put(namespace)
+        await until(lambda: api.node_of("web") == "a")
+        await api.put(pod("app", affinity=pod_affinity(near=[pod_term("kubernetes.io/hostname", {"app": "cache"})])))
+        await until(lambda: api.conditions("app"))
+        await api.put(pod("cache", labels={"app": "cache"}))
+        await until(lambda: api.node_of("app") == "a")
 
 
 async def test_gated_and_others_pods_are_left_alone() -> None:

@@ -8,10 +8,11 @@ An assumed pod counts like a bound one; when the API then says that it is bound 
 ended (Succeeded, Failed) or are gone use nothing.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from raykube.scheduler.core.affinity import PodTerms, Terms, asked
 from raykube.scheduler.core.diagnosis import Diagnosis, diagnose
 from raykube.scheduler.core.nodes import NodeTable
 from raykube.scheduler.core.podclass import NONE, PodClass
@@ -21,6 +22,7 @@ from raykube.scheduler.core.spread import Group, GroupKey, group_key
 Object = dict[str, Any]
 
 CLASSES_MAX = 512
+ANSWERS_MAX = 64  # kept per class
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Pod:
 
 class Placement(NamedTuple):
     node: str
+    counted: bool  # some class spreads over, or looks for, pods like this one: its rejected pods may fit now
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class _Placed:
     row: int
     assumed: bool
     groups: list[Group] = field(default_factory=list)
+    counted: tuple[Terms, ...] = ()
 
 
 class Cluster:
@@ -67,7 +71,10 @@ class Cluster:
         self._groups: dict[GroupKey, Group] = {}
         self._selector_groups: dict[str, list[Group]] = {}
         self._classes: OrderedDict[bytes, PodClass] = OrderedDict()
-        self._diagnoses: dict[bytes, tuple[tuple[int, int], Diagnosis]] = {}
+        self._diagnoses: dict[bytes, dict[tuple[Terms, bool], tuple[tuple[int, int], Diagnosis]]] = {}
+        self._terms = PodTerms(self.nodes)
+        self._priorities: Counter[int] = Counter()
+        self._forgot = False  # classes were forgotten, so nobody knows who may care for a placement
 
     # What the API says
 
@@ -103,6 +110,14 @@ class Cluster:
     def on_node_gone(self, name: str) -> None:
         self.nodes.remove_node(name)
 
+    def on_namespace(self, name: str, labels: dict[str, str] | None) -> bool:
+        """A namespace as it is now (None: gone); whether that matters to terms which select namespaces by label."""
+        if not self._terms.set_namespace(name, labels):
+            return False
+        self._uncount()
+        self._diagnoses.clear()
+        return True
+
     def on_pod(self, pod: Pod) -> bool:
         """A pod that has a node, as it is now; whether that freed or changed something."""
         placed = self._placed.get(pod.uid)
@@ -136,19 +151,28 @@ class Cluster:
 
     def schedule(self, pod: Pod) -> Placement | Diagnosis:
         """Chooses the best node for `pod` and assumes it there; or says why there is none."""
-        key = pod.needs.key
-        pod_class = self._class(pod.needs)
-        known = self._diagnoses.get(key)
+        needs = pod.needs
+        pod_class = self._class(needs)
+        keep_off = self._terms.keep_off(pod.namespace, pod.labels)
+        like = keep_off, self._outranks(pod.priority)
+        answers = self._diagnoses.setdefault(needs.key, {})
+        known = answers.get(like)
         if known is not None and known[0] == self._version():
             return known[1]
-        row = pod_class.pick()
+        permits = None
+        if keep_off or needs.pod_affinity or needs.pod_anti_affinity:
+            self._follow(needs)
+            permits = self._terms.permits(needs, keep_off)
+        row = pod_class.pick(None if permits is None else permits.all)
         if row == NONE:
-            diagnosis = diagnose(pod_class)
+            diagnosis = diagnose(pod_class, permits, victims=like[1])
             # Identical pods get the same answer until something changes.
-            self._diagnoses[key] = self._version(), diagnosis
+            if len(answers) >= ANSWERS_MAX:
+                answers.clear()
+            answers[like] = self._version(), diagnosis
             return diagnosis
-        self._place(pod, row, assumed=True)
-        return Placement(self.nodes.names[row])
+        placed = self._place(pod, row, assumed=True)
+        return Placement(self.nodes.names[row], bool(placed.groups or placed.counted or self._forgot))
 
     def assumed(self, uid: str) -> str:
         """The node where the pod is assumed or bound, or ""."""
@@ -163,26 +187,42 @@ class Cluster:
         self._remove(placed)
         return True
 
+    def _outranks(self, priority: int) -> bool:
+        """Whether a pod of lower priority runs anywhere."""
+        return any(other < priority for other in self._priorities)
+
+    def _follow(self, needs: Requirements) -> None:
+        """Counts what the class asks for; a new tally counts the pods that are there."""
+        for terms in self._terms.unfollowed(needs):
+            pods = list(self._placed.values())
+            matches = self._terms.follow(terms, [(p.pod.namespace, p.pod.labels, p.row) for p in pods])
+            for placed, matched in zip(pods, matches, strict=True):
+                if matched:
+                    placed.counted = (*placed.counted, terms)
+
     def _version(self) -> tuple[int, int]:
         return self.nodes.epoch, len(self.nodes.log)
 
     # Bookkeeping
 
-    def _place(self, pod: Pod, row: int, assumed: bool) -> None:
+    def _place(self, pod: Pod, row: int, assumed: bool) -> _Placed:
         placed = _Placed(pod, row, assumed)
         self._placed[pod.uid] = placed
         self._by_namespace.setdefault(pod.namespace, {})[pod.uid] = placed
         if pod.owner:
             self._by_owner.setdefault(pod.owner, {})[pod.uid] = placed
         self.nodes.use(row, pod.needs, 1)
+        self._priorities[pod.priority] += 1
+        placed.counted = self._terms.place(pod.needs, pod.labels, row)
         if pod.terminating:
-            return
+            return placed
         group = self._groups.get(("owner", pod.owner)) if pod.owner else None
         if group is not None:
             self._join(placed, group)
         for group in self._selector_groups.get(pod.namespace, ()):
             if group.matches(pod.labels):
                 self._join(placed, group)
+        return placed
 
     def _join(self, placed: _Placed, group: Group) -> None:
         group.count(placed.row, 1)
@@ -196,6 +236,10 @@ class Cluster:
             _drop(self._by_owner, pod.owner, pod.uid)
         for group in placed.groups:
             group.count(placed.row, -1)
+        self._terms.remove(pod.needs, placed.row, placed.counted)
+        self._priorities[pod.priority] -= 1
+        if not self._priorities[pod.priority]:
+            del self._priorities[pod.priority]
         self.nodes.use(placed.row, pod.needs, -1)
 
     def _class(self, needs: Requirements) -> PodClass:
@@ -212,6 +256,8 @@ class Cluster:
                 del self._classes[gone]
                 self._diagnoses.pop(gone, None)
             self._drop_groups()
+            self._drop_tallies()
+            self._forgot = True
         return made
 
     def _group(self, constraint: Constraint, namespace: str) -> Group:
@@ -243,6 +289,17 @@ class Cluster:
         for placed in self._placed.values():
             if placed.groups:
                 placed.groups = [group for group in placed.groups if id(group) in used]
+
+    def _drop_tallies(self) -> None:
+        """Forgets tallies that no class asks for any more."""
+        self._terms.keep({terms for known in self._classes.values() for terms in asked(known.needs)})
+        self._uncount()
+
+    def _uncount(self) -> None:
+        """Lets go of tallies that were forgotten."""
+        for placed in self._placed.values():
+            if placed.counted:
+                placed.counted = self._terms.still_followed(placed.counted)
 
 
 def _drop(index: dict[str, dict[str, _Placed]], key: str, uid: str) -> None:

@@ -1,7 +1,8 @@
 """Why a pod fits nowhere, in upstream's words, and which plugins said so.
 
 Every node is counted under the reasons of the first plugin that rejects it, in upstream's order of filters. The second
-sentence is about preemption: nodes that no eviction could make suitable, and the others.
+sentence is about preemption: nodes that no eviction could make suitable, and the others. It is left out where upstream
+would look for victims among pods of lower priority: this scheduler evicts nobody.
 
     0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {key: value}.
     preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful …
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raykube.scheduler.core import spread
+from raykube.scheduler.core.affinity import Permits
 from raykube.scheduler.core.nodes import Mask
 from raykube.scheduler.core.podclass import PodClass
 from raykube.scheduler.core.taints import untolerated
@@ -20,7 +22,7 @@ from raykube.scheduler.core.terms import pinned_names
 
 NODE_UNSCHEDULABLE, TAINT_TOLERATION = "NodeUnschedulable", "TaintToleration"
 NODE_AFFINITY, NODE_PORTS, NODE_RESOURCES = "NodeAffinity", "NodePorts", "NodeResourcesFit"
-POD_TOPOLOGY_SPREAD = "PodTopologySpread"
+POD_TOPOLOGY_SPREAD, INTER_POD_AFFINITY = "PodTopologySpread", "InterPodAffinity"
 
 NO_NODES = "no nodes available to schedule pods"
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
@@ -35,8 +37,8 @@ class Diagnosis:
     plugins: frozenset[str]
 
 
-def diagnose(pod_class: PodClass) -> Diagnosis:
-    """Of a class that `pick` found no row for."""
+def diagnose(pod_class: PodClass, permits: Permits | None = None, *, victims: bool = False) -> Diagnosis:
+    """Of a class that `pick` found no row for. `victims`: pods of lower priority run somewhere."""
     pod_class.catch_up()
     nodes, needs = pod_class.nodes, pod_class.needs
     if not nodes.count:
@@ -80,11 +82,17 @@ def diagnose(pod_class: PodClass) -> Diagnosis:
         text = "node(s) didn't match pod topology spread constraints"
         hopeless += reject(POD_TOPOLOGY_SPREAD, missing, f"{text} (missing required label)")
         reject(POD_TOPOLOGY_SPREAD, ~pod_class.hard_mask(), text)
+    if permits is not None:
+        text = "node(s) didn't match pod affinity rules"
+        hopeless += reject(INTER_POD_AFFINITY, ~permits.affinity, text)
+        reject(INTER_POD_AFFINITY, ~permits.anti_affinity, "node(s) didn't match pod anti-affinity rules")
+        text = "node(s) didn't satisfy existing pods anti-affinity rules"
+        reject(INTER_POD_AFFINITY, ~permits.existing, text)
     prefix = f"0/{nodes.count} nodes are available:"
     message = f"{prefix} {_histogram(reasons)}."
     if needs.never_preempts:
         message += " preemption: not eligible due to preemptionPolicy=Never."
-    else:
+    elif hopeless == nodes.count or not victims:
         helpless = Counter({NOT_HELPFUL: hopeless, NO_VICTIMS: nodes.count - hopeless})
         message += f" preemption: {prefix} {_histogram(helpless)}."
     return Diagnosis(message, frozenset(plugins))

@@ -54,8 +54,8 @@ class PodClass:
         self._relative = False  # some raw score must be scaled by the most of all feasible nodes
         self._rescale = True
 
-    def pick(self) -> int:
-        """The row for the next pod of the class, or NONE."""
+    def pick(self, permitted: Mask | None = None) -> int:
+        """The row for the next pod of the class, or NONE; of the `permitted` rows, if given."""
         self.catch_up()
         if self._rescale:
             self._scale()
@@ -65,11 +65,15 @@ class PodClass:
             total = np.where(fits, total, -np.inf)
         else:
             fits = self.feasible
+        if permitted is not None:
+            fits = fits & permitted
+            total = np.where(fits, total, -np.inf)
         if self._soft is not None:
-            # The hard constraints change which nodes are compared with every pod.
-            if self._soft_stale or self.needs.hard or not self._soft.catch_up():
+            # Hard constraints and other pods' terms change which nodes are compared with every pod.
+            narrowed = bool(self.needs.hard) or permitted is not None
+            if self._soft_stale or narrowed or not self._soft.catch_up():
                 self._soft.rebuild(self.nodes, fits, self.affinity, self.tolerated)
-                self._soft_stale = False
+                self._soft_stale = narrowed
             total = total + WEIGHT_SPREAD * self._soft.scores()
         row = int(total.argmax())
         return row if total[row] > -math.inf else NONE

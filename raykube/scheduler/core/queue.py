@@ -26,7 +26,7 @@ class Event(Flag):
 
     NODE = auto()  # a node came, or its labels, taints or size changed
     POD_GONE = auto()  # something was freed
-    POD_CHANGED = auto()  # a pod was placed, or its labels changed: spreading may come out differently
+    POD_CHANGED = auto()  # a pod was placed, or its labels or namespace changed: spreading and affinity may differ
 
 
 NOTHING = Event(0)
@@ -37,6 +37,7 @@ _HELPED_BY = {
     diagnosis.NODE_PORTS: Event.NODE | Event.POD_GONE,
     diagnosis.NODE_RESOURCES: Event.NODE | Event.POD_GONE,
     diagnosis.POD_TOPOLOGY_SPREAD: Event.NODE | Event.POD_GONE | Event.POD_CHANGED,
+    diagnosis.INTER_POD_AFFINITY: Event.NODE | Event.POD_GONE | Event.POD_CHANGED,
 }
 
 

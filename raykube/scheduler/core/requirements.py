@@ -24,6 +24,7 @@ DEFAULT_MILLI_CPU = 100
 DEFAULT_MEMORY_BYTES = 200 * 1024 * 1024
 
 HOSTNAME = "kubernetes.io/hostname"
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -71,6 +72,19 @@ class Constraint(NamedTuple):
     counts_itself: bool
 
 
+class PodTerm(NamedTuple):
+    """A required (anti-)affinity term: pods that the selector matches, in namespaces by name or by label."""
+
+    topology_key: str
+    selector: LabelSelector
+    namespaces: frozenset[str]
+    namespace_selector: LabelSelector
+
+    def matches(self, namespace: str, namespace_labels: dict[str, str], labels: dict[str, str]) -> bool:
+        meant = namespace in self.namespaces or self.namespace_selector.matches(namespace_labels)
+        return meant and self.selector.matches(labels)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Requirements:
     """What all pods of a class ask for."""
@@ -89,6 +103,9 @@ class Requirements:
     hard: tuple[Constraint, ...]
     soft: tuple[Constraint, ...]
     soft_is_default: bool
+    pod_affinity: tuple[PodTerm, ...]
+    pod_anti_affinity: tuple[PodTerm, ...]
+    own_labels: dict[str, str]  # of a pod with affinity terms, which may look for pods like itself
     never_preempts: bool
 
 
@@ -128,10 +145,16 @@ def class_key(pod: Object, spec: Object, owner: str) -> bytes:
             affinity and affinity.get("nodeAffinity"),
             spec.get("tolerations"),
             constraints and (constraints, metadata.get("labels")),
+            affinity and _pod_affinity_key(affinity, metadata),
             spec.get("preemptionPolicy"),
         ),
         option=orjson.OPT_SORT_KEYS,
     )
+
+
+def _pod_affinity_key(affinity: Object, metadata: Object) -> tuple[Any, ...] | None:
+    required = [(affinity.get(kind) or {}).get(REQUIRED) for kind in ("podAffinity", "podAntiAffinity")]
+    return (*required, metadata.get("labels")) if any(required) else None
 
 
 def parse(pod: Object, owner: str, key: bytes = b"") -> Requirements:
@@ -139,9 +162,12 @@ def parse(pod: Object, owner: str, key: bytes = b"") -> Requirements:
     namespace = metadata.get("namespace", "")
     resources = pod_requests(spec)
     nonzero_cpu, nonzero_memory = _nonzero(spec)
-    node_affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    constraints = tuple(_constraints(spec, metadata.get("labels") or {}))
+    labels = metadata.get("labels") or {}
+    affinity = spec.get("affinity") or {}
+    node_affinity = affinity.get("nodeAffinity") or {}
+    required = node_affinity.get(REQUIRED)
+    near = tuple(_pod_terms(affinity.get("podAffinity"), namespace, labels))
+    constraints = tuple(_constraints(spec, labels))
     defaults: tuple[Constraint, ...] = ()
     if owner and not constraints:
         defaults = (
@@ -167,6 +193,9 @@ def parse(pod: Object, owner: str, key: bytes = b"") -> Requirements:
         hard=tuple(constraint for constraint in constraints if constraint.hard),
         soft=tuple(constraint for constraint in constraints if not constraint.hard) or defaults,
         soft_is_default=bool(defaults),
+        pod_affinity=near,
+        pod_anti_affinity=tuple(_pod_terms(affinity.get("podAntiAffinity"), namespace, labels)),
+        own_labels=labels if near else {},
         never_preempts=spec.get("preemptionPolicy") == "Never",
     )
 
@@ -250,6 +279,27 @@ def _host_ports(spec: Object) -> Iterable[HostPort]:
         for port in container.get("ports") or ():
             if port.get("hostPort"):
                 yield HostPort(port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"])
+
+
+def _pod_terms(rules: Object | None, namespace: str, labels: dict[str, str]) -> Iterable[PodTerm]:
+    for item in (rules or {}).get(REQUIRED) or ():
+        chosen = item.get("labelSelector")
+        if chosen is not None:
+            # Only pods with this pod's value of the label, or with another one.
+            expressions = [
+                {"key": key, "operator": operator, "values": [labels[key]]}
+                for name, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn"))
+                for key in item.get(name) or ()
+                if key in labels
+            ]
+            chosen = dict(chosen) | {"matchExpressions": [*(chosen.get("matchExpressions") or ()), *expressions]}
+        named, by_label = item.get("namespaces") or (), item.get("namespaceSelector")
+        yield PodTerm(
+            topology_key=item["topologyKey"],
+            selector=LabelSelector.from_object(chosen),
+            namespaces=frozenset(named) if named or by_label is not None else frozenset((namespace,)),
+            namespace_selector=LabelSelector.from_object(by_label),
+        )
 
 
 def _constraints(spec: Object, labels: dict[str, str]) -> Iterable[Constraint]:
