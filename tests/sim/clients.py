@@ -46,7 +46,9 @@ class Clients:
             case "write":
                 self.write(host)
             case "read":
-                self._read(host)
+                # Whoever still thinks that it leads is where a stale read would come from.
+                leaders = world.leaders()
+                self._read(world.rng.choice(leaders) if leaders and world.rng.random() < 0.5 else host)
             case "txn":
                 self._txn(host)
             case _:

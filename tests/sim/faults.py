@@ -1,10 +1,14 @@
-"""What goes wrong, and when: crashes, partitions of several shapes, stalls, clocks. `heal` ends it all."""
+"""What goes wrong, and when: crashes, partitions, stalls, clocks, slow disks, handed leadership. `heal` ends it all."""
 
 from collections.abc import Iterator
 
 from tests.sim.world import World
 
 INTERVAL_S = 1.2
+KINDS = [
+    "crash", "crash", "crash all", "partition", "partition", "partition", "mend", "stall", "clock", "loss", "disk",
+    "transfer",
+]  # fmt: skip
 
 
 class Faults:
@@ -24,7 +28,7 @@ class Faults:
         self._schedule()
         rng = world.rng
         host = world.hosts[rng.choice(world.membership.ids)]
-        match rng.choice(["crash", "crash", "crash all", "partition", "partition", "mend", "stall", "clock", "loss"]):
+        match rng.choice(KINDS):
             case "crash":
                 world.crash(host)
                 self._restart(host.id)
@@ -43,6 +47,11 @@ class Faults:
             case "clock":
                 host.clock_offset_s += rng.choice([-3600.0, -1.0, 1.0, 3600.0])
                 host.clock_rate = rng.choice([0.9, 1.0, 1.1])
+            case "disk":
+                world.sync_s_max = rng.choice([0.001, 0.02, 0.2, 1.5])
+            case "transfer":
+                for leader in world.leaders():
+                    world.transfer(leader, host.id)
             case _:
                 world.loss = rng.choice([0.0, 0.05, 0.3])
 
@@ -61,7 +70,9 @@ class Faults:
         rng = self._world.rng
         ids = list(self._world.membership.ids)
         rng.shuffle(ids)
-        one = ids[0]
+        leaders = [host.id for host in self._world.leaders()]
+        # The leader is where a partition hurts most.
+        one = rng.choice(leaders) if leaders and rng.random() < 0.7 else ids[0]
         shape = rng.choice(["halves", "alone", "deaf", "mute", "ring"])
         for sender in ids:
             for receiver in ids:
@@ -88,6 +99,7 @@ class Faults:
         world.is_healing = True
         world.blocked = set()
         world.loss = 0.0
+        world.sync_s_max = min(world.sync_s_max, 0.2)
         for host in world.hosts.values():
             host.stalled_until = min(host.stalled_until, world.now)
             if host.waiting:

@@ -1,4 +1,8 @@
-"""The store in the simulator: many seeds, and that a seed is a replay. `SEED=123 make sim` runs that one."""
+"""The store in the simulator: many seeds, and that a seed is a replay.
+
+`SEED=123 make sim` runs that one; `SEEDS=1000:5000 make sim` runs many. A storm without end is a failure too
+(`world.EVENTS_MAX`), so no seed can hang.
+"""
 
 import os
 
@@ -6,7 +10,15 @@ import pytest
 
 from tests.sim.run import run
 
-SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(100)
+
+def _seeds() -> range:
+    if "SEED" in os.environ:
+        return range(int(os.environ["SEED"]), int(os.environ["SEED"]) + 1)
+    first, _, end = os.environ.get("SEEDS", "0:100").partition(":")
+    return range(int(first), int(end))
+
+
+SEEDS = _seeds()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

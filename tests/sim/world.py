@@ -201,7 +201,9 @@ class World:
             host.seen_revision = store.revision
             self.checks.on_applied(replica.applied, store, fresh, host.id)
             store.sweep(20)
-        if replica.applied - host.snapshot_index >= SNAPSHOT_ENTRIES and not host.is_saving:
+        # Only right after it applied, as a member does: see Replica.capture.
+        is_due = replica.applied > before and replica.applied - host.snapshot_index >= SNAPSHOT_ENTRIES
+        if is_due and not host.is_saving:
             snapshot, image = replica.capture()
             previous, host.snapshot_index = host.snapshot_index, snapshot.index
             host.is_saving = True
@@ -317,8 +319,17 @@ class World:
         host.readers[number] = ready
         self._deliver(host, lambda: host.replica.read(number) if host.replica else None)
 
+    def transfer(self, host: Host, member: int) -> None:
+        """The leader hands over, as it does before it stops."""
+        self.note("transfer", host.id, member)
+        self._deliver(host, lambda: host.replica.node.transfer(member) if host.replica else None)
+
     def quorum_disks(self) -> tuple[list[SimDisk], int]:
         return [host.disk for host in self.hosts.values()], self.membership.quorum
+
+    def leaders(self) -> list[Host]:
+        """Those who think that they lead."""
+        return [host for host in self.up() if host.replica is not None and host.replica.node.is_leader]
 
     def up(self) -> list[Host]:
         return [host for host in self.hosts.values() if host.replica is not None]

@@ -242,6 +242,10 @@ class Replica:
     # ---- snapshots
 
     def capture(self) -> tuple[Snapshot, Image]:
-        """A snapshot of what is applied, without its data, and the picture that becomes its data."""
+        """A snapshot of what is applied, without its data, and the picture that becomes its data.
+
+        Call it right after entries were applied: while a leader's snapshot waits for the disk, the log begins behind
+        what is applied.
+        """
         snapshot = Snapshot(self.applied, self.applied_term, self.node.membership_at(self.applied))
         return snapshot, self.machine.capture()
