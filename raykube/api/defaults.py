@@ -230,6 +230,8 @@ def _cron_job(obj: Object) -> None:
 def _autoscaler(obj: Object) -> None:
     spec = _spec(obj)
     spec.setdefault("minReplicas", 1)
+    if obj.get("apiVersion") == "autoscaling/v1":
+        return  # its other defaults depend on annotations: its conversion to v2 sets them
     if not spec.get("metrics"):
         target = {"type": "Utilization", "averageUtilization": 80}
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]

@@ -263,6 +263,9 @@ def _table() -> Iterable[Resource]:
 
     g = _Group("autoscaling", "v2")
     yield g.row("horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", categories="all", status=True)
+    stored = ("autoscaling", "v2", "horizontalpodautoscalers")
+    g = _Group("autoscaling", "v1")
+    yield g.row(stored[2], "HorizontalPodAutoscaler", "hpa", categories="all", status=True, view_of=stored)
 
     g = _Group("batch", "v1")
     yield g.row("cronjobs", "CronJob", "cj", categories="all", status=True)

@@ -297,7 +297,7 @@ class Writer:
         stored = conversion.stored(op.resource)
         if op.subresource == "scale":
             return orjson.dumps(scaling.scale_of(op.resource, orjson.loads(data), revision))
-        if stored is not op.resource and op.verb != planning.DELETE:
+        if stored is not op.resource:
             data = orjson.dumps(conversion.convert(orjson.loads(data), stored, op.resource))
         return with_resource_version(data, revision) if revision else data
 

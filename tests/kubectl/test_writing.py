@@ -146,6 +146,42 @@ def test_scale(kubectl: Kubectl) -> None:
     )
 
 
+def test_autoscale(kubectl: Kubectl) -> None:
+    kubectl("create", "deployment", "web", "--image=nginx")
+    said = kubectl("autoscale", "deployment", "web", "--min=2", "--max=5", "--cpu-percent=70")
+    assert said == "horizontalpodautoscaler.autoscaling/web autoscaled\n"
+    spec = read(kubectl, "hpa", "web")["spec"]
+    target = {"type": "Utilization", "averageUtilization": 70}
+    assert spec["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 5)
+    assert kubectl.rows("get", "hpa", "web")[1][:4] == ["web", "Deployment/web", "cpu:", "<unknown>/70%"]
+
+    old = read(kubectl, "horizontalpodautoscalers.v1.autoscaling", "web")
+    assert old["apiVersion"] == "autoscaling/v1"
+    assert old["spec"]["targetCPUUtilizationPercentage"] == 70
+    assert kubectl.rows("get", "horizontalpodautoscalers.v1.autoscaling", "web")[1][:4] == [
+        "web",
+        "Deployment/web",
+        "cpu:",
+        "<unknown>/70%",
+    ]
+    memory = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Value", "value": "1Gi"}}}
+    kubectl(
+        "patch",
+        "hpa",
+        "web",
+        "--type=json",
+        "-p",
+        json.dumps([{"op": "add", "path": "/spec/metrics/-", "value": memory}]),
+    )
+    patch = '{"spec":{"targetCPUUtilizationPercentage":50}}'
+    kubectl("patch", "horizontalpodautoscalers.v1.autoscaling", "web", "--type=merge", "-p", patch)
+    metrics = read(kubectl, "hpa", "web")["spec"]["metrics"]
+    assert metrics[0]["resource"]["target"]["averageUtilization"] == 50
+    assert metrics[1] == memory
+    kubectl("delete", "horizontalpodautoscalers.v1.autoscaling", "web")
+
+
 def test_label_and_annotate(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=CONFIG_MAP)
     assert kubectl("label", "configmap", "cm", "a=1") == "configmap/cm labeled\n"

@@ -48,6 +48,11 @@ def _metric(kind: str, wanted: Object, current: Object) -> str:
 def _targets(obj: Object) -> str:
     metrics, seen = spec(obj).get("metrics") or (), status(obj).get("currentMetrics") or ()
     shown = []
+    percent = spec(obj).get("targetCPUUtilizationPercentage")  # autoscaling/v1
+    if percent is not None:
+        current = {"averageUtilization": status(obj).get("currentCPUUtilizationPercentage")}
+        target = {"name": "cpu", "target": {"averageUtilization": percent}}
+        shown.append(_metric("Resource", target, {"current": current}))
     for index, metric in enumerate(metrics):
         kind = metric.get("type", "")
         source = _SOURCES.get(kind)

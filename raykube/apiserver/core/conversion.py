@@ -1,12 +1,13 @@
 """Versions of one resource: one is stored, the others are views of it.
 
-    events            core/v1 is stored; events.k8s.io/v1 renames a handful of fields
-    everything else   versions differ by name only, as far as this server knows them
+    events                     core/v1 is stored; events.k8s.io/v1 renames a handful of fields
+    horizontalpodautoscalers   autoscaling/v2 is stored; v1 has fewer fields (`autoscaling`)
 
 Only `events` has two groups; it lives under /registry/events whatever the group a client speaks.
 """
 
 from raykube.api.resources import Resource, by_path
+from raykube.apiserver.core import autoscaling
 from raykube.apiserver.core.strategy import Object
 
 _EVENT_FIELDS = (  # core/v1, events.k8s.io/v1
@@ -35,10 +36,11 @@ def convert(obj: Object, source: Resource, target: Resource) -> Object:
     """`obj` of version `source` as version `target`; the same object when they are one."""
     if source is target or source.api_version == target.api_version:
         return obj
-    names: dict[str, str] = {}
     if source.plural == "events":
         names = _TO_EVENTS if target.group else _TO_CORE
-    converted = {names.get(key, key): value for key, value in obj.items()}
+        converted = {names.get(key, key): value for key, value in obj.items()}
+    else:
+        converted = autoscaling.to_v2(obj) if target.version == "v2" else autoscaling.to_v1(obj)
     converted["apiVersion"] = target.api_version
     converted["kind"] = target.kind
     return converted

@@ -250,14 +250,7 @@ class Planner:
         if deletion.marked is None:
             if strategy.returns_deleted(resource):
                 old["metadata"].pop("resourceVersion", None)
-                return Plan(
-                    key,
-                    None,
-                    current.revision,
-                    200,
-                    meta.encode(conversion.convert(old, stored, resource)),
-                    write=not dry,
-                )
+                return Plan(key, None, current.revision, 200, meta.encode(old), write=not dry)
             status = orjson.dumps(strategy.success(resource, op.name, old["metadata"].get("uid", "")))
             return Plan(key, None, current.revision, 200, status, complete=True, write=not dry)
         deletion.marked["metadata"].pop("resourceVersion", None)
