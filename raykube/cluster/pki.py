@@ -36,6 +36,8 @@ CA_DAYS = 3650
 LEAF_DAYS = 365
 RENEW_DAYS = 30
 SKEW = timedelta(minutes=5)  # machines whose clocks are a little behind must accept a fresh certificate
+STORE_CLIENT = "kube-apiserver-etcd-client"  # the only name that the store answers
+STORE_PEER = "kube-etcd-peer"
 API_DNS_NAMES = (
     "kubernetes",
     "kubernetes.default",
@@ -199,9 +201,9 @@ def subjects(
         # Serves HTTPS and gRPC; also its client face towards other apiservers.
         "apiserver": Subject("kube-apiserver", (), api_dns, api_ips, server=True),
         "apiserver-kubelet-client": Subject("kube-apiserver-kubelet-client"),
-        "apiserver-etcd-client": Subject("kube-apiserver-etcd-client"),
+        "apiserver-etcd-client": Subject(STORE_CLIENT),
         "kv": serving("kube-etcd"),
-        "kv-peer": serving("kube-etcd-peer"),
+        "kv-peer": serving(STORE_PEER),
         "admin": Subject("kubernetes-admin", ("system:masters",)),
         "scheduler": serving("system:kube-scheduler"),
         "controller-manager": serving("system:kube-controller-manager"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raykube.cluster import addresses as at
+from raykube.cluster import pki
 from raykube.cluster.state import ClusterState, Machine
 
 # Component → package. This is the boot order; "kubelet" hosts the embedded runtime in the same process.
@@ -102,9 +103,11 @@ class _Flags:
             "key_file": self._pem("kv.key"),
             "trusted_ca_file": self._pem("ca.crt"),
             "client_cert_auth": True,
+            "client_cert_allowed_cn": [pki.STORE_CLIENT],  # what the store holds, only apiservers may hand out
             "peer_cert_file": self._pem("kv-peer.crt"),
             "peer_key_file": self._pem("kv-peer.key"),
             "peer_trusted_ca_file": self._pem("ca.crt"),
+            "peer_cert_allowed_cn": [pki.STORE_PEER],
         }
 
     def apiserver(self) -> dict[str, Any]:

@@ -40,10 +40,16 @@ class Config(BaseModel):
     key_file: Path | None = Field(None, description="key of --cert-file")
     trusted_ca_file: Path | None = Field(None, description="the CA that signs clients' certificates")
     client_cert_auth: bool = Field(True, description="clients must show a certificate; always so with https")
+    client_cert_allowed_cn: list[str] = Field(
+        [], description="common names of the certificates that clients may show; empty: all that the CA signed"
+    )
     peer_cert_file: Path | None = Field(None, description="certificate for other members")
     peer_key_file: Path | None = Field(None, description="key of --peer-cert-file")
     peer_trusted_ca_file: Path | None = Field(None, description="the CA that signs members' certificates")
     peer_client_cert_auth: bool = Field(True, description="members must show a certificate; always so with https")
+    peer_cert_allowed_cn: list[str] = Field(
+        [], description="common names of the certificates that members may show; empty: all that the CA signed"
+    )
 
     @field_validator("listen_client_urls", "listen_peer_urls", "advertise_client_urls", "initial_advertise_peer_urls")
     @classmethod
@@ -80,6 +86,12 @@ class Config(BaseModel):
         ):
             if any(url.startswith("https:") for url in urls) and None in files:
                 raise ValueError(f"https needs --{flag}, its key and its trusted CA file")
+        for flag, urls, names in (
+            ("client-cert-allowed-cn", self.listen_client_urls, self.client_cert_allowed_cn),
+            ("peer-cert-allowed-cn", self.listen_peer_urls, self.peer_cert_allowed_cn),
+        ):
+            if names and not all(url.startswith("https:") for url in urls):
+                raise ValueError(f"--{flag} needs https: without it nobody shows a certificate")
         if not (self.client_cert_auth and self.peer_client_cert_auth):
             raise ValueError("--client-cert-auth=false is not supported: with https, certificates are always checked")
         return self

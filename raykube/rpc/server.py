@@ -1,7 +1,7 @@
 """The server side: services on a TCP address (mutual TLS) or on a unix socket."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -56,20 +56,42 @@ async def _abort(context: Any, error: Exception, path: str) -> None:
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def _unary(function: Callable[[Any, Call], Awaitable[Any]], path: str) -> Any:
+Permit = Callable[[Call], None]
+
+
+def _permit(users: frozenset[str]) -> Permit:
+    """Refuses who shows no certificate of one of `users`; none given: whoever the CA signed may call."""
+
+    def check(call: Call) -> None:
+        try:
+            identity = call.identity
+        except ValueError:
+            identity = None
+        if identity is None or identity.user not in users:
+            shown = "nobody" if identity is None else repr(identity.user)
+            raise RpcError(Code.PERMISSION_DENIED, f"the client certificate names {shown}, which may not call this")
+
+    return check if users else lambda _call: None
+
+
+def _unary(function: Callable[[Any, Call], Awaitable[Any]], path: str, permit: Permit) -> Any:
     async def answer(request: Any, context: Any) -> Any:
         try:
-            return await function(request, Call(context))
+            call = Call(context)
+            permit(call)
+            return await function(request, call)
         except Exception as error:
             return await _abort(context, error, path)
 
     return answer
 
 
-def _stream(function: Callable[[Any, Call], AsyncIterator[Any]], path: str) -> Any:
+def _stream(function: Callable[[Any, Call], AsyncIterator[Any]], path: str, permit: Permit) -> Any:
     async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in function(request, Call(context)):
+            call = Call(context)
+            permit(call)
+            async for response in function(request, call):
                 yield response
         except Exception as error:
             await _abort(context, error, path)
@@ -77,7 +99,7 @@ def _stream(function: Callable[[Any, Call], AsyncIterator[Any]], path: str) -> A
     return answer
 
 
-def _method_handler(method: Method, handler: object) -> Any:
+def _method_handler(method: Method, handler: object, permit: Permit) -> Any:
     function = getattr(handler, method.name, None)
     if function is None:
 
@@ -85,7 +107,7 @@ def _method_handler(method: Method, handler: object) -> Any:
             raise RpcError(Code.UNIMPLEMENTED, f"{method.path} is not implemented")
 
         # A streamed answer that fails before its first message looks the same on the wire as a unary one.
-        return grpc.unary_unary_rpc_method_handler(_unary(missing, method.path))
+        return grpc.unary_unary_rpc_method_handler(_unary(missing, method.path, permit))
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -94,7 +116,7 @@ def _method_handler(method: Method, handler: object) -> Any:
     }[method.client_streaming, method.server_streaming]
     wrap = _stream if method.server_streaming else _unary
     return make(
-        wrap(function, method.path),
+        wrap(function, method.path, permit),
         request_deserializer=method.request_type.FromString,
         response_serializer=method.response_type.SerializeToString,
     )
@@ -104,15 +126,17 @@ class Server:
     """A gRPC server. Add services, then `start`.
 
     A handler method is `async def Name(self, request, call) -> response` or, for a streamed answer, an async
-    generator of responses; `request` is an async iterator of messages where the client streams.
+    generator of responses; `request` is an async iterator of messages where the client streams. With `users`, only
+    clients whose certificate names one of them are answered; everybody else gets PERMISSION_DENIED.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, users: Iterable[str] = ()) -> None:
+        self._permit = _permit(frozenset(users))
         self._server = grpc.aio.server(options=OPTIONS)
 
     def add(self, service: ServiceDescriptor, handler: object) -> None:
         """Serves `service` by `handler`; methods it lacks answer UNIMPLEMENTED."""
-        handlers = {method.name: _method_handler(method, handler) for method in methods_of(service)}
+        handlers = {method.name: _method_handler(method, handler, self._permit) for method in methods_of(service)}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
     def listen(self, address: str, tls: Tls | None = None) -> int:
