@@ -6,7 +6,6 @@ alone. Whatever happens in the middle, `down` finds every process by its marker.
 
 import fcntl
 import importlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
 from raykube.cluster.steps import Listener, step
 from raykube.cluster.wish import ClusterError, port_is_free, resolve
+from raykube.rpc.listen import socket_folder_flaw
 from raykube.rpc.tls import Tls
 
 READY_TIMEOUT_S = 90.0
@@ -124,8 +124,9 @@ def up(wish: Settings, listener: Listener) -> ClusterState:
 def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:
     ray_nodes.ensure_token(wish.data_dir)
     state.scratch_dir.mkdir(mode=0o700, exist_ok=True)
-    if state.scratch_dir.stat().st_uid != os.getuid():
-        raise ClusterError(f"{state.scratch_dir} belongs to another user")
+    # Its name is no secret and everybody may write to /tmp: another user may have been here first.
+    if flaw := socket_folder_flaw(state.scratch_dir):
+        raise ClusterError(f"{state.scratch_dir} {flaw}: remove it and try again")
     alive: set[str] = set()
     if state.gcs_address and ray_nodes.answers(state.gcs_address) and _is_ours(state):
         placement.connect(state, wish.data_dir)

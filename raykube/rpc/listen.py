@@ -2,7 +2,10 @@
 
 import errno
 import ipaddress
+import os
 import socket
+import stat
+from pathlib import Path
 
 BACKLOG = 1024
 
@@ -61,3 +64,15 @@ def _advice(error: OSError, host: str, port: int) -> str:
             f"`sysctl -w net.ipv4.ip_unprivileged_port_start={port}` lets everybody, or choose a higher port"
         )
     return f"cannot listen on {address}: {error.strerror or error}"
+
+
+def socket_folder_flaw(folder: Path) -> str:
+    """Why another user could put a socket of theirs into `folder`; "" when only this user and root can."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return "is a link, not a folder" if stat.S_ISLNK(found.st_mode) else "is not a folder"
+    if found.st_uid not in (0, os.geteuid()):
+        return "belongs to another user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+        return "can be written by other users"
+    return ""

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from raykube.pb import cri_pb2
+from raykube.rpc.listen import socket_folder_flaw
 from raykube.rpc.server import Server
 from raykube.runtime.config import Config
 from raykube.runtime.containers import Runtime
@@ -39,6 +40,8 @@ class Service:
             raise OSError(
                 f"cannot make {error.filename}: {error.strerror}; choose another --root-dir or --listen"
             ) from None
+        if flaw := socket_folder_flaw(self._socket.parent.resolve()):
+            raise OSError(f"--listen: {self._socket.parent} {flaw}: choose another folder")
         self._take_lock(config.root_dir)
         try:
             self._runtime = Runtime(config)
