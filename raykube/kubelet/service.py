@@ -122,7 +122,7 @@ class Service:
         self._client = client = ApiClient(config.api_servers, self._client_tls())
         events = EventRecorder(client, "kubelet", self._name)
         volumes = Volumes(config.root_dir, objects := Objects(client))
-        statuses = StatusWriter(client)
+        statuses = StatusWriter(client, self._wake_worker)
         handlers = Handlers(cri, KUBERNETES_VERSION.split("+")[0].removeprefix("v"))
         informer = Informer(client, builtin("v1", "Pod"), field_selector=f"spec.nodeName={self._name}")
         services = Informer(client, builtin("v1", "Service"))
@@ -284,7 +284,7 @@ class Service:
             # Pods see the services that exist when they start.
             await asyncio.gather(informer.synced(), services.synced())
             informer.add_handler(self._on_pod)
-            lifecycle = Lifecycle(self._cri, self._on_runtime_change)
+            lifecycle = Lifecycle(self._cri, self._wake_worker)
             await asyncio.gather(informer_task, lifecycle.run(), cleanup.run())
         finally:
             informer_task.cancel()
@@ -320,7 +320,7 @@ class Service:
         finally:
             self._workers.pop(worker.uid, None)
 
-    def _on_runtime_change(self, uid: str) -> None:
+    def _wake_worker(self, uid: str) -> None:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.wake()

@@ -1,7 +1,13 @@
-"""Writes pod statuses: only changes, the newest of each pod, all that wait in one request."""
+"""Writes pod statuses: only changes, the newest of each pod, all that wait in one request.
+
+What is written is compared with what the apiserver has, as far as we know: our own last write, until the informer
+shows a later revision. So what another changed (the node-lifecycle controller, while this machine was silent), or a
+write of ours whose answer never came, is noticed: the pod is looked at again, and what is not true is put right.
+"""
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -28,27 +34,65 @@ class _Wanted:
     done: "asyncio.Future[None]"
 
 
+@dataclass(slots=True)
+class _Record:
+    """One pod: what the apiserver has, and the last that the informer showed."""
+
+    known: Object
+    revision: int  # that `known` is of; an older sight is no news
+    seen: Object
+    seen_revision: int
+    in_flight: bool = False
+
+    def adopt(self) -> bool:
+        """Takes what the informer showed for what there is, if it is newer; answers whether that is another status."""
+        if self.in_flight or self.seen_revision <= self.revision:
+            return False
+        changed = self.seen != self.known
+        self.known, self.revision = self.seen, self.seen_revision
+        return changed
+
+
 class StatusWriter:
-    def __init__(self, client: ApiClient) -> None:
+    """`changed(uid)` is called when a pod's status is not what was last written."""
+
+    def __init__(self, client: ApiClient, changed: Callable[[str], None]) -> None:
         self._client = client
-        self._known: dict[str, Object] = {}  # by uid: the status that the apiserver has, as far as we know
+        self._changed = changed
+        self._records: dict[str, _Record] = {}  # by uid, until `forget`
         self._wanted: dict[str, _Wanted] = {}
         self._wake = asyncio.Event()
 
+    def observe(self, pod: Object) -> None:
+        """The informer shows a pod."""
+        record = self._records.get(pods.uid(pod))
+        if record is None:
+            return
+        record.seen, record.seen_revision = pod.get("status") or {}, _revision(pod)
+        if record.adopt():
+            self._changed(pods.uid(pod))
+
     def known(self, pod: Object) -> Object:
         """The status of a pod with our own last writes in it, be they back from the apiserver or not."""
-        return self._known.get(pods.uid(pod)) or pod.get("status") or {}
+        return self._record(pod).known
+
+    def _record(self, pod: Object) -> _Record:
+        record = self._records.get(pods.uid(pod))
+        if record is None:
+            status, revision = pod.get("status") or {}, _revision(pod)
+            record = self._records[pods.uid(pod)] = _Record(status, revision, status, revision)
+        return record
 
     def write(self, pod: Object, status: Object) -> "asyncio.Future[None]":
-        """Makes `status` the pod's; the future is done when the apiserver has it (or the pod is gone)."""
+        """Makes `status` the pod's; the future is done when the apiserver has it, or refuses it."""
         uid = pods.uid(pod)
-        self._known.setdefault(uid, pod.get("status") or {})
+        record = self._record(pod)
         pending = self._wanted.get(uid)
         if pending is not None:
             pending.status = status
             return pending.done
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._known[uid] == status:
+        if record.known == status and not record.in_flight:
             done.set_result(None)
             return done
         self._wanted[uid] = _Wanted(pods.namespace(pod), pods.name(pod), status, done)
@@ -56,10 +100,10 @@ class StatusWriter:
         return done
 
     def forget(self, uid: str) -> None:
-        self._known.pop(uid, None)
+        self._records.pop(uid, None)
         wanted = self._wanted.pop(uid, None)
-        if wanted is not None and not wanted.done.done():
-            wanted.done.set_result(None)
+        if wanted is not None:
+            _finish(wanted.done)
 
     async def run(self) -> None:
         while True:
@@ -84,51 +128,71 @@ class StatusWriter:
         writes = []
         before: dict[str, Object] = {}
         for uid, wanted in batch.items():
-            before[uid] = self._known.get(uid, {})
-            change = status_patch(before[uid], wanted.status)
-            if change:
-                self._known[uid] = wanted.status  # what comes meanwhile is compared with what is on its way
-                writes.append((uid, wanted, change))
-            elif not wanted.done.done():
-                wanted.done.set_result(None)
+            record = self._records.get(uid)
+            change = status_patch(record.known, wanted.status) if record is not None else {}
+            if record is None or not change:
+                _finish(wanted.done)
+                continue
+            before[uid] = record.known
+            record.known, record.in_flight = wanted.status, True  # what comes meanwhile is compared with this
+            writes.append((uid, wanted, change))
+        if not writes:
+            return
+        patches = [
+            operations.patch(PODS, wanted.namespace, wanted.name, {"status": change}, subresource="status", uid=uid)
+            for uid, wanted, change in writes
+        ]
         try:
-            results = await self._client.write(
-                [
-                    operations.patch(
-                        PODS, wanted.namespace, wanted.name, {"status": change}, subresource="status", uid=uid
-                    )
-                    for uid, wanted, change in writes
-                ]
-            )
+            results = await self._client.write(patches)
         except ApiError:
             for uid, _, _ in writes:
-                self._known[uid] = before[uid]
+                self._land(uid, before[uid], 0)
             raise
         failed: dict[str, _Wanted] = {}
         for (uid, wanted, _), result in zip(writes, results, strict=True):
             if result.code in (429, 500, 503, 504):
-                self._known[uid] = before[uid]
+                self._land(uid, before[uid], 0)
                 failed[uid] = wanted
                 continue
-            if result.code in (404, 409, 410):
+            if result.code in (404, 410):
                 log.debug("the pod %s/%s is gone: its status is not written", wanted.namespace, wanted.name)
+            elif result.code == 409:
+                # Another pod has the name now, and the informer will say so; or else it is worth another look.
+                self._land(uid, before[uid], 0)
+                asyncio.get_running_loop().call_later(RETRY_S, self._changed, uid)
             elif result.code >= 400:
                 log.error("status of %s/%s refused: %s", wanted.namespace, wanted.name, message_of(result.body))
-            if not wanted.done.done():
-                wanted.done.set_result(None)
+            self._land(uid, None, result.resource_version)
+            _finish(wanted.done)
         if failed:
             self._requeue(failed)
             await asyncio.sleep(RETRY_S)
 
+    def _land(self, uid: str, known: Object | None, revision: int) -> None:
+        """A write is over: with `known` it counts as not done, else it is in `revision`."""
+        record = self._records.get(uid)
+        if record is None:
+            return
+        if known is not None:
+            record.known = known
+        record.revision = max(record.revision, revision)
+        record.in_flight = False
+        if record.adopt():
+            self._changed(uid)
+
+
+def _revision(pod: Object) -> int:
+    return int(pod["metadata"].get("resourceVersion") or 0)
+
+
+def _finish(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_result(None)
+
 
 def _follow(first: "asyncio.Future[None]", then: "asyncio.Future[None]") -> None:
     """Finishes `then` when `first` is done."""
-
-    def finish(_: "asyncio.Future[None]") -> None:
-        if not then.done():
-            then.set_result(None)
-
-    first.add_done_callback(finish)
+    first.add_done_callback(lambda _: _finish(then))
 
 
 def message_of(body: bytes) -> str:

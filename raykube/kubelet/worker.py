@@ -93,6 +93,7 @@ class PodWorker:
     def update(self, pod: Object) -> None:
         """The API object changed."""
         old, self.pod = self.pod, pod
+        self._tools.statuses.observe(pod)
         if pods.is_deleted(pod):
             self._ending.set()
         relevant = ("deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations")
