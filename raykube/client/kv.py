@@ -152,13 +152,15 @@ class KvClient:
         try:
             async with asyncio.timeout(timeout_s):
                 return await call.answer
-        except TimeoutError:
-            if call in queue or not call.writes:
+        except (TimeoutError, asyncio.CancelledError) as error:
+            is_unsent = call in queue
+            if is_unsent:
+                queue.remove(call)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            if is_unsent or not call.writes:
                 raise RpcError(Code.UNAVAILABLE, f"no member of the store answers: {self._addresses()}") from None
             raise UnknownOutcome(f"no answer in {timeout_s:g} s") from None
-        finally:
-            if call in queue:
-                queue.remove(call)
 
     def _addresses(self) -> str:
         return ", ".join(endpoint.address for endpoint in self._endpoints)

@@ -15,7 +15,9 @@ from raykube.rpc import RpcError
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT_MAX = 256  # requests of one stream; at the bound the stream is not read, and gRPC holds the client back
+# Requests of one stream that are under way or whose answers wait to be sent; at the bound the stream is not read, and
+# gRPC holds the client back.
+IN_FLIGHT_MAX = 256
 BATCH_BYTES_MAX = 32 << 20
 
 
@@ -36,17 +38,13 @@ class BatchService:
             response.id = request.id
             answers.put_nowait(response)
 
-        def ended(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            slots.release()
-
         async def read() -> None:
             try:
                 async for request in requests:
                     await slots.acquire()
                     task = asyncio.create_task(serve(request))
                     tasks.add(task)
-                    task.add_done_callback(ended)
+                    task.add_done_callback(tasks.discard)
                 if tasks:
                     await asyncio.wait(set(tasks))
             finally:
@@ -56,6 +54,7 @@ class BatchService:
         try:
             while (response := await answers.get()) is not None:
                 yield response
+                slots.release()  # not before: answers that the client does not read must not pile up
         finally:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):

@@ -40,11 +40,16 @@ class SnapshotFiles:
 
     def _save(self, path: Path, pieces: Iterable[bytes]) -> None:
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(temporary)
+            temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what comes next
+            raise
         temporary.rename(path)
         sync_folder(self._folder)
 

@@ -1,7 +1,8 @@
 """The write-ahead log on disk: segments `wal/<sequence>-<first index>.wal`, appended and synced by a worker thread.
 
 A failed write or fdatasync ends the member: the kernel may have dropped the data and reports it once only, so that a
-second try could succeed without a byte on disk. Disk full is the one failure that is seen before any byte is promised.
+second try could succeed without a byte on disk. A full disk is no exception; `limits.py` sees it coming. What such a
+write left behind is a torn tail, and the next start cuts it off.
 """
 
 import os
@@ -37,6 +38,7 @@ class Wal:
         self._meta = meta
         self._crc = 0
         self._sequence = 0
+        self._path = folder
         self._file = -1
         self._size = 0
         self._head = b""  # the last hard state's record: every segment starts with it
@@ -81,13 +83,17 @@ class Wal:
         if write.hard_state is not None:
             self._head = wal_codec.encode_records(write.hard_state, (), None)
         self._write(wal_codec.encode_records(write.hard_state, write.entries, write.snapshot))
-        os.fdatasync(self._file)
 
     def _write(self, payload: bytes) -> None:
         data, self._crc = wal_codec.frame(payload, self._crc)
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+            os.fdatasync(self._file)
+        except OSError as error:
+            error.filename = str(self._path)  # so that a person sees which disk it is
+            raise
         self._size += len(data)
 
     def _roll(self, first_index: int) -> None:
@@ -95,11 +101,10 @@ class Wal:
         if self._file >= 0:
             os.close(self._file)
         self._sequence += 1
-        path = self._folder / f"{self._sequence:016x}-{first_index:016x}{SUFFIX}"
-        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._path = self._folder / f"{self._sequence:016x}-{first_index:016x}{SUFFIX}"
+        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._write(wal_codec.encode_meta(self._meta) + self._head)
-        os.fdatasync(self._file)
         sync_folder(self._folder)
 
     def purge(self, index: int) -> None:

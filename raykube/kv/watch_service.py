@@ -182,9 +182,7 @@ class _Stream:
         header = self._service.header()
         watch_id = request.watch_id or next(number for number in self._ids if number not in self._watchers)
         reason = ""
-        if not request.key:
-            reason = "etcdserver: key is not provided"
-        elif watch_id in self._watchers:
+        if watch_id in self._watchers:
             reason = "etcdserver: mvcc: watcher duplicate ID"
         if reason:
             self._control.append(
@@ -193,7 +191,7 @@ class _Stream:
             return
         watcher = Watcher(
             watch_id,
-            request.key,
+            request.key or b"\0",  # as in etcd: the smallest key
             request.range_end,
             request.start_revision if request.start_revision > 0 else self._member.store.revision + 1,
             _NOPUT in request.filters,

@@ -12,7 +12,7 @@ from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
 from tests.kit import pki
 from tests.kit.waiting import until
-from tests.kv.group import Group, free_ports, running_group
+from tests.kv.group import free_ports, running_group
 
 
 def put(key: str, value: str = "v", expected: int = -1, lease: int = 0) -> Write:
@@ -275,25 +275,6 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         config = group.configs["m1"].model_copy(update={"data_dir": tmp_path / "other"})
         with pytest.raises(OSError, match="in use"):
             await Service(config).start()
-
-
-async def test_a_disk_error_stops_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = Group(tmp_path, 1)
-    await group.start()
-    await group.client.write([put("/before")])
-    service = group.services["m1"]
-
-    def broken(_descriptor: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("raykube.kv.wal.os.fdatasync", broken)
-    with pytest.raises((UnknownOutcome, RpcError)):
-        await group.client.write([put("/a")], timeout_s=3)
-    with pytest.raises(OSError, match="Input/output"):
-        await service.wait()
-    assert service.status()["healthy"] is False
-    await group.client.close()
-    await service.stop()
 
 
 async def test_everything_over_tls_and_strangers_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Disks that are full or broken: writes are refused, or the member stops; what was acknowledged is there afterwards."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from raykube.client.kv import UnknownOutcome
+from raykube.kv.limits import DISK_BYTES_KEPT
+from raykube.kv.service import Service
+from raykube.pb import etcd_pb2
+from raykube.pb.batch_pb2 import Write
+from raykube.rpc import Code, RpcError
+from tests.kv.group import Group, running_group
+
+
+def put(key: str, value: bytes = b"v") -> Write:
+    return Write(key=key.encode(), value=value, expected_revision=-1)
+
+
+async def stopped(service: Service) -> OSError:
+    """The error that ended the member."""
+    with pytest.raises(OSError) as error:
+        await service.wait()
+    assert service.status()["healthy"] is False
+    return error.value
+
+
+async def keys_after_restart(group: Group) -> set[bytes]:
+    await group.start("m1")
+    return {kv.key for kv in (await group.client.range(b"/", b"0", timeout_s=20)).kvs}
+
+
+async def test_a_disk_almost_full_refuses_growth_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    monkeypatch.setattr("raykube.kv.limits.DISK_CHECK_S", 0.0)
+    async with running_group(tmp_path, 1) as group:
+        await group.client.write([put("/a")])
+        real = shutil.disk_usage
+        monkeypatch.setattr(
+            "raykube.kv.limits.shutil.disk_usage", lambda _: Usage(1 << 30, 1 << 30, DISK_BYTES_KEPT - 1)
+        )
+        with pytest.raises(RpcError, match=r"no space: the disk of .*m1 has 63 MiB left") as error:
+            await group.client.write([put("/b")])
+        assert error.value.code is Code.RESOURCE_EXHAUSTED
+        # Reading and deleting go on, and the alarm says why.
+        delete = etcd_pb2.DeleteRangeRequest(key=b"/a")
+        assert (await group.client.call("KV", "DeleteRange", delete)).deleted == 1
+        alarms = (await group.client.call("Maintenance", "Alarm", etcd_pb2.AlarmRequest())).alarms
+        assert [alarm.alarm for alarm in alarms] == [etcd_pb2.NOSPACE]
+        monkeypatch.setattr("raykube.kv.limits.shutil.disk_usage", real)
+        assert (await group.client.write([put("/c")]))[0].applied
+
+
+async def test_a_full_disk_in_the_middle_of_a_write_stops_the_member_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_group(tmp_path, 1) as group:
+        for number in range(20):
+            await group.client.write([put(f"/{number}")])
+        real = os.write
+        room = 500
+
+        def full(descriptor: int, data: memoryview) -> int:
+            nonlocal room
+            if not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = real(descriptor, data[:room])
+            room -= written
+            return written
+
+        monkeypatch.setattr("raykube.kv.wal.os.write", full)
+        with pytest.raises((UnknownOutcome, RpcError)):
+            await group.client.write([put("/big", b"x" * 2000)], timeout_s=3)
+        error = await stopped(group.services["m1"])
+        assert error.errno == errno.ENOSPC
+        assert ".wal" in str(error)
+        await group.stop("m1")
+        # Still full: it does not start, says why, and harms nothing however often it is tried.
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left on device"):
+                await Service(group.configs["m1"]).start()
+        monkeypatch.setattr("raykube.kv.wal.os.write", real)
+        assert await keys_after_restart(group) == {b"/%d" % number for number in range(20)}
+        assert (await group.client.write([put("/after")]))[0].applied
+
+
+async def test_a_failed_fdatasync_stops_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_group(tmp_path, 1) as group:
+        await group.client.write([put("/before")])
+        calls = []
+
+        def broken(descriptor: int) -> None:
+            calls.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("raykube.kv.wal.os.fdatasync", broken)
+            with pytest.raises((UnknownOutcome, RpcError)):
+                await group.client.write([put("/a")], timeout_s=3)
+            assert (await stopped(group.services["m1"])).errno == errno.EIO
+            # Nobody is answered any more, and the disk is not asked a second time.
+            with pytest.raises(RpcError):
+                await group.client.range(b"/before", timeout_s=0.5)
+            assert len(calls) == 1
+            await group.stop("m1")
+        assert b"/before" in await keys_after_restart(group)
+
+
+async def test_a_failed_fsync_of_a_snapshot_stops_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_group(tmp_path, 1, snapshot_count=10) as group:
+        acknowledged = set()
+
+        def broken(_: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("raykube.kv.snapshot_files.os.fsync", broken)
+            with pytest.raises((UnknownOutcome, RpcError)):
+                for number in range(100):
+                    await group.client.write([put(f"/{number}")], timeout_s=2)
+                    acknowledged.add(b"/%d" % number)
+            assert ".tmp" in str(await stopped(group.services["m1"]))
+            assert list((tmp_path / "m1" / "snap").iterdir()) == []
+            await group.stop("m1")
+        assert acknowledged
+        assert acknowledged <= await keys_after_restart(group)
