@@ -117,7 +117,12 @@ class NodeAgent:
                 found = await self._client.get(NODES, "", self._config.name)
         # An earlier kubelet registered it: labels that we are told to set are set, all else is kept.
         labels = found["metadata"].get("labels") or {}
-        missing = {key: value for key, value in wanted["metadata"]["labels"].items() if labels.get(key) != value}
+        # Roles are stated once: afterwards they are the administrator's, and the apiserver keeps kubelets off them.
+        missing = {
+            key: value
+            for key, value in wanted["metadata"]["labels"].items()
+            if labels.get(key) != value and not key.startswith("node-role.kubernetes.io/")
+        }
         if missing:
             found = await self._client.patch(NODES, "", self._config.name, {"metadata": {"labels": missing}})
         self.node = found

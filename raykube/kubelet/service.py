@@ -101,6 +101,9 @@ class Service:
         root = self._config.root_dir
         try:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            pods_directory = root / "pods"
+            pods_directory.mkdir(exist_ok=True)
+            pods_directory.chmod(0o750)  # pods' Secrets lie below, readable for whatever user a container has
         except OSError as error:
             raise OSError(f"cannot make {root}: {error.strerror}; choose another --root-dir") from None
         self._lock = os.open(root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 LEASE_NAMESPACE = "kube-node-lease"
 RESTRICTED_LABEL_SUFFIX = "node-restriction.kubernetes.io"
+# Labels of Kubernetes' own domains that a kubelet may set on a Node that is there; upstream's list.
+_KUBELET_LABELS = frozenset(
+    {
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    }
+)
+_KUBELET_LABEL_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
+# Upstream leaves roles to the administrator; here a kubelet may state its machine's when it registers, never later.
+_ROLE_DOMAIN = "node-role.kubernetes.io"
 READ = ("get", "list", "watch")
 WRITE_ONE = ("create", "update", "patch", "delete")
 
@@ -265,13 +283,28 @@ def _node_labels_restriction(node: str, new: dict[str, Any] | None, old: dict[st
         return f'node "{node}" cannot delete nodes'
     before, after = _labels(old), _labels(new)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    for key in sorted(changed):
-        prefix = key.rpartition("/")[0]
-        if prefix == RESTRICTED_LABEL_SUFFIX or prefix.endswith("." + RESTRICTED_LABEL_SUFFIX):
-            return f"is not allowed to modify labels: {key}"
+    forbidden = sorted(key for key in changed if not _may_label(key, registering=old is None))
+    if forbidden:
+        return f'node "{node}" is not allowed to modify labels: {", ".join(forbidden)}'
     if old is not None and (new.get("spec") or {}).get("taints") != (old.get("spec") or {}).get("taints"):
         return f'node "{node}" is not allowed to modify taints'
     return ""
+
+
+def _may_label(key: str, *, registering: bool) -> bool:
+    """Whether a kubelet may set, change or remove the label on its own Node."""
+    domain = key.rpartition("/")[0]
+    if _in_domain(domain, RESTRICTED_LABEL_SUFFIX):
+        return False
+    if not (_in_domain(domain, "kubernetes.io") or _in_domain(domain, "k8s.io")):
+        return True
+    if key in _KUBELET_LABELS or any(_in_domain(domain, own) for own in _KUBELET_LABEL_DOMAINS):
+        return True
+    return registering and domain == _ROLE_DOMAIN
+
+
+def _in_domain(domain: str, parent: str) -> bool:
+    return domain == parent or domain.endswith("." + parent)
 
 
 def _labels(obj: dict[str, Any] | None) -> dict[str, str]:
