@@ -1,9 +1,12 @@
 """Resource limits by control groups, version 1 or 2, where this user may write them; elsewhere there are none.
 
 A container's group is made below `raykube/CLUSTER/NODE`, under our own group where the kernel allows that, so that the
-limits we run under hold for containers too.
+limits we run under hold for containers too. Whoever removes the last group of a level removes that level too: a shim
+when its container ends, a runtime when it stops. So a level may vanish at any moment while it is empty, and is made
+again when a container needs it.
 """
 
+import errno
 import logging
 import os
 from contextlib import suppress
@@ -14,7 +17,9 @@ from raykube.pb import cri_pb2
 
 log = logging.getLogger(__name__)
 
+NAMES = {"memory", "cpu"}
 CPU_WEIGHT_MAX = 10_000
+MAKE_ATTEMPTS = 100  # each is lost only if another process removes an empty level between two system calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,31 @@ class Controller:
     """One controller's directory for our containers; under version 2 all controllers share one."""
 
     name: str
-    directory: Path
+    base: Path
+    relative: Path
     version: int
+
+    @property
+    def directory(self) -> Path:
+        return self.base / self.relative
+
+    def make(self, group: str = "") -> None:
+        """Makes the directory, and the group of a container in it."""
+        for _ in range(MAKE_ATTEMPTS):
+            with suppress(FileNotFoundError):
+                self._make(group)
+                return
+        raise FileNotFoundError(errno.ENOENT, "removed again and again", str(self.directory))
+
+    def _make(self, group: str) -> None:
+        directory = self.base
+        for part in ("", *self.relative.parts):
+            directory /= part
+            _make_directory(directory)
+            if self.version == 2:
+                _enable(directory)
+        if group:
+            _make_directory(directory / group)
 
 
 def _mounts() -> list[tuple[str, str, set[str]]]:
@@ -45,13 +73,17 @@ def _own_groups() -> dict[str, str]:
     return groups
 
 
-def _enable(directory: Path, names: set[str]) -> bool:
-    """Hands controllers down to the children of a version 2 group."""
-    if not names <= set((directory / "cgroup.controllers").read_text().split()):
-        return False
-    if not names <= set((directory / "cgroup.subtree_control").read_text().split()):
-        (directory / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in names))
-    return True
+def _make_directory(path: Path) -> None:
+    with suppress(FileExistsError):  # Path.mkdir would look again, and fail if it was removed meanwhile
+        os.mkdir(path)
+
+
+def _enable(directory: Path) -> None:
+    """Hands controllers down to the children of a version 2 group. Raises OSError where they do not exist."""
+    if not set((directory / "cgroup.controllers").read_text().split()) >= NAMES:
+        raise OSError(errno.ENOTSUP, "the controllers are not in version 2", str(directory))
+    if not set((directory / "cgroup.subtree_control").read_text().split()) >= NAMES:
+        (directory / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(NAMES)))
 
 
 class Cgroups:
@@ -68,26 +100,15 @@ class Cgroups:
         own = _own_groups()
         for place, kind, options in _mounts():
             root = Path(place)
-            try:
-                if kind == "cgroup2":
-                    names = {"memory", "cpu"}
-                    chain = [root, *(root / parent for parent in reversed(relative.parents) if parent != Path("."))]
-                    for directory in chain:
-                        directory.mkdir(exist_ok=True)
-                        if not _enable(directory, names):
-                            break
-                    else:
-                        (root / relative).mkdir(exist_ok=True)
-                        _enable(root / relative, names)
-                        controllers |= {name: Controller(name, root / relative, 2) for name in names}
-                    continue
-                for name in ({"memory", "cpu"} & options) - controllers.keys():
-                    base = root / own.get(name, "/").lstrip("/")
-                    directory = (base if base.is_dir() else root) / relative
-                    directory.mkdir(parents=True, exist_ok=True)
-                    controllers[name] = Controller(name, directory, 1)
-            except OSError as error:
-                log.debug("no control groups in %s: %s", root, error)
+            version = 2 if kind == "cgroup2" else 1
+            for name in sorted((NAMES if version == 2 else NAMES & options) - controllers.keys()):
+                base = root / own.get(name, "/").lstrip("/") if version == 1 else root
+                controller = Controller(name, base if base.is_dir() else root, relative, version)
+                try:
+                    controller.make()
+                    controllers[name] = controller
+                except OSError as error:
+                    log.debug("no control groups in %s: %s", root, error)
         return cls(controllers)
 
     @property
@@ -100,8 +121,8 @@ class Cgroups:
 
     def create(self, container_id: str, resources: cri_pb2.LinuxContainerResources) -> list[str]:
         """Makes the group; returns the files that a process joins it by."""
-        for directory in self._directories(container_id):
-            directory.mkdir(exist_ok=True)
+        for controller in self._controllers.values():
+            controller.make(container_id)
         self.update(container_id, resources)
         return [str(directory / "cgroup.procs") for directory in sorted(self._directories(container_id))]
 
@@ -154,13 +175,25 @@ class Cgroups:
             except OSError as error:
                 log.warning("cannot remove the control group %s: %s", directory, error)
 
-    def close(self) -> None:
-        """Removes our directories if no container is left in them."""
+    def sweep(self, keep: set[str]) -> None:
+        """Removes the groups of all containers but `keep`: a shim that was killed could not. One in use stays."""
+        for directory in {controller.directory for controller in self._controllers.values()}:
+            try:
+                groups = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
+            except FileNotFoundError:
+                continue
+            for group in set(groups) - keep:
+                with suppress(OSError):
+                    os.rmdir(directory / group)
+
+    def close(self, keep: set[str]) -> None:
+        """Sweeps, and removes our directories if no container is left in them."""
+        self.sweep(keep)
         for controller in self._controllers.values():
-            directory = controller.directory
-            for _ in range(3):
+            for directory in (controller.directory, *list(controller.directory.parents)[:2]):
                 try:
                     os.rmdir(directory)
+                except FileNotFoundError:
+                    continue
                 except OSError:
                     break
-                directory = directory.parent

@@ -84,6 +84,10 @@ class Runtime:
         for live in lives:
             self._containers[live.record.id] = live
         await asyncio.gather(*(self._recover_container(live) for live in lives))
+        self._cgroups.sweep(self._not_ended())
+
+    def _not_ended(self) -> set[str]:
+        return {live.record.id for live in self._containers.values() if live.record.ended is None}
 
     async def _recover_container(self, live: Live) -> None:
         record = live.record
@@ -125,7 +129,7 @@ class Runtime:
                 live.shim.close()
             for command in live.commands:
                 processes.kill_session(command.pid)
-        self._cgroups.close()
+        self._cgroups.close(self._not_ended())
 
     # -- sandboxes
 

@@ -248,7 +248,7 @@ class ControlPlane:
                     process.kill()
                     process.wait(10)
         self.running.clear()
-        processes.end(self.state.id, grace_s=0)
+        processes.end(self.state.id)  # shims end their containers and remove their control groups
         for path in self.state.scratch_dir.iterdir():
             path.unlink()
         self.state.scratch_dir.rmdir()

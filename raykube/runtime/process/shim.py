@@ -389,11 +389,20 @@ def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: s
     if killed and oom_kills(oom_file) > oom_before:
         reason = "OOMKilled"
     for group in control_groups:
+        remove_groups(group)
+    note("exit.json", exit_record(code, os.WTERMSIG(status) if killed else 0, reason, ""))
+
+
+def remove_groups(group: str) -> None:
+    """Removes a container's control group, and the levels above it (see cgroups.py) that are empty then."""
+    for _ in range(4):
         try:
             os.rmdir(group)
+        except FileNotFoundError:
+            pass
         except OSError:
-            continue  # the runtime tries again when it removes the container
-    note("exit.json", exit_record(code, os.WTERMSIG(status) if killed else 0, reason, ""))
+            return  # in use; the runtime tries again when it removes the container
+        group = os.path.dirname(group)
 
 
 def exit_record(code: int, number: int, reason: str, message: str) -> str:
