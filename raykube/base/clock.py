@@ -1,6 +1,7 @@
 """Time as an argument. Cores get `now`; shells get a Clock, so that tests and simulators can own time."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -32,18 +33,18 @@ class FakeClock:
 
 def rfc3339(now: float) -> str:
     """Kubernetes' `Time`: whole seconds, UTC. `1800000000.5` → `2027-01-15T08:00:00Z`."""
-    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(now))
+
+
+@lru_cache(maxsize=64)
+def _second(now: int) -> str:
+    """Bulks of objects are written within one second."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(now: float) -> str:
     """Kubernetes' `MicroTime`: six decimals, UTC."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def rfc3339_nano(now_ns: int) -> str:
-    """RFC 3339 with nine decimals, from integer nanoseconds: the time stamp of CRI log lines."""
-    seconds, nanos = divmod(now_ns, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{nanos:09d}Z"
 
 
 def parse_rfc3339(text: str) -> float:

@@ -45,6 +45,8 @@ Places = list[Place]
 Operations = list[Operation]
 Outcomes = list[Object | ApiError]
 
+CHANGES_MAX = 100_000  # that wait for the reader of a watch, beyond what was there at its start
+REFUSALS = frozenset({400, 401, 403, 404, 405})  # asking again would not help
 FIELD_MANAGER = "raykube"
 PATCH_TYPES = {"merge": api_pb2.MERGE, "strategic": api_pb2.STRATEGIC, "json": api_pb2.JSON, "apply": api_pb2.APPLY}
 # Applied before everything else of a manifest, which may live in it or refer to it.
@@ -244,28 +246,47 @@ class Client:
     ) -> Iterator[Change]:
         """What is there as ADDED, then every change as it happens; ends after `timeout` seconds, if given.
 
-        Survives the loss of an apiserver without losing or repeating a change.
+        Survives the loss of an apiserver without losing or repeating a change. Raises ApiError when the apiserver
+        refuses (403 …), and BufferError when the program reads more slowly than changes come, 100,000 behind.
         """
         resource = resource_named(kind)
         scope = self._scope(resource, namespace, all_namespaces)
 
         async def changes() -> AsyncIterator[Change]:
-            queue: asyncio.Queue[Change] = asyncio.Queue()
+            queue: asyncio.Queue[Change | None] = asyncio.Queue()
+            waiting_max = CHANGES_MAX
             informer = Informer(self._api, resource, scope, label_selector, field_selector)
 
             def put(event: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+                nonlocal waiting_max
+                if not informer.has_synced:
+                    waiting_max += 1
+                elif queue.qsize() >= waiting_max:
+                    task.cancel()
+                    return
                 found = new if new is not None else old
                 assert found is not None
                 queue.put_nowait(Change(event, Object(_typed(found, resource))))
 
             informer.add_handler(put)
-            task = asyncio.create_task(informer.run())
+            loop = asyncio.get_running_loop()
+            deadline = None if timeout is None else loop.time() + timeout
+            task = loop.create_task(informer.run(refusals=REFUSALS))
+            task.add_done_callback(lambda _task: queue.put_nowait(None))
             try:
-                async with asyncio.timeout(timeout):
-                    while True:
-                        yield await queue.get()
-            except TimeoutError:
-                return
+                while True:
+                    try:
+                        # Around this wait only: every item is asked for by a task of its own.
+                        async with asyncio.timeout_at(deadline):
+                            change = await queue.get()
+                    except TimeoutError:
+                        return
+                    if change is not None:
+                        yield change
+                    elif task.cancelled():
+                        raise BufferError(f"{CHANGES_MAX} changes of {resource.plural} wait to be read: watch again")
+                    else:
+                        task.result()
             finally:
                 task.cancel()
 

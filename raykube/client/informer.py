@@ -134,8 +134,11 @@ class Informer:
 
     # The shell
 
-    async def run(self) -> None:
-        """Follows the resource until cancelled; survives every failure of the apiservers."""
+    async def run(self, *, refusals: frozenset[int] = frozenset()) -> None:
+        """Follows the resource until cancelled; survives every failure of the apiservers.
+
+        Raises an ApiError whose code is in `refusals`.
+        """
         failures = 0
         while True:
             try:
@@ -146,6 +149,8 @@ class Informer:
                 log.info("%s: an apiserver lags behind, asking another: %s", self.resource.plural, error)
                 pause_s = 0.2
             except ApiError as error:
+                if error.code in refusals:
+                    raise
                 if error.code == 410:
                     log.info("%s: relisting: %s", self.resource.plural, error)
                     self._machine.on_expired()

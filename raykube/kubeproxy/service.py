@@ -144,7 +144,7 @@ class Service:
             self._table.set_slice(_key(change.object), change.new)
             if self._synced and change.new is not None:
                 annotations = change.new["metadata"].get("annotations") or {}
-                with suppress(ValueError):
+                with suppress(ValueError):  # anybody may write the annotation, and it feeds a metric only
                     if TRIGGER_ANNOTATION in annotations and len(self._triggers) < 10_000:
                         self._triggers.append(parse_rfc3339(annotations[TRIGGER_ANNOTATION]))
         self._metrics.endpoint_changes += len(changes)

@@ -119,6 +119,31 @@ async def test_thousands_in_one_call_and_what_failed_among_them(servers: Apiserv
     await in_thread(servers, work)
 
 
+async def test_a_watch_ends_in_time_whatever_came_before_and_says_when_it_is_refused(servers: Apiservers) -> None:
+    def work(client: raykube.Client) -> None:
+        client.create_many([config_map("a")])
+        assert [change.object.name for change in client.watch("configmaps", timeout=0.5)] == ["a"]
+        with pytest.raises(ApiError) as caught:
+            list(client.watch("configmaps", field_selector="spec.nonsense=1", timeout=30))
+        assert caught.value.code == 400
+
+    await in_thread(servers, work)
+
+
+async def test_a_watch_that_is_not_read_ends_at_its_bound(servers: Apiservers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.client.facade.CHANGES_MAX", 5)
+
+    def work(client: raykube.Client) -> None:
+        client.create_many([config_map(f"before-{number}") for number in range(20)])
+        changes = client.watch("configmaps", timeout=30)
+        assert next(changes).type == "ADDED"
+        client.create_many([config_map(f"after-{number}") for number in range(20)])
+        with pytest.raises(BufferError, match="configmaps"):
+            list(changes)
+
+    await in_thread(servers, work)
+
+
 async def test_watch_and_wait(servers: Apiservers) -> None:
     def work(client: raykube.Client) -> None:
         client.create_many([config_map("a")])

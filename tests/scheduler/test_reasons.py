@@ -130,3 +130,13 @@ def test_a_constraint_on_no_pods_is_not_one_on_all_pods() -> None:
     place(found, pod("y", "1", topologySpreadConstraints=[nothing]))
     assert "topology spread" in message(found, pod("z", "1", topologySpreadConstraints=[everything]))
     place(found, pod("w", "1", topologySpreadConstraints=[nothing]))
+
+
+def test_the_first_of_a_group_may_start_when_its_like_run_only_outside_all_domains() -> None:
+    found = cluster(node("a"))
+    place(found, pod("x", labels={"app": "db"}))
+    found.on_node(node("b", labels={"zone": "1"}))
+    near = {"affinity": pod_affinity(near=[pod_term("zone", {"app": "db"})])}
+    assert isinstance(found.schedule(found.read_pod(pod("web", **near))), Diagnosis)
+    assert place(found, pod("y", labels={"app": "db"}, **near)) == "b"
+    assert place(found, pod("web", **near)) == "b"

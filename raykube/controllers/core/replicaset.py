@@ -53,12 +53,12 @@ def _scale(
 ) -> None:
     surplus = len(active) - int(owner["spec"].get("replicas", 1))
     if surplus < 0:
-        _create(view, owner, reference, owned, min(-surplus, BURST), draft)
+        _create(owner, reference, owned, min(-surplus, BURST), draft)
     elif surplus > 0:
         _delete(view, owner, active, min(surplus, BURST), draft, now)
 
 
-def _create(view: View, owner: Obj, reference: Obj, owned: list[Obj], count: int, draft: Draft) -> None:
+def _create(owner: Obj, reference: Obj, owned: list[Obj], count: int, draft: Draft) -> None:
     meta = owner["metadata"]
     namespace = meta.get("namespace", "")
     taken = {pod["metadata"]["name"] for pod in owned}

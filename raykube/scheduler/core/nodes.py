@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raykube.scheduler.core.requirements import CPU, MEMORY, HostPort, Requirements, amount
-from raykube.scheduler.core.taints import Taint, TaintSets, taints_of
+from raykube.scheduler.core.taints import TaintSets, taints_of
 
 Object = dict[str, Any]
 Ints = NDArray[np.int64]
@@ -219,9 +219,6 @@ class NodeTable:
                 if label in labels:
                     column.codes[row] = column.code(labels[label])
         return column
-
-    def taints_at(self, row: int) -> tuple[Taint, ...]:
-        return self.taints.sets[int(self.taint_set[row])]
 
     def _grow(self) -> None:
         more = self.capacity

@@ -11,6 +11,7 @@ event while the pod is in work counts too: `on_unschedulable` looks at the event
 import heapq
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from itertools import takewhile
 
 from raykube.base.backoff import Backoff
 from raykube.scheduler.core import diagnosis
@@ -169,7 +170,10 @@ class PodQueue:
 
     def on_tick(self, now: float) -> int:
         """Wakes pods that have been unschedulable for long: events may be incomplete. Call every half minute or so."""
-        woken = [p for pods in self._unschedulable.values() for p in pods.values() if now - p.since >= STAY_MAX_S]
+        woken: list[Pending] = []
+        for pods in self._unschedulable.values():
+            # Each holds its pods in the order in which they came: the young ones are not looked at.
+            woken += takewhile(lambda p: now - p.since >= STAY_MAX_S, pods.values())
         for pending in woken:
             self._retry(pending, now)
         return len(woken)
