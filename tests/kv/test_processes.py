@@ -208,11 +208,11 @@ async def test_sigterm_ends_cleanly_and_bad_flags_say_why(tmp_path: Path) -> Non
 
 async def test_a_member_that_stands_still_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process keeps its connections open: only missing answers tell, and the others elect without it."""
-    monkeypatch.setattr("raykube.client.kv.STALL_S", 1.0)
+    monkeypatch.setattr("raykube.client.kv_stream.STALL_S", 1.0)
     async with processes(tmp_path) as (group, client):
         await group.leader()
         await client.write([Write(key=b"/a", value=b"1", expected_revision=0)])
-        address = client._endpoints[client._current].address
+        address = client._endpoints[client._stream.current].address
         name = next(name for name, port in group.ports.items() if address.endswith(f":{port}"))
         with group.standing_still(name):
             async with asyncio.timeout(15):
