@@ -4,7 +4,7 @@ A text only (`spec.nodeName=n1,status.phase!=Failed`; `\\` escapes `,`, `=` and 
 once, match many objects. Which fields a resource offers is the table at the end."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,7 +57,7 @@ class FieldSelector:
         """As `matches`, computing only the fields that the selector names."""
         if not self.requirements:
             return True
-        readers = _readers(resource)
+        readers = _readers(resource.qualified)
         return all(
             ((read(obj) if (read := readers.get(r.field)) else "") == r.value) != r.negated for r in self.requirements
         )
@@ -165,18 +165,22 @@ _SELECTABLE: dict[str, dict[str, Reader]] = {
 
 
 @lru_cache(maxsize=1024)
-def _readers(resource: Resource) -> dict[str, Reader]:
-    return _METADATA | _SELECTABLE.get(resource.qualified, {})
+def _readers(qualified: str) -> dict[str, Reader]:
+    """By name, not by Resource: it is asked once an event, and a Resource has many fields to hash."""
+    return _METADATA | _SELECTABLE.get(qualified, {})
 
 
-def selectable_fields(resource: Resource, obj: Mapping[str, Any]) -> dict[str, str]:
-    """All fields of `obj` that a field selector on its resource may name."""
-    return {name: read(obj) for name, read in _readers(resource).items()}
+def selectable_fields(resource: Resource, obj: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
+    """The fields `names` of `obj` (None: all that a field selector may name); one that cannot be selected is ""."""
+    readers = _readers(resource.qualified)
+    if names is None:
+        names = readers
+    return {name: read(obj) if (read := readers.get(name)) else "" for name in names}
 
 
 def check_supported(resource: Resource, selector: FieldSelector) -> None:
     """Raises the 400 that upstream answers if `selector` names a field that `resource` cannot be selected by."""
-    readers = _readers(resource)
+    readers = _readers(resource.qualified)
     for requirement in selector.requirements:
         if requirement.field not in readers:
             if resource.qualified in _SELECTABLE:

@@ -10,7 +10,6 @@ and in `_CREATE`, `_UPDATE`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from raykube.api import schema, serialization
@@ -105,7 +104,7 @@ def for_create(resource: Resource, obj: Object, now: float, draw: Draw) -> None:
         if prefix and isinstance(prefix, str):
             metadata["name"] = generate_name(prefix, draw.below)
     metadata["uid"] = uid(draw.entropy(16))
-    metadata["creationTimestamp"] = _second(int(now))
+    metadata["creationTimestamp"] = rfc3339(now)
 
 
 def for_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> None:
@@ -134,12 +133,6 @@ def for_update(resource: Resource, new: Object, old: Object, subresource: str = 
                 f"{sorted(added)}".replace("'", '"'),
             )
     prepare_update(resource, new, old, subresource)
-
-
-@lru_cache(maxsize=8)
-def _second(now: int) -> str:
-    """A bulk of objects is made within one second."""
-    return rfc3339(now)
 
 
 def is_finished(resource: Resource, obj: Object) -> bool:

@@ -19,14 +19,14 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from sortedcontainers import SortedDict
 
 from raykube.api.meta import with_resource_version
 from raykube.api.resources import Resource
-from raykube.api.selectors import selectable_fields
+from raykube.api.selectors import FieldSelector, LabelSelector, selectable_fields
 
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
@@ -35,13 +35,7 @@ BOOKMARK = "BOOKMARK"
 
 # The last character below "/" and the one above it: a namespace's keys are those in ["ns/", "ns0").
 _AFTER_SLASH = "0"
-
-
-class Selector(Protocol):
-    """What label and field selectors have in common."""
-
-    def matches(self, values: dict[str, str]) -> bool:
-        """Whether an object with these labels or fields is selected."""
+_NODE = "spec.nodeName"
 
 
 class Expired(Exception):
@@ -69,11 +63,11 @@ class Item:
         self._fields: dict[str, str] = {}
         self._parsed: dict[str, Any] | None = None
 
-    def parse(self, resource: Resource) -> tuple[dict[str, str], dict[str, str]]:
-        """Labels and selectable fields."""
-        if self._labels is None:
+    def parse(self, fields: "Fields") -> tuple[dict[str, str], dict[str, str]]:
+        """Labels and the fields that are asked for."""
+        if self._labels is None or len(self._fields) < len(fields.names):
             obj = orjson.loads(self.data)
-            self._fields = selectable_fields(resource, obj)
+            self._fields = selectable_fields(fields.resource, obj, fields.names)
             self._labels = obj["metadata"].get("labels") or {}
         return self._labels, self._fields
 
@@ -143,18 +137,35 @@ def without_resource_version(data: bytes) -> bytes:
     return data[: start + len(_BARE_MARK)] + data[end:]
 
 
+class Fields:
+    """The fields of a resource that lists and watches have asked for so far: no others are read of its items."""
+
+    __slots__ = ("names", "resource")
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.names: tuple[str, ...] = ()  # only grows, so that its length tells an item what it has not read yet
+
+    def ask(self, *names: str) -> None:
+        """From now on items are read for these fields too."""
+        new = [name for name in names if name not in self.names]
+        if new:
+            self.names = (*self.names, *dict.fromkeys(new))
+
+
 @dataclass(slots=True)
 class Selection:
     """What a list or a watch is about. Empty strings and None select everything."""
 
     namespace: str = ""
     name: str = ""
-    labels: Selector | None = None
-    fields: Selector | None = None
+    labels: LabelSelector | None = None
+    fields: FieldSelector | None = None
     node: str = ""  # pods: exactly those of this node (an index for kubelets; `fields` says the same)
 
-    def matches(self, resource: Resource, item: Item) -> bool:
-        key = self.key(resource)
+    def matches(self, known: Fields, item: Item) -> bool:
+        """Whether `item` is selected. `known` has been asked for the selection's fields."""
+        key = self.key(known.resource)
         if key:
             if item.key != key:
                 return False
@@ -164,7 +175,7 @@ class Selection:
             return False
         if self.labels is None and self.fields is None:
             return True
-        labels, fields = item.parse(resource)
+        labels, fields = item.parse(known)
         if self.labels is not None and not self.labels.matches(labels):
             return False
         return self.fields is None or self.fields.matches(fields)
@@ -174,10 +185,6 @@ class Selection:
         if not self.name or not resource.namespaced:
             return self.name
         return f"{self.namespace}/{self.name}" if self.namespace else ""
-
-    @property
-    def is_everything(self) -> bool:
-        return not self.namespace and not self.name and self.labels is None and self.fields is None
 
 
 @dataclass(slots=True)
@@ -220,7 +227,7 @@ class Watcher:
         queue = self._queue
         events: list[tuple[str, Item]] = []
         for _ in range(min(most, len(queue))):
-            seen = view(self._cache.resource, self.selection, queue.popleft())
+            seen = view(self._cache.fields, self.selection, queue.popleft())
             if seen is not None:
                 events.append(seen)
         return events
@@ -242,17 +249,17 @@ def _nobody() -> None:
     """The wake of a watcher that nobody waits for."""
 
 
-def view(resource: Resource, selection: Selection, change: Change) -> tuple[str, Item] | None:
+def view(fields: Fields, selection: Selection, change: Change) -> tuple[str, Item] | None:
     """How a change looks through a selection: an object that leaves it is DELETED, one that enters it ADDED."""
     before, after = change.before, change.after
     if selection.labels is None and selection.fields is None:
         if after is None:
-            return (DELETED, change.departed()) if before and selection.matches(resource, before) else None
-        if not selection.matches(resource, after):
+            return (DELETED, change.departed()) if before and selection.matches(fields, before) else None
+        if not selection.matches(fields, after):
             return None
         return (ADDED if before is None else MODIFIED), after
-    was = before is not None and selection.matches(resource, before)
-    if after is not None and selection.matches(resource, after):
+    was = before is not None and selection.matches(fields, before)
+    if after is not None and selection.matches(fields, after):
         return (MODIFIED if was else ADDED), after
     return (DELETED, change.departed()) if was else None
 
@@ -264,6 +271,7 @@ class ResourceCache:
         self, resource: Resource, history_max: int = 16_384, history_bytes_max: int = 48 * 1024 * 1024
     ) -> None:
         self.resource = resource
+        self.fields = Fields(resource)
         self.history_max = history_max
         self.history_bytes_max = history_bytes_max
         self.revision = 0  # everything up to here has been applied
@@ -343,11 +351,7 @@ class ResourceCache:
             for watcher in list(self._by_key.get(change.key, ())):
                 watcher.offer(change)
         if self._by_node:
-            nodes = {
-                item.parse(self.resource)[1].get("spec.nodeName", "")
-                for item in (change.before, change.after)
-                if item is not None
-            }
+            nodes = {item.parse(self.fields)[1][_NODE] for item in (change.before, change.after) if item is not None}
             for node in nodes:
                 for watcher in list(self._by_node.get(node, ())):
                     watcher.offer(change)
@@ -377,18 +381,19 @@ class ResourceCache:
 
         Raises Expired when the history does not reach back to `revision`.
         """
+        self._ask(selection)
         at = revision or self.revision
         undone = self._undone(at)
         key = selection.key(self.resource)
         if key:
             found = undone[key] if key in undone else self._items.get(key)
-            hit = found is not None and key >= start and selection.matches(self.resource, found)
+            hit = found is not None and key >= start and selection.matches(self.fields, found)
             return Page([found] if hit and found is not None else [], at)
         simple = selection.labels is None and selection.fields is None and not selection.name
         taken: list[Item] = []
         following = self._at(selection.namespace, start, undone)
         for item in following:
-            if not simple and not selection.matches(self.resource, item):
+            if not simple and not selection.matches(self.fields, item):
                 continue
             if limit and len(taken) == limit:
                 remaining = 1 + sum(1 for _ in following) if simple else None
@@ -443,10 +448,17 @@ class ResourceCache:
         start = bisect_right(self._history, revision, lo=self._first, key=_revision_of)
         return self._history[start:]
 
+    def _ask(self, selection: Selection) -> None:
+        if selection.fields is not None:
+            self.fields.ask(*(term.field for term in selection.fields.requirements))
+        if selection.node:
+            self.fields.ask(_NODE)
+
     # -- watching
 
     def watch(self, selection: Selection, revision: int, limit: int = 10_000) -> Watcher:
         """A watcher of the changes after `revision`. Raises Expired. `limit` bounds what it may leave unread."""
+        self._ask(selection)
         backlog = self._since(revision) if revision < self.revision else []
         watcher = Watcher(self, selection, limit + len(backlog))
         for change in backlog:
