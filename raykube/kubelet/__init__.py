@@ -11,4 +11,7 @@ Rules:
 - Only what carries this node's label `io.raykube.node` is looked at or touched.
 - All state is in the runtime and the API: a kubelet that was killed goes on where it was, and no container restarts.
 - Orphans are removed only after the list of pods is complete, never because no apiserver answers.
+
+Not done: volumes of CSI and of networks (such a pod waits with a FailedMount event), an emptyDir in memory (it is on
+disk, and an event says so) or with a size limit, eviction of pods when the machine runs short, static pods.
 """

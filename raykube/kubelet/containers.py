@@ -84,6 +84,11 @@ class ContainerActions:
     async def new_sandbox(self, pod: Object, attempt: int) -> None:
         """Makes the volumes ready, then the sandbox. Raises VolumeFailed, RpcError, ApiError."""
         await self._volumes.mount(pod, self.pod_facts(""))
+        for volume in pod["spec"].get("volumes") or ():
+            medium = (volume.get("emptyDir") or {}).get("medium")
+            if medium:
+                message = f'emptyDir volume "{volume["name"]}" is on disk: this kubelet has no medium {medium}'
+                self._events.record(pod, "Warning", "MediumNotSupported", message)
         self._volumes.log_directory(pod).mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
             await self._cri.run_sandbox(self._sandbox_config(pod, attempt))

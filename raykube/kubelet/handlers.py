@@ -1,6 +1,7 @@
 """Single attempts of what probes and hooks do: HTTP requests, TCP connections, commands, gRPC health checks."""
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +145,8 @@ class Handlers:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    """In the system's words: asyncio puts its own and the address in their place."""
+    return (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
 
 
 def _health_service() -> Any:

@@ -155,10 +155,16 @@ def state(pod: Object, index: int = 0) -> Object:
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[Node]:
+def flags() -> dict[str, Any]:
+    """Flags of the kubelet beyond the usual ones of these tests."""
+    return {}
+
+
+@pytest.fixture
+async def node(flags: dict[str, Any]) -> AsyncIterator[Node]:
     root = Path(tempfile.mkdtemp(prefix="rk-"))
     root.chmod(0o755)
-    node = Node(root)
+    node = Node(root, **flags)
     await node.start()
     yield node
     await node.kubelet.stop()  # first: it would make anew what is removed
