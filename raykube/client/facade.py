@@ -347,7 +347,8 @@ class Client:
         """Waits until the objects meet a condition (see `goals`); the objects as they then are.
 
         `target`: `deployment/web`, an Object, several of these, or a kind with `label_selector`: those that exist now.
-        A progress bar shows on a terminal. Raises WaitTimeout, or `goals.Unreachable` when it cannot happen any more.
+        A progress bar shows on a terminal. Raises WaitTimeout, `goals.Unreachable` when it cannot happen any more, or
+        ApiError when the apiserver refuses to tell.
         """
         places = self._targets(target, namespace, label_selector)
         if not places:
@@ -375,11 +376,15 @@ class Client:
                 selector = f"metadata.name={name}" if alone else ""
                 informer = informers[resource, scope] = Informer(self._api, resource, scope, field_selector=selector)
                 informer.add_batch_handler(lambda _changes: wake.set())
-        tasks = [asyncio.create_task(informer.run()) for informer in informers.values()]
+        tasks = [asyncio.create_task(informer.run(refusals=REFUSALS)) for informer in informers.values()]
+        synced = asyncio.gather(*(informer.synced() for informer in informers.values()))
+        under_way: list[asyncio.Future[Any]] = [synced, *tasks]
         try:
             async with asyncio.timeout(timeout):
-                for informer in informers.values():
-                    await informer.synced()
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        task.result()
                 while True:
                     wake.clear()
                     for place in places:
@@ -393,9 +398,10 @@ class Client:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise WaitTimeout(f"not within {timeout:g} s: {', '.join(missing[:3])}{more}") from None
         finally:
+            synced.cancel()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(synced, *tasks, return_exceptions=True)
 
     def _targets(
         self, target: str | Object | Iterable[str | Object], namespace: str | None, label_selector: str

@@ -151,18 +151,26 @@ class Service:
         self._queue_sync()
 
     def _on_nodes(self, changes: list[Change]) -> None:
+        changed = own = False
         for change in changes:
             name = change.object["metadata"]["name"]
-            if change.new is None:
-                self._nodes.pop(name, None)
+            own |= name == self._node
+            addresses = NodeAddresses.of(change.new) if change.new is not None else None
+            if addresses == self._nodes.get(name):
+                continue  # a heartbeat
+            changed = True
+            if addresses is None:
+                del self._nodes[name]
             else:
-                self._nodes[name] = NodeAddresses.of(change.new)
-            if name == self._node:
-                self._node_news.set()
-        own = self._nodes.get(self._node)
-        primary = own.internal_ips if own else ()
-        self._table.set_node_addresses(chosen(self._config.nodeport_addresses, primary, local_addresses()))
-        self._queue_sync()
+                self._nodes[name] = addresses
+        if own:
+            self._node_news.set()
+        if own or not self._synced:
+            known = self._nodes.get(self._node)
+            primary = known.internal_ips if known else ()
+            self._table.set_node_addresses(chosen(self._config.nodeport_addresses, primary, local_addresses()))
+        if changed or own:
+            self._queue_sync()
 
     def _queue_sync(self) -> None:
         if not self._wake.is_set():
