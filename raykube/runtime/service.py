@@ -44,6 +44,13 @@ class Service:
             raise OSError(f"--listen: {self._socket.parent} {flaw}: choose another folder")
         self._take_lock(config.root_dir)
         try:
+            await self._serve(config)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _serve(self, config: Config) -> None:
+        try:
             self._runtime = Runtime(config)
         except ValueError as error:
             raise ValueError(f"--pod-cidr: {error}") from None
