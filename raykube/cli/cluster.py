@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raykube.cli import flags
@@ -34,11 +37,11 @@ class Shown:
 
     def end(self, title: str, seconds: float, detail: str) -> None:
         self._clear()
-        self._console.print(f" [green]✓[/] {title:<20} [dim]{seconds:5.1f} s[/]  {detail}", highlight=False)
+        self._console.print(f" [green]✓[/] {title:<20} [dim]{seconds:5.1f} s[/]  {escape(detail)}", soft_wrap=True)
 
     def fail(self, title: str) -> None:
         self._clear()
-        self._console.print(f" [red]✗[/] {title}", highlight=False)
+        self._console.print(f" [red]✗[/] {title}")
 
 
 def _name_option(function: Any) -> Any:
@@ -124,23 +127,37 @@ def up(
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     supervisor = _supervisor()
-    console.print(f"Cluster [bold]{name}[/]  [dim]{data_dir}[/]")
-    was_there = known is not None and bool(known.gcs_address)
+    console.print(f"Cluster [bold]{name}[/]  [dim]{escape(str(data_dir))}[/]", soft_wrap=True)
+    _interrupt_once()
     try:
         state = supervisor.up(wish, Shown(console))
     except KeyboardInterrupt:
-        console.print("Interrupted: taking the cluster down")
-        supervisor.down(data_dir, kubeconfig, Shown(console))
+        console.print("Interrupted: what was started is down again; a cluster that ran before runs on")
         raise click.exceptions.Exit(130) from None
     except (OSError, ValueError) as error:
-        if not was_there:
-            supervisor.down(data_dir, kubeconfig, Shown(console))
         raise click.ClickException(str(error)) from None
     console.print(f"\nSet kubectl context to [bold]raykube-{state.name}[/]. Try:\n")
-    shown_name = "" if name == "raykube" else f" --name {name}"
-    console.print("  kubectl get nodes")
-    console.print(f"  raykube status{shown_name}")
-    console.print(f"  raykube down{shown_name}\n")
+    chosen = [] if name == settings.DEFAULT_NAME else ["--name", name]
+    if data_dir != settings.default_data_dir(name).expanduser().absolute():
+        chosen += ["--data-dir", str(data_dir)]
+    is_default = kubeconfig == settings.default_kubeconfig().expanduser().absolute()
+    shown = [] if is_default else ["--kubeconfig", str(kubeconfig)]
+    for command in (["kubectl", *shown, "get", "nodes"], ["raykube", "status", *chosen]):
+        console.print(f"  {escape(shlex.join(command))}", soft_wrap=True)
+    console.print(f"  {escape(shlex.join(['raykube', 'down', *chosen, *shown]))}\n", soft_wrap=True)
+
+
+def _interrupt_once() -> None:
+    """The first Ctrl-C or SIGTERM ends `up`; more of them do not end the clean-up that follows."""
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells' background jobs want it
+            signal.signal(number, interrupt)
 
 
 def _supervisor() -> Any:
@@ -163,11 +180,21 @@ def down(name: str, data_dir: Path | None, kubeconfig: Path | None) -> None:
     kubeconfig = (kubeconfig or settings.default_kubeconfig()).expanduser().absolute()
     console = Console(highlight=False)
     try:
+        _refuse_another(name, data_dir)
         found = _supervisor().down(data_dir, kubeconfig, Shown(console))
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if not found:
-        console.print(f"No cluster in {data_dir}: nothing to do")
+        console.print(f"No cluster in {escape(str(data_dir))}: nothing to do", soft_wrap=True)
+
+
+def _refuse_another(name: str, data_dir: Path) -> None:
+    """Refuses to take down a cluster that was not meant."""
+    from raykube.cluster import state as cluster_state
+
+    known = cluster_state.load(data_dir)
+    if known is not None and known.name != name:
+        raise click.ClickException(f"{data_dir} belongs to cluster {known.name!r}: give --name {known.name}")
 
 
 @click.command()

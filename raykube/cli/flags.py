@@ -73,7 +73,8 @@ def describe(error: ValidationError) -> str:
     """One line for a refused configuration."""
     problems = []
     for problem in error.errors():
-        flag = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "flags"
+        # A check of several fields has no place of its own, and its message names the flags.
+        flag = f"--{problem['loc'][0]}: ".replace("_", "-") if problem["loc"] else ""
         message = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{flag}: {'is required' if problem['type'] == 'missing' else message}")
+        problems.append(flag + ("is required" if problem["type"] == "missing" else message))
     return "; ".join(problems)

@@ -59,7 +59,8 @@ def main() -> None:
     """Runs the command line. Exit code 1: it failed and said why in one line; 2: the command was not understood."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines would stand between ours, and repeat what we say
     try:
-        root.main(prog_name="raykube", standalone_mode=False)
+        code = root.main(prog_name="raykube", standalone_mode=False)  # a command's Exit arrives as a number
+        sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         click.echo(f"raykube: {error.format_message()}", err=True)
         if error.ctx is not None:
@@ -68,7 +69,5 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"raykube: {error.format_message()}", err=True)
         sys.exit(1)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

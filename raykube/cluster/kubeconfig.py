@@ -19,6 +19,8 @@ from raykube.cluster.pki import PemPair, write_file
 
 LOCK_WAIT_S = 3.0
 GRPC_EXTENSION = "raykube.io/grpc"
+ADVICE = "give another with --kubeconfig"
+REPAIR = f"repair or move it, or {ADVICE}"
 LISTS = ("clusters", "users", "contexts")
 
 
@@ -81,6 +83,13 @@ def merge(
         _write(real, merged)
 
 
+def check(path: Path) -> None:
+    """Raises KubeconfigError when `merge` would: better known before a cluster starts than after."""
+    real = _resolve(path)
+    with _locked(real):
+        _read(real)
+
+
 def remove(path: Path, cluster: str) -> bool:
     """Takes this cluster's entry out of `path`; returns whether there was one. A missing file is fine."""
     name = entry_name(cluster)
@@ -118,7 +127,7 @@ def _resolve(path: Path) -> Path:
         real = path.expanduser().resolve()
         real.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
     except (OSError, RuntimeError) as error:
-        raise KubeconfigError(f"cannot write the kubeconfig {path}: {error}; give another with --kubeconfig") from None
+        raise KubeconfigError(f"cannot write the kubeconfig {path}: {error}; {ADVICE}") from None
     return real
 
 
@@ -128,9 +137,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         text = path.read_text()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise KubeconfigError(f"cannot read the kubeconfig {path}: {error}") from None
-    advice = f"{path} is not a kubeconfig ({{}}): repair or move it, or give another file with --kubeconfig"
+    except OSError as error:
+        raise KubeconfigError(f"cannot read the kubeconfig {path}: {error.strerror}; {ADVICE}") from None
+    except UnicodeDecodeError:
+        raise KubeconfigError(f"{path} is not a kubeconfig (not UTF-8): {REPAIR}") from None
+    advice = f"{path} is not a kubeconfig ({{}}): {REPAIR}"
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -154,7 +165,7 @@ def _write(path: Path, config: dict[str, Any]) -> None:
     try:
         write_file(path, text.encode(), 0o600)
     except OSError as error:
-        raise KubeconfigError(f"cannot write the kubeconfig {path}: {error}") from None
+        raise KubeconfigError(f"cannot write the kubeconfig {path}: {error.strerror}; {ADVICE}") from None
 
 
 @contextmanager
@@ -172,7 +183,7 @@ def _locked(path: Path) -> Iterator[None]:
                 ) from None
             time.sleep(0.05)
         except OSError as error:
-            raise KubeconfigError(f"cannot write the kubeconfig {path}: {error}") from None
+            raise KubeconfigError(f"cannot write the kubeconfig {path}: {error.strerror}; {ADVICE}") from None
     try:
         yield
     finally:

@@ -5,8 +5,10 @@ is imported, so it is imported by `connect`, after the environment is set.
 """
 
 import logging
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,26 @@ def connect(state: ClusterState, data_dir: Path) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(
-            address=state.gcs_address,
-            namespace=state.namespace,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            configure_logging=True,
-        )
+        with _signals_held():
+            ray.init(
+                address=state.gcs_address,
+                namespace=state.namespace,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                configure_logging=True,
+            )
     except Exception as error:
         raise RayError(f"cannot connect to Ray at {state.gcs_address}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back: one that cuts a system call of Ray's start short aborts the whole process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def disconnect() -> None:

@@ -3,6 +3,9 @@
 Every process that a cluster starts, its Ray processes, its actors, its containers and their shims, has
 `RAYKUBE_CLUSTER=<id>` and `RAYKUBE_MACHINE=<name>` in the environment it was started with, which children inherit and
 `/proc` shows. So nothing has to be written down, and a crash at any moment leaves nothing that cannot be found.
+
+A process that sets its title, as Ray's agents do, writes it over its environment there: what remains of it may lack the
+marker. Such a process is found by its log files, which lie in the cluster's scratch folder.
 """
 
 import os
@@ -12,9 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykube.cluster.state import scratch_of
+
 CLUSTER_VARIABLE = "RAYKUBE_CLUSTER"
 MACHINE_VARIABLE = "RAYKUBE_MACHINE"
 ROLE_VARIABLE = "RAYKUBE_ROLE"
+RAY_TITLE = b"ray::"
 ROLE_RAY = "ray"  # Ray's own processes and our actors; containers and their shims have no role
 
 
@@ -50,15 +56,51 @@ def _is_zombie(pid: str) -> bool:
     return stat.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
+def _has_title(pid: str) -> bool:
+    """Whether the process has set a title as Ray does: what /proc shows of its environment is not all of it."""
+    try:
+        return Path("/proc", pid, "cmdline").read_bytes().startswith(RAY_TITLE)
+    except OSError:
+        return False
+
+
+def _machine_by_files(pid: str, scratch: str) -> str:
+    """The machine whose part of the scratch folder the process has open files in; "" if there is none."""
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return ""
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        except OSError:
+            continue
+        if target.startswith(scratch):
+            return target[len(scratch) :].partition("/")[0]
+    return ""
+
+
+def _process(pid: str, cluster_id: str) -> Process | None:
+    """The process if it is one of the cluster's."""
+    variables = _environment_of(pid)
+    owner = variables.get(CLUSTER_VARIABLE)
+    name = variables.get(MACHINE_VARIABLE, "")
+    role = variables.get(ROLE_VARIABLE, "")
+    if owner in (None, cluster_id) and not (owner and name and role) and _has_title(pid):
+        name = name or _machine_by_files(pid, f"{scratch_of(cluster_id)}/")
+        role = ROLE_RAY  # containers and their shims keep their environment
+        owner = cluster_id if name else owner
+    return Process(int(pid), name, role) if owner == cluster_id else None
+
+
 def find(cluster_id: str, machine: str | None = None, role: str | None = None) -> Iterator[Process]:
     """The live processes of the cluster, this process excepted, on one machine or with one role if asked."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
-        variables = _environment_of(entry)
-        if variables.get(CLUSTER_VARIABLE) != cluster_id or _is_zombie(entry):
+        process = _process(entry, cluster_id)
+        if process is None or _is_zombie(entry):
             continue
-        process = Process(int(entry), variables.get(MACHINE_VARIABLE, ""), variables.get(ROLE_VARIABLE, ""))
         if (machine is None or process.machine == machine) and (role is None or process.role == role):
             yield process
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+DEFAULT_NAME = "raykube"
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 CONTROL_PLANE_SIZES = (1, 3, 5)
 MACHINES_MAX = 100
@@ -19,7 +20,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("raykube", description="name of the cluster")
+    name: str = Field(DEFAULT_NAME, description="name of the cluster")
     machines: int = Field(1, description="machines (Ray nodes) to start on this computer")
     control_plane: int = Field(1, description="machines that run the control plane: 1, 3 or 5")
     data_dir: Path

@@ -13,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 FILE_NAME = "cluster.json"
 
 
+def scratch_of(cluster_id: str) -> Path:
+    """Sockets live here: the paths of unix sockets may have no more than 107 bytes, data directories have more."""
+    return Path(f"/tmp/raykube-{cluster_id[:12]}")
+
+
 class Machine(BaseModel):
     """One machine: its name is its Node's name."""
 
@@ -43,8 +48,7 @@ class ClusterState(BaseModel):
 
     @property
     def scratch_dir(self) -> Path:
-        """Sockets live here: the paths of unix sockets may have no more than 107 bytes, data directories have more."""
-        return Path(f"/tmp/raykube-{self.id[:12]}")
+        return scratch_of(self.id)
 
     @property
     def namespace(self) -> str:
@@ -63,6 +67,8 @@ def load(data_dir: Path) -> ClusterState | None:
         return ClusterState.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}: use another --data-dir") from None
     except ValidationError:
         raise ValueError(f"{path} is not a cluster of this version of raykube: use another --data-dir") from None
 

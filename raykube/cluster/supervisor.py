@@ -9,14 +9,14 @@ import importlib
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from raykube.cluster import addresses, kubeconfig, pki, placement, processes, ray_nodes
 from raykube.cluster import state as cluster_state
-from raykube.cluster.plan import PACKAGES, Placement, plan
+from raykube.cluster.plan import PACKAGES, RUNTIME, Placement, plan
 from raykube.cluster.readiness import wait_for_nodes
 from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
@@ -42,8 +42,12 @@ TITLES = {
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """One `up` or `down` at a time on a data directory."""
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data_dir / ".lock").open("w") as lock:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (data_dir / ".lock").open("w")
+    except OSError as error:
+        raise ClusterError(f"cannot write to {data_dir}: {error.strerror}: give another --data-dir") from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,9 +64,11 @@ def _check_flags(placements: list[Placement]) -> None:
             except ValidationError as error:
                 problem = error.errors()[0]
                 flag = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
-                raise ClusterError(
-                    f"{item.component}: --{flag}: {problem['msg'].removeprefix('Value error, ')}"
-                ) from None
+                message = problem["msg"].removeprefix("Value error, ")
+                if problem["type"] == "extra_forbidden":
+                    command = next(name for name, module in [*PACKAGES.items(), RUNTIME] if module == package)
+                    message = f"there is no such flag; 'raykube {command} --help' lists them"
+                raise ClusterError(f"{item.component}: --{flag}: {message}") from None
 
 
 def _check_ports(state: ClusterState) -> None:
@@ -89,36 +95,62 @@ def _check_ports(state: ClusterState) -> None:
 
 
 def up(wish: Settings, listener: Listener) -> ClusterState:
-    """Makes the cluster of `wish` run; returns it. Raises ClusterError or OSError with one line for the operator."""
-    with _locked(wish.data_dir):
-        state = resolve(wish)
+    """Makes the cluster of `wish` run; returns it. Raises ClusterError or OSError with one line for the operator.
+
+    When it fails or is interrupted, a cluster that did not run before is taken down again; one that did runs on.
+    """
+    with _locked(wish.data_dir), ExitStack() as held:
+        kubeconfig.check(wish.kubeconfig)
+        state = resolve(wish, held)
         if state.local:
             state.program_path = program_path()
         placements = plan(state, wish.data_dir)
         _check_flags(placements)
+        ran_before = is_running(state, placements)
         cluster_state.save(wish.data_dir, state)
-        with step(listener, "Certificates") as running:
-            written = pki.write_pki(
-                wish.data_dir / "pki",
-                {machine.name: [machine.address] for machine in state.machines},
-                now=time.time(),
-                service_ip=addresses.first_service_address(state),
-                extra_sans=[addresses.api_address(state.subnet)],
-            )
-            running.detail = f"{len(written)} written" if written else "all valid"
-        if state.local:
-            _start_ray(state, wish, listener)
-        placement.connect(state, wish.data_dir)
-        _start_placements(placements, state, wish, listener)
-        with step(listener, "Kubeconfig") as running:
-            _write_kubeconfig(state, wish)
-            running.detail = str(wish.kubeconfig)
-        with step(listener, "Nodes") as running:
-            ready = wait_for_nodes(
-                addresses.grpc_servers(state), admin_tls(wish.data_dir), len(state.machines), READY_TIMEOUT_S
-            )
-            running.detail = f"{ready} Ready"
+        try:
+            _bring_up(placements, state, wish, listener)
+        except BaseException:
+            if not ran_before:
+                _take_down(placements, state, wish.data_dir, listener)
+                with suppress(kubeconfig.KubeconfigError):
+                    kubeconfig.remove(wish.kubeconfig, state.name)
+            raise
     return state
+
+
+def is_running(state: ClusterState, placements: list[Placement]) -> bool:
+    """Whether the cluster runs: its Ray, or its containers. On a joined Ray, this process must be connected to it.
+
+    What is left of a Ray without its head does not count: `up` ends it, and a killed machine may leave stragglers.
+    """
+    if state.local:
+        return _ray_runs(state) or any(process.role != processes.ROLE_RAY for process in processes.find(state.id))
+    return any(placement.find(item.name) is not None for item in placements)
+
+
+def _bring_up(placements: list[Placement], state: ClusterState, wish: Settings, listener: Listener) -> None:
+    with step(listener, "Certificates") as running:
+        written = pki.write_pki(
+            wish.data_dir / "pki",
+            {machine.name: [machine.address] for machine in state.machines},
+            now=time.time(),
+            service_ip=addresses.first_service_address(state),
+            extra_sans=[addresses.api_address(state.subnet)],
+        )
+        running.detail = f"{len(written)} written" if written else "all valid"
+    if state.local:
+        _start_ray(state, wish, listener)
+    placement.connect(state, wish.data_dir)
+    _start_placements(placements, state, wish, listener)
+    with step(listener, "Kubeconfig") as running:
+        _write_kubeconfig(state, wish)
+        running.detail = str(wish.kubeconfig)
+    with step(listener, "Nodes") as running:
+        ready = wait_for_nodes(
+            addresses.grpc_servers(state), admin_tls(wish.data_dir), len(state.machines), READY_TIMEOUT_S
+        )
+        running.detail = f"{ready} Ready"
 
 
 def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:
@@ -128,7 +160,7 @@ def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:
     if flaw := socket_folder_flaw(state.scratch_dir):
         raise ClusterError(f"{state.scratch_dir} {flaw}: remove it and try again")
     alive: set[str] = set()
-    if state.gcs_address and ray_nodes.answers(state.gcs_address) and _is_ours(state):
+    if _ray_runs(state):
         placement.connect(state, wish.data_dir)
         alive = {node["Labels"].get(ray_nodes.MACHINE_LABEL, "") for node in placement.live_nodes()}
     else:
@@ -149,8 +181,10 @@ def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:
             running.detail = ", ".join(machine.address for machine in missing)
 
 
-def _is_ours(state: ClusterState) -> bool:
-    """Whether the head's machine still has Ray processes of this cluster: a port may have a new owner."""
+def _ray_runs(state: ClusterState) -> bool:
+    """Whether the head answers and is this cluster's: its port may have a new owner."""
+    if not state.gcs_address or not ray_nodes.answers(state.gcs_address):
+        return False
     return any(True for _ in processes.find(state.id, state.machines[0].name, processes.ROLE_RAY))
 
 
@@ -190,23 +224,26 @@ def down(data_dir: Path, kubeconfig_path: Path, listener: Listener) -> bool:
     if state is None:
         return False
     with _locked(data_dir):
-        placements = plan(state, data_dir)
-        try:
-            placement.connect(state, data_dir)
-        except OSError:
-            pass  # Ray is down already: what is left is found by its marker
-        else:
-            with step(listener, "Components"):
-                # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
-                order = ["controller-manager", "scheduler", "kube-proxy", "kubelet", "router", "apiserver", "kv"]
-                for group in (order[:2], order[2:4], order[4:6], order[6:]):
-                    placement.stop([item for item in placements if item.component in group], STOP_TIMEOUT_S)
-            placement.disconnect()
-        with step(listener, "Processes") as running:
-            running.detail = f"{processes.end(state.id)} ended"
-        shutil.rmtree(state.scratch_dir, ignore_errors=True)
-        if state.local:
-            state.gcs_address = ""
-            cluster_state.save(data_dir, state)
+        _take_down(plan(state, data_dir), state, data_dir, listener)
         kubeconfig.remove(kubeconfig_path, state.name)
     return True
+
+
+def _take_down(placements: list[Placement], state: ClusterState, data_dir: Path, listener: Listener) -> None:
+    try:
+        placement.connect(state, data_dir)
+    except OSError:
+        pass  # Ray is down already: what is left is found by its marker
+    else:
+        with step(listener, "Components"):
+            # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
+            order = ["controller-manager", "scheduler", "kube-proxy", "kubelet", "router", "apiserver", "kv"]
+            for group in (order[:2], order[2:4], order[4:6], order[6:]):
+                placement.stop([item for item in placements if item.component in group], STOP_TIMEOUT_S)
+        placement.disconnect()
+    with step(listener, "Processes") as running:
+        running.detail = f"{processes.end(state.id)} ended"
+    shutil.rmtree(state.scratch_dir, ignore_errors=True)
+    if state.local:
+        state.gcs_address = ""
+        cluster_state.save(data_dir, state)

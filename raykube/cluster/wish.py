@@ -2,14 +2,16 @@
 
 import socket
 import uuid
+from contextlib import ExitStack
 from typing import Any
 
-from raykube.cluster import addresses, placement, ray_nodes
+from raykube.base.ids import fnv32a
+from raykube.cluster import addresses, claims, placement, ray_nodes
 from raykube.cluster import state as cluster_state
-from raykube.cluster.settings import Settings
+from raykube.cluster.settings import DEFAULT_NAME, Settings
 from raykube.cluster.state import ClusterState, Machine
 
-SUBNETS = range(256)
+SUBNETS = 256
 
 
 class ClusterError(ValueError):
@@ -38,16 +40,28 @@ def may_bind(address: str, port: int) -> bool:
     return True
 
 
-def _free_subnet() -> int:
-    for subnet in SUBNETS:
+def first_choice(name: str) -> int:
+    """Where the search for a subnet begins: clusters of different names rarely meet, even those that are down now."""
+    return 0 if name == DEFAULT_NAME else 1 + fnv32a(name.encode()) % (SUBNETS - 1)
+
+
+def _free_subnet(name: str, held: ExitStack) -> int:
+    first = first_choice(name)
+    for subnet in ((first + step) % SUBNETS for step in range(SUBNETS)):
+        try:
+            claim = claims.claim(subnet)
+        except claims.Taken:
+            continue
         address = addresses.api_address(subnet)
         if port_is_free(address, addresses.API_PORT) and not ray_nodes.answers(f"{address}:{addresses.API_PORT}", 0.2):
+            held.enter_context(claim)
             return subnet
+        claim.close()
     raise ClusterError(f"port {addresses.API_PORT} is in use on every address 127.*.0.1: stop a cluster first")
 
 
-def _new_local_state(wish: Settings) -> ClusterState:
-    subnet = _free_subnet()
+def _new_local_state(wish: Settings, held: ExitStack) -> ClusterState:
+    subnet = _free_subnet(wish.name, held)
     machines = [_local_machine(wish, subnet, index) for index in range(1, wish.machines + 1)]
     state = ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=subnet, local=True, machines=machines)
     if not may_bind(addresses.first_service_address(state), state.kubernetes_service_port):
@@ -102,21 +116,27 @@ def _node_name(node: dict[str, Any], used: set[str]) -> str:
     return name
 
 
-def resolve(wish: Settings) -> ClusterState:
-    """The cluster that `wish` means: the one in the data directory, or a new one. Raises ClusterError."""
+def resolve(wish: Settings, held: ExitStack) -> ClusterState:
+    """The cluster that `wish` means: the one in the data directory, or a new one. Raises ClusterError.
+
+    `held` keeps the claim on its addresses for as long as it is open.
+    """
     known = cluster_state.load(wish.data_dir)
     if known is not None and known.name != wish.name:
-        raise ClusterError(f"{wish.data_dir} belongs to cluster {known.name!r}: use another --data-dir")
+        raise ClusterError(
+            f"{wish.data_dir} belongs to cluster {known.name!r}: give --name {known.name}, or another --data-dir"
+        )
     if wish.address:
         if known is not None and known.local:
             raise ClusterError(f"{wish.data_dir} belongs to a local cluster: use another --data-dir with --address")
         state = _joined_state(wish, known)
     elif known is None:
-        state = _new_local_state(wish)
+        state = _new_local_state(wish, held)
     else:
         state = known
         if not state.local:
             raise ClusterError(f"cluster {state.name!r} lives on another Ray cluster: give its --address")
+        held.enter_context(claims.claim(state.subnet))
         if len(state.control_plane) != wish.control_plane:
             raise ClusterError(
                 f"cluster {state.name!r} has a control plane of {len(state.control_plane)} machines:"

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from raykube.cli.main import COMMANDS, COMPONENTS
+from raykube.cluster.state import ClusterState, save
 
 
 def raykube(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,3 +48,21 @@ def test_an_unreadable_file_is_one_line_and_exit_1(tmp_path: object) -> None:
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2
+
+
+def test_down_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    known = ClusterState(name="one", id="0" * 32, subnet=0, local=True, machines=[])
+    save(tmp_path, known)
+    done = raykube("down", "--name", "two", "--data-dir", str(tmp_path), "--kubeconfig", f"{tmp_path}/kubeconfig")
+    assert done.returncode == 1
+    assert done.stderr == f"raykube: {tmp_path} belongs to cluster 'one': give --name one\n"
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_a_data_directory_that_is_none_is_one_line_and_exit_1(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    done = raykube(command, "--data-dir", f"{tmp_path}/file")
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"raykube: cannot read {tmp_path}/file/cluster.json: Not a directory: use another --data-dir\n"
+    )

@@ -1,6 +1,7 @@
 """Processes are found by their marker, whoever their parent is."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from raykube.cluster import processes
+from raykube.cluster.state import scratch_of
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
@@ -66,3 +68,19 @@ def test_a_child_that_left_its_session_is_found(cluster_id: str) -> None:
     parent.wait(5)
     assert len(list(processes.find(cluster_id))) == 1
     assert processes.end(cluster_id, grace_s=0) == 1
+
+
+def test_a_process_whose_title_covers_its_marker_is_found_by_its_log(cluster_id: str) -> None:
+    folder = scratch_of(cluster_id) / "m1"
+    folder.mkdir(parents=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYKUBE_")}
+    with (folder / "agent.log").open("w") as log:
+        agent = subprocess.Popen(["ray::Agent", "600"], executable="/bin/sleep", env=environment, stderr=log)
+    shutil.rmtree(scratch_of(cluster_id))
+    try:
+        assert list(processes.find(cluster_id)) == [processes.Process(agent.pid, "m1", processes.ROLE_RAY)]
+        assert list(processes.find(uuid.uuid4().hex)) == []
+        assert processes.end(cluster_id) == 1
+    finally:
+        agent.kill()
+        agent.wait()
