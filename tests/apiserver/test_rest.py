@@ -350,3 +350,26 @@ async def test_the_two_faces_of_events(admin) -> None:
     code, seen = await call(admin, "GET", "/apis/events.k8s.io/v1/namespaces/default/events/e")
     assert (code, seen["apiVersion"], seen["note"]) == (200, "events.k8s.io/v1", "hello")
     assert seen["regarding"]["name"] == "p"
+
+
+async def test_large_answers_are_compressed_for_those_who_ask(servers, admin) -> None:
+    config_map = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "large"}, "data": {"x": "y" * 200_000}}
+    code, _ = await call(admin, "POST", MAPS, config_map)
+    assert code == 201
+    for path, wanted, coding in (
+        (f"{MAPS}/large", "gzip", "gzip"),
+        (MAPS, "br, gzip;q=0.5", "gzip"),
+        (MAPS, "gzip;q=0", None),
+        (MAPS, "identity", None),
+        (f"{MAPS}?limit=1&fieldSelector=metadata.name=none", "gzip", None),
+    ):
+        async with admin.get(path, headers={"Accept-Encoding": wanted}) as response:
+            assert response.headers.get("Content-Encoding") == coding, (path, wanted)
+            body = await response.json()
+        if coding:
+            found = (
+                body
+                if body["kind"] == "ConfigMap"
+                else next(each for each in body["items"] if "data" in each and "x" in each["data"])
+            )
+            assert found["data"]["x"] == "y" * 200_000

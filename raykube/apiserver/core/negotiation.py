@@ -1,4 +1,4 @@
-"""Which form of an answer a client asks for with its Accept header."""
+"""Which form of an answer a client asks for with its Accept header, and whether it may be compressed."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +45,17 @@ def forms(accept: str) -> tuple[Form, ...]:
 def _pair(parameter: str) -> tuple[str, str]:
     name, _, value = parameter.partition("=")
     return name.strip().lower(), value.strip().strip('"')
+
+
+@lru_cache(maxsize=256)
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether an Accept-Encoding header names gzip, and not with a quality of 0."""
+    for clause in accept_encoding.split(","):
+        coding, *parameters = (part.strip().lower() for part in clause.split(";"))
+        if coding == "gzip":
+            values = dict(_pair(parameter) for parameter in parameters if parameter)
+            return values.get("q", "1").strip("0.") != ""
+    return False
 
 
 def choose(accept: str, kinds: tuple[str, ...]) -> Form | None:

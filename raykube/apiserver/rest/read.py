@@ -1,13 +1,14 @@
 """GET, LIST and WATCH of resources."""
 
 import asyncio
+import gzip
 import random
 import time
 
 from aiohttp import web
 
 from raykube.apiserver.core import continuation, options, selecting
-from raykube.apiserver.core.negotiation import Form
+from raykube.apiserver.core.negotiation import Form, takes_gzip
 from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.core.watchcache import Item, Watcher
 from raykube.apiserver.measures import Measures
@@ -17,6 +18,8 @@ from raykube.apiserver.rest.context import Context
 
 BOOKMARK_INTERVAL_S = 60.0
 _WRITE_BYTES_MAX = 256 * 1024
+_GZIP_BYTES_MIN = 128 * 1024
+_GZIP_LEVEL = 1  # the answer goes over a fast network: little CPU counts for more than few bytes
 _OBJECT_FORMS = ("Table", "PartialObjectMetadata")
 _LIST_FORMS = ("Table", "PartialObjectMetadataList")
 
@@ -34,7 +37,7 @@ class Reads:
         form = render.form_of(context.request.headers.get("Accept", ""), _OBJECT_FORMS)
         namespace = info.namespace if resource.namespaced else ""
         item = await self._reader.get(resource, namespace, info.name, context.query.get("resourceVersion", ""))
-        return self._complete(context, render.object_bytes(resource, item, form, context.query), form)
+        return await self._complete(context, render.object_bytes(resource, item, form, context.query), form)
 
     async def list(self, context: Context) -> web.Response:
         resource, query = context.target, context.query
@@ -52,12 +55,18 @@ class Reads:
             metadata["continue"] = continuation.encode(page.revision, page.next_key)
             if page.remaining is not None:
                 metadata["remainingItemCount"] = page.remaining
-        return self._complete(context, render.list_bytes(resource, page.items, form, query, metadata), form)
+        return await self._complete(context, render.list_bytes(resource, page.items, form, query, metadata), form)
 
-    def _complete(self, context: Context, data: bytes, form: Form) -> web.Response:
+    async def _complete(self, context: Context, data: bytes, form: Form) -> web.Response:
         pretty = "pretty" in context.query and options.parse_bool(context.query["pretty"])
         body, content_type = render.pretty(data, form, pretty)
-        return context.answer(body, content_type=content_type)
+        if len(body) < _GZIP_BYTES_MIN or not takes_gzip(context.request.headers.get("Accept-Encoding", "")):
+            return context.answer(body, content_type=content_type)
+        packed = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
+        response = context.answer(packed, content_type=content_type)
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Vary"] = "Accept-Encoding"
+        return response
 
     async def watch(self, context: Context) -> web.StreamResponse:
         resource, info = context.target, context.info
