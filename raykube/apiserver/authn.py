@@ -62,6 +62,8 @@ class Authenticator:
         """The user of a token for the apiserver. Raises TokenError."""
         if self._verifier is None:
             raise TokenError("this apiserver has no key to verify tokens with")
+        if not token.isascii():  # a header may hold bytes that are no text at all
+            raise TokenError("a token has ASCII characters only")
         now = self._clock.now()
         key = hashlib.sha256(token.encode()).digest()
         verified = self._tokens.get(key)
@@ -82,6 +84,8 @@ class Authenticator:
         try:
             if self._verifier is None:
                 raise TokenError("this apiserver has no key to verify tokens with")
+            if not token.isascii():
+                raise TokenError("a token has ASCII characters only")
             now = self._clock.now()
             verified = self._verifier.verify(token, now, audiences)
             check_bound(verified, self._lookup, now)

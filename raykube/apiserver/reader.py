@@ -40,6 +40,8 @@ class Reader:
         elif version != "0":
             if not (version.isascii() and version.isdigit()):
                 raise ApiError.bad_request(f'invalid resource version "{version}"')
+            if len(version) > 20 or int(version) >= 1 << 64:  # Python refuses to parse numbers of thousands of digits
+                raise ApiError.bad_request(f'invalid resource version "{version}": value out of range')
             await self.store.not_older_than(int(version))
 
     async def page(self, resource: Resource, selection: Selection, options: ListOptions) -> Page:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from raykube.cluster import addresses, pki
 from raykube.rpc import Tls
-from tests.kit.controlplane import ControlPlane
+from tests.kit.controlplane import ControlPlane, until
 
 CONNECT_S = 10
 
@@ -95,11 +96,18 @@ class Doors:
             connection.close()
 
 
+def _answers(address: tuple[str, int]) -> bool:
+    with socket.socket() as found:
+        return found.connect_ex(address) == 0
+
+
 @pytest.fixture(scope="package")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     folder = tmp_path_factory.mktemp("security")
-    # Machines that do not share a host relay for each other: that door, too, must be there.
-    with ControlPlane(folder, extra_config={"kube-proxy": {"shared-host": "false"}}) as plane:
+    # Only machines of different hosts relay for each other by default; that door, too, must be there.
+    with ControlPlane(folder, extra_config={"kube-proxy": {"relay": "always"}}) as plane:
         plane.start("kv", "apiserver")
         plane.start("controller-manager", "scheduler", "router", "kubelet", "kube-proxy")
+        relay = (plane.state.machines[0].address, addresses.KUBE_PROXY_RELAY_PORT)
+        until("the relay", lambda: _answers(relay))  # it waits for its Node
         yield Doors(plane, folder)

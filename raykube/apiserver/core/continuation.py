@@ -34,6 +34,8 @@ def decode(token: str) -> tuple[int, str]:
         revision, start = body["rv"], body["start"]
         if not isinstance(revision, int) or revision == 0 or not isinstance(start, str) or not start:
             raise ValueError("incomplete")
+        if not -1 <= revision < 1 << 63 or ".." in start.split("/"):
+            raise ValueError("no key or revision of this server")
     except (ValueError, KeyError, TypeError) as error:
         raise ApiError.bad_request(f"continue key is not valid: {error}") from None
     return revision, start

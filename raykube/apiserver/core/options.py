@@ -60,6 +60,9 @@ class ListOptions:
         return int(self.resource_version or 0)
 
 
+_VERSION_DIGITS_MAX = 20  # of 2^64; Python refuses to parse numbers of thousands of digits
+
+
 def _refused(field: str, message: str, reason: str = "FieldValueForbidden") -> ApiError:
     return ApiError.invalid(LIST_OPTIONS, "", [Cause(reason, message, field)])
 
@@ -84,6 +87,10 @@ def list_options(query: Mapping[str, str], watch: bool) -> ListOptions:
     if version and not (version.isascii() and version.isdigit()):
         raise ApiError.bad_request(
             f'invalid resource version "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
+        )
+    if len(version) > _VERSION_DIGITS_MAX or int(version or 0) >= 1 << 64:
+        raise ApiError.bad_request(
+            f'invalid resource version "{version}": strconv.ParseUint: parsing "{version}": value out of range'
         )
     if watch:
         _check_watch(options)
