@@ -29,7 +29,9 @@ class Config(BaseModel):
     tls_private_key_file: Path | None = Field(None, description="key of the serving certificate")
     client_ca_file: Path | None = Field(None, description="CA that client certificates are signed by")
     authorization_mode: list[str] = Field(
-        ["Node", "RBAC"], description="authorizers in order: Node, RBAC, AlwaysAllow, AlwaysDeny"
+        ["Node", "RBAC"],
+        description="who may allow a request: Node, RBAC, AlwaysAllow; AlwaysDeny allows nothing."
+        " Members of system:masters are always allowed",
     )
     anonymous_auth: bool = Field(True, description="requests without credentials are user system:anonymous")
     service_account_issuer: str = Field(

@@ -511,3 +511,16 @@ def test_a_kubelet_writes_only_its_own_pods() -> None:
     assert "taints" in restriction("one", "update", "nodes", "", node, tainted)
     labelled = {**node, "metadata": {"name": "one", "labels": {"x.node-restriction.kubernetes.io/y": "1"}}}
     assert "labels" in restriction("one", "create", "nodes", "", labelled, None)
+
+
+@pytest.mark.parametrize("node", [True, False])
+@pytest.mark.parametrize("rbac", [True, False])
+def test_only_the_authorizers_that_are_on_allow(node: bool, rbac: bool) -> None:
+    authorizer = Authorizer(node=node, rbac=rbac)
+    for obj in (*bootstrap_objects(), binding("viewers", "view", "ann")):
+        authorizer.on_event("ADDED", obj)
+    assert authorizer.authorize(Attributes(person("ann"), "list", "", "pods", "", "", "default")).allowed == rbac
+    own_node = Attributes(kubelet("n1"), "update", "", "nodes", "status", "n1")
+    assert authorizer.authorize(own_node).allowed == node
+    root = UserInfo("root", groups=("system:masters",))
+    assert authorizer.authorize(Attributes(root, "delete", "", "nodes", "", "n1")).allowed

@@ -100,7 +100,9 @@ def _subjects(binding: dict[str, Any], namespace: str) -> tuple[tuple[str, str],
 class Authorizer:
     """Answers `authorize` from what `on_event` told it. Not thread-safe; never awaits."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: bool = True, rbac: bool = True) -> None:
+        """`node`, `rbac`: which rules may allow a request. Masters always may."""
+        self._judges_nodes, self._judges_roles = node, rbac
         self.nodes = NodeAuthorizer()
         self._cluster_roles: dict[str, _Role] = {}
         self._roles: dict[tuple[str, str], _Role] = {}
@@ -205,10 +207,12 @@ class Authorizer:
         if MASTERS in user.groups:
             return _MASTER
         node = node_name(user)
-        if node:
+        if node and self._judges_nodes:
             opinion = self.nodes.authorize(node, attributes)
             if opinion is not None:
                 return Decision(*opinion)
+        if not self._judges_roles:
+            return _NOBODY
         key = (
             user.username,
             user.groups,
@@ -324,6 +328,7 @@ class Authorizer:
 
 
 _MASTER = Decision(True, "")
+_NOBODY = Decision(False, "no authorizer allows it")
 
 
 def _selector(selector: dict[str, Any]) -> LabelSelector | None:
