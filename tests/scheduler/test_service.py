@@ -202,7 +202,7 @@ async def test_health_and_metrics() -> None:
     async with running() as (api, (service,)):
         await api.put(node("a"))
         await api.put(pod("one"))
-        await until(lambda: api.node_of("one"))
+        await until(lambda: api.events("Scheduled"))  # written once the scheduler has the answer to its binding
         await until(lambda: service.status()["healthy"])
         addresses = service.status()["addresses"]
         assert isinstance(addresses, dict)
