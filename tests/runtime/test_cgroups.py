@@ -9,6 +9,7 @@ import pytest
 
 from raykube.pb import cri_pb2
 from raykube.runtime.cgroups import Controller
+from raykube.runtime.processes import start_time
 from tests.kit.waiting import until
 from tests.runtime.conftest import Machine
 
@@ -62,6 +63,7 @@ async def test_what_a_killed_shim_left_is_swept(machine: Machine) -> None:
     await machine.stop()
     os.kill(shim, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
+    await until(lambda: start_time(shim) is None and start_time(pid) is None)
     await machine.start()
     assert (await machine.status(container)).state == cri_pb2.CONTAINER_EXITED
     await machine.stop()
