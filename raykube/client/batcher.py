@@ -43,13 +43,16 @@ class Batcher:
         self._waiting_count = 0
         self._room = asyncio.Condition()
         self._requests: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def write(self, operations: list[api_pb2.Operation]) -> list[api_pb2.Result]:
         futures = []
         for piece in self._cut(operations):
             if self._waiting_count >= self._waiting_max:
                 async with self._room:
-                    await self._room.wait_for(lambda: self._waiting_count < self._waiting_max)
+                    await self._room.wait_for(lambda: self._closed or self._waiting_count < self._waiting_max)
+                    if self._closed:
+                        raise asyncio.CancelledError  # as for those whose operations were waiting
             self._waiting.append(piece)
             self._waiting_count += len(piece.operations)
             futures.append(piece.future)
@@ -60,12 +63,15 @@ class Batcher:
         return answers[0] if len(answers) == 1 else [result for answer in answers for result in answer]
 
     async def close(self) -> None:
+        self._closed = True
         for task in list(self._requests):
             task.cancel()
         await asyncio.gather(*self._requests, return_exceptions=True)
         for piece in self._waiting:
             piece.future.cancel()
         self._waiting.clear()
+        async with self._room:
+            self._room.notify_all()
 
     def _cut(self, operations: list[api_pb2.Operation]) -> list[_Piece]:
         loop = asyncio.get_running_loop()
