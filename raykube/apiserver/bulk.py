@@ -15,7 +15,7 @@ from raykube.apiserver.core import planning, selecting
 from raykube.apiserver.core.options import NOT_OLDER_THAN, ListOptions
 from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
-from raykube.apiserver.core.strategy import delete_options
+from raykube.apiserver.core.strategy import Object, delete_options
 from raykube.apiserver.core.users import UserInfo, node_name
 from raykube.apiserver.core.watchcache import Item, Selection
 from raykube.apiserver.evictions import Evictions
@@ -167,10 +167,10 @@ class Bulk:
             op.body = decode(typed, wanted.body, "", op.validation, op.warnings)
             return
         if op.verb == planning.BIND:
-            op.body = _json(wanted.body) if wanted.body else None
+            op.body = _object(wanted.body) if wanted.body else None
             return
         if op.verb == planning.DELETE:
-            op.deletion = delete_options(_json(wanted.body) if wanted.body else {}, {})
+            op.deletion = delete_options(_object(wanted.body), {})
             return
         op.patch_type = _PATCHES.get(wanted.patch_type, "")
         if not op.patch_type:
@@ -186,8 +186,8 @@ class Bulk:
                 user, "create", resource.group, resource.plural, "eviction", wanted.name, wanted.namespace
             )
             self._authorization.require(asked)
-            eviction = _json(wanted.body) if wanted.body else {}
-            options = delete_options(eviction.get("deleteOptions") or {}, {})
+            eviction = _object(wanted.body)
+            options = delete_options(_checked(eviction.get("deleteOptions") or {}), {})
             options.uid = options.uid or wanted.uid
             guard = self._authorization.guard(user, "create", resource, "eviction")
             await self._evictions.evict(resource, wanted.namespace, wanted.name, options, guard)
@@ -369,6 +369,17 @@ def _json(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ApiError.bad_request(f"the body is not JSON: {error}") from None
+
+
+def _object(data: bytes) -> Object:
+    """A body that is a JSON object; none is an empty one."""
+    return _checked(_json(data)) if data else {}
+
+
+def _checked(value: Any) -> Object:
+    if not isinstance(value, dict):
+        raise ApiError.bad_request("the body must be a JSON object")
+    return value
 
 
 def _chunks(resource: Resource, items: list[Item]) -> list[list[bytes]]:

@@ -348,3 +348,23 @@ async def test_garbage_in_the_store_hurts_nobody(tmp_path) -> None:
                 await api.create(config_map(f"good{index}"))
                 assert len((await api.list(MAPS, "default"))[0]) == index + 1
         await kv.close()
+
+
+@pytest.mark.parametrize(
+    ("verb", "subresource", "body"),
+    [
+        (api_pb2.DELETE, "", b"[]"),
+        (api_pb2.DELETE, "", b'{"preconditions":"x"}'),
+        (api_pb2.DELETE, "", b'{"dryRun":5}'),
+        (api_pb2.BIND, "", b"7"),
+        (api_pb2.CREATE, "eviction", b"[1]"),
+        (api_pb2.CREATE, "eviction", b'{"deleteOptions":[1]}'),
+    ],
+)
+async def test_a_body_of_another_shape_fails_alone(api, verb: Any, subresource: str, body: bytes) -> None:
+    pods = api_pb2.Resource(version="v1", plural="pods")
+    odd = api_pb2.Operation(
+        verb=verb, resource=pods, namespace="default", name="web", subresource=subresource, node="n1", body=body
+    )
+    results = await api.write([odd, operations.create(config_map("good"))])
+    assert [each.code for each in results] == [400, 201]

@@ -41,7 +41,8 @@ _FIRST_STATUS: dict[tuple[str, str], Object] = {
     ("", "PersistentVolumeClaim"): {"phase": "Pending"},
     ("", "Service"): {"loadBalancer": {}},
 }
-_SERVER_METADATA = (
+# metadata that only the server writes
+SERVER_METADATA = (
     "uid", "creationTimestamp", "generation", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
 )  # fmt: skip
 
@@ -68,7 +69,7 @@ def prepare_create(resource: Resource, obj: Object) -> None:
 def prepare_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> None:
     """After it `new` is exactly what is validated and stored in place of `old`."""
     metadata, stored = new["metadata"], old["metadata"]
-    for name in _SERVER_METADATA:
+    for name in SERVER_METADATA:
         if name in stored:
             metadata[name] = stored[name]
         else:

@@ -9,13 +9,13 @@ and in `_CREATE`, `_UPDATE`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from raykube.api import schema, serialization
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
-from raykube.apiserver.core.preparation import prepare_update
+from raykube.apiserver.core.preparation import SERVER_METADATA, prepare_update
 from raykube.base.clock import parse_rfc3339, rfc3339
 from raykube.base.ids import generate_name, uid
 
@@ -39,16 +39,6 @@ _DELETED_RETURNED = frozenset(
 
 _CRITICAL_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 
-# metadata that only the server writes
-_SERVER_METADATA = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "selfLink",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -56,11 +46,6 @@ class Draw:
 
     entropy: Callable[[int], bytes]  # n random bytes
     below: Callable[[int], int]  # a number in 0..n-1
-
-
-def has_status(resource: Resource) -> bool:
-    """Whether status is written through a subresource of its own."""
-    return resource.subresource("status") is not None
 
 
 def check_envelope(resource: Resource, obj: Object, namespace: str, name: str) -> None:
@@ -97,7 +82,7 @@ def for_create(resource: Resource, obj: Object, now: float, draw: Draw) -> None:
                 "message": "resourceVersion should not be set on objects to be created",
             }
         )  # fmt: skip
-    for key in _SERVER_METADATA:
+    for key in SERVER_METADATA:
         metadata.pop(key, None)
     if not metadata.get("name"):
         prefix = metadata.get("generateName")
@@ -154,7 +139,6 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
-    ignore_store_read_error: bool = field(default=False)
 
 
 def delete_options(body: Object, query: Any) -> DeleteOptions:
@@ -181,6 +165,8 @@ def delete_options(body: Object, query: Any) -> DeleteOptions:
         )
     preconditions = body.get("preconditions") or {}
     dry_run = body.get("dryRun") or []
+    if not isinstance(preconditions, dict) or not isinstance(dry_run, list):
+        raise ApiError.bad_request("DeleteOptions: preconditions must be an object, and dryRun a list")
     return DeleteOptions(
         grace_s=grace,
         propagation=propagation,
