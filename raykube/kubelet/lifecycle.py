@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from raykube.kubelet.core import criconfig
 from raykube.kubelet.cri import Cri
@@ -19,19 +20,19 @@ class Lifecycle:
         self._cri = cri
         self._changed = changed
         self._seen: dict[str, tuple[str, int]] = {}  # id → (pod uid, state)
-        self._has_events = True
+        self._eventless = asyncio.Event()
 
     async def run(self) -> None:
         await asyncio.gather(self._listen(), self._relist_forever())
 
     async def _listen(self) -> None:
-        while self._has_events:
+        while not self._eventless.is_set():
             try:
                 async for uid in self._cri.events():
                     self._changed(uid)
             except RpcError as error:
                 if error.code is Code.UNIMPLEMENTED:
-                    self._has_events = False
+                    self._eventless.set()
                     return
                 log.debug("the runtime's event stream broke: %s", error.message)
             await self._relist_quietly()  # what happened between two streams
@@ -40,7 +41,10 @@ class Lifecycle:
     async def _relist_forever(self) -> None:
         while True:
             await self._relist_quietly()
-            await asyncio.sleep(RELIST_WITH_EVENTS_S if self._has_events else RELIST_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RELIST_WITH_EVENTS_S):
+                    await self._eventless.wait()
+                    await asyncio.sleep(RELIST_S)
 
     async def _relist_quietly(self) -> None:
         try:
