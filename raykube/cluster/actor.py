@@ -19,10 +19,13 @@ from typing import Any
 import uvloop
 from pydantic import BaseModel, ConfigDict
 
+from raykube.cluster import processes
+
 log = logging.getLogger("raykube.actor")
 
 RETRY_S = 0.3
 RESTART_PAUSE_S = 1.0
+CONTAINER_GRACE_S = 2.0
 LOG_BYTES_MAX = 10_000_000
 
 
@@ -35,6 +38,7 @@ class HostSpec(BaseModel):
     services: list[tuple[str, dict[str, Any]]]  # (package, flags) in boot order; each is a raykube.<component>
     files: dict[str, bytes]  # absolute path → content, mode 0600: certificates and keys
     log_file: str
+    containers_of: tuple[str, str] = ("", "")  # (cluster id, machine) of the containers that go when it is stopped
     start_timeout_s: float = 120.0
 
 
@@ -170,3 +174,7 @@ class ComponentHost:
             future.result(timeout_s)
         except Exception:
             log.exception("%s did not stop cleanly", self._spec.name)
+        cluster_id, machine = self._spec.containers_of
+        if cluster_id:
+            # Only this machine can find its containers; the operator's `down` may run on another one.
+            processes.end(cluster_id, machine, role="", grace_s=CONTAINER_GRACE_S)

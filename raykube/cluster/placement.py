@@ -91,6 +91,7 @@ def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSp
         services=list(placement.services),
         files=files,
         log_file=str(folders.log(placement.component)),
+        containers_of=(state.id, placement.machine.name) if placement.component == "kubelet" else ("", ""),
     )
 
 
