@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.user import User, until
+from tests.kit.require import missing
 
 pytestmark = pytest.mark.integration
 
@@ -253,7 +254,7 @@ def test_volumes_show_their_sources_and_follow_them(user: User) -> None:
 def test_a_pod_calls_the_api_as_its_service_account(user: User) -> None:
     port = user.plane.state.kubernetes_service_port
     if os.geteuid() and int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > port:
-        pytest.skip(f"this user may not listen on port {port}, where the API's Service is")
+        missing(f"this user may not listen on port {port}, where the API's Service is")
     until("first answers", lambda: user("logs", "caller"))
     assert user("logs", "caller").split() == ["401", "403", "403"]
     user("create", "role", "reader", "--verb=list", "--resource=configmaps")

@@ -85,10 +85,10 @@ async def test_pods_that_end(node: Node, policy: str, code: int, phase: str, rea
 async def test_init_containers_run_in_order(node: Node) -> None:
     await node.pod(
         "init",
-        shell("cat /work/log; exec sleep 1000", volumeMounts=[{"name": "w", "mountPath": "/work"}]),
+        shell("cat /scratch/log; exec sleep 1000", volumeMounts=[{"name": "w", "mountPath": "/scratch"}]),
         initContainers=[
-            shell("sleep 0.3; echo one >> /work/log", "a", volumeMounts=[{"name": "w", "mountPath": "/work"}]),
-            shell("echo two >> /work/log", "b", volumeMounts=[{"name": "w", "mountPath": "/work"}]),
+            shell("sleep 0.3; echo one >> /scratch/log", "a", volumeMounts=[{"name": "w", "mountPath": "/scratch"}]),
+            shell("echo two >> /scratch/log", "b", volumeMounts=[{"name": "w", "mountPath": "/scratch"}]),
         ],
         volumes=[{"name": "w", "emptyDir": {}}],
     )

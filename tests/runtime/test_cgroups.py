@@ -10,6 +10,7 @@ import pytest
 from raykube.pb import cri_pb2
 from raykube.runtime.cgroups import Controller
 from raykube.runtime.processes import start_time
+from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.runtime.conftest import Machine
 
@@ -21,7 +22,7 @@ def levels(machine: Machine) -> set[Path]:
     assert machine.service._runtime is not None
     found = {one.directory for one in machine.service._runtime._cgroups._controllers.values()}
     if not found:
-        pytest.skip("this user may write no control group")
+        missing("this user may write no control group")
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
+from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.runtime.conftest import Machine, leftovers
 
@@ -224,7 +225,7 @@ async def test_terminal(machine: Machine) -> None:
 
 async def test_memory_limit_kills(machine: Machine) -> None:
     if "memory" not in machine.service._runtime.limits:  # type: ignore[union-attr]
-        pytest.skip("this user may write no memory control group")
+        missing("this user may write no memory control group")
     sandbox = await machine.sandbox()
     config = cri_pb2.LinuxContainerConfig(resources=cri_pb2.LinuxContainerResources(memory_limit_in_bytes=32 << 20))
     container = await machine.run(sandbox, "python3", "-c", "x = bytearray(200 << 20)", linux=config)
