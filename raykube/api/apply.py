@@ -22,6 +22,7 @@ import orjson
 from raykube.api import fieldsets
 from raykube.api.errors import ApiError, Cause
 from raykube.api.fieldsets import BadList, Fields
+from raykube.api.schema import Typed
 from raykube.api.shapes import Shape, root_shape
 from raykube.base.clock import rfc3339
 
@@ -56,15 +57,9 @@ _STRIPPED: Fields = {
 _LAST_APPLIED_PATH = ("f:metadata", "f:annotations", f"f:{LAST_APPLIED}")
 
 
-class Target(Protocol):
+class Target(Typed, Protocol):
     """What this needs to know of a resource."""
 
-    @property
-    def group(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
     @property
     def api_version(self) -> str: ...
 

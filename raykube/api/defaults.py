@@ -6,9 +6,10 @@ a server decides by itself (uid, selector of a job, first status) is not a defau
 
 import base64
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from raykube.api.pod_defaults import default_pod, default_pod_spec, default_template
+from raykube.api.schema import Typed
 
 Object = dict[str, Any]
 
@@ -18,16 +19,7 @@ _CLIENT_IP_TIMEOUT_S = 10800
 _BACKOFF_LIMIT_NONE = 2**31 - 1
 
 
-class _Typed(Protocol):
-    @property
-    def group(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-
-
-def apply_defaults(resource: _Typed, obj: Object) -> None:
+def apply_defaults(resource: Typed, obj: Object) -> None:
     """Fills the defaults of a conforming object in place."""
     defaulter = _DEFAULTERS.get((resource.group, resource.kind))
     if defaulter is not None:

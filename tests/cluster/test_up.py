@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from raykube.cluster import processes, state
+from tests.kit.controlplane import until
 from tests.kit.require import require_program
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -32,14 +32,6 @@ IMPATIENT = [
     "apiserver.default-not-ready-toleration-seconds=2",
     "apiserver.default-unreachable-toleration-seconds=2",
 ]
-
-
-def until(what: str, check: Callable[[], bool], timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout_s:.0f} s")
-        time.sleep(0.2)
 
 
 def listening_ports(cluster: state.ClusterState) -> list[str]:

@@ -33,7 +33,7 @@ START_TIMEOUT_S = 60
 CLAIM_PORT = 39999
 
 
-def until(what: str, check: Callable[[], bool], timeout_s: float = 60) -> None:
+def until(what: str, check: Callable[[], bool], timeout_s: float = 90) -> None:
     """Polls until `check` is true. Raises AssertionError at the time-out."""
     deadline = time.monotonic() + timeout_s
     while not check():
