@@ -6,7 +6,7 @@ import logging
 
 from raykube.kv import recall
 from raykube.kv.batch_service import BatchService
-from raykube.kv.cluster_service import ClusterService, MaintenanceService
+from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster
@@ -15,6 +15,7 @@ from raykube.kv.data_dir import DataDir
 from raykube.kv.kv_service import KvService
 from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
+from raykube.kv.maintenance_service import MaintenanceService
 from raykube.kv.member import Member
 from raykube.kv.transport import Transport
 from raykube.kv.watch_service import WatchService

@@ -1,0 +1,70 @@
+# ruff: noqa: N802 - methods are named like the RPCs
+"""etcd's Maintenance service: how this member is."""
+
+from typing import Any
+
+from raykube.kv.core.mvcc.errors import StoreError
+from raykube.kv.kv_service import Stamp, refused
+from raykube.kv.limits import Admission
+from raykube.kv.member import REQUEST_TIMEOUT_S, Member
+from raykube.pb import etcd_pb2
+from raykube.rpc import Code, RpcError
+
+ETCD_VERSION = "3.5.0"  # the API level that clients may expect
+
+
+class MaintenanceService:
+    """Answers about this member."""
+
+    def __init__(self, member: Member, admission: Admission) -> None:
+        self._member = member
+        self._admission = admission
+        self._stamp = Stamp(member)
+
+    async def Status(self, _request: Any, _call: Any) -> Any:
+        member = self._member
+        node, store = member.replica.node, member.store
+        own = [record for record in node.membership.members if record.id == member.id]
+        return self._stamp(
+            etcd_pb2.StatusResponse(
+                version=ETCD_VERSION,
+                dbSize=store.bytes_stored,
+                dbSizeInUse=store.bytes_stored,
+                leader=node.leader,
+                raftIndex=node.log.committed,
+                raftTerm=node.term,
+                raftAppliedIndex=member.replica.applied,
+                errors=([] if node.leader else ["etcdserver: no leader"])
+                + (["NOSPACE"] if self._admission.is_full else []),
+                isLearner=bool(own and own[0].learner),
+            )
+        )
+
+    async def Alarm(self, request: Any, _call: Any) -> Any:
+        """The one alarm there can be raises and clears itself."""
+        response = etcd_pb2.AlarmResponse()
+        if self._admission.is_full:
+            response.alarms.add(memberID=self._member.id, alarm=etcd_pb2.NOSPACE)
+        return self._stamp(response)
+
+    async def HashKV(self, request: Any, _call: Any) -> Any:
+        store = self._member.store
+        try:
+            value = store.hash(request.revision)
+        except StoreError as error:
+            raise refused(error) from None
+        return self._stamp(etcd_pb2.HashKVResponse(hash=value, compact_revision=store.compact_revision))
+
+    async def Defragment(self, _request: Any, _call: Any) -> Any:
+        """There is nothing to do: memory is given back as compaction goes."""
+        return self._stamp(etcd_pb2.DefragmentResponse())
+
+    async def MoveLeader(self, request: Any, _call: Any) -> Any:
+        node = self._member.replica.node
+        if not node.is_leader:
+            raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: not leader")
+        if request.targetID not in node.membership.voters:
+            raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+        if request.targetID != self._member.id and not await self._member.transfer(request.targetID, REQUEST_TIMEOUT_S):
+            raise RpcError(Code.UNAVAILABLE, "etcdserver: request timed out, leader transfer took too long")
+        return self._stamp(etcd_pb2.MoveLeaderResponse())
