@@ -1,0 +1,63 @@
+"""A follower's work: taking over the leader's log, by entries or by a snapshot."""
+
+from raykube.kv.core.raft.messages import Kind, Message, Snapshot
+from raykube.kv.core.raft.state import State
+
+
+class Following(State):
+    """What a leader's messages do to a node."""
+
+    def _on_leader_message(self, message: Message) -> None:
+        if message.kind is Kind.APPEND:
+            self._on_append(message)
+        elif message.kind is Kind.HEARTBEAT:
+            self._on_heartbeat(message)
+        else:
+            self._on_snapshot(message)
+
+    def _on_append(self, message: Message) -> None:
+        if message.index < self.log.committed:
+            self._send(Kind.APPEND_ANSWER, message.sender, index=self.log.committed)
+            return
+        if self.log.term(message.index) != message.log_term:
+            hint = self.log.backtrack(message.index, message.log_term)
+            self._send(
+                Kind.APPEND_ANSWER, message.sender,
+                index=message.index, reject=True, hint=hint, log_term=self.log.term(hint) or 0,
+            )  # fmt: skip
+            return
+        # Cut only at a real conflict: a late message must not cut what a newer one appended.
+        position = self.log.first_conflict(message.entries)
+        if position is not None:
+            fresh = message.entries[position:]
+            self._memberships = [item for item in self._memberships if item[0] < fresh[0].index]
+            self.log.replace(fresh)
+            self._note_memberships(fresh)
+        last = message.index + len(message.entries)
+        # Beyond `last` this log is not known to agree with the leader's.
+        self.log.commit_to(min(message.commit, last))
+        self._send(Kind.APPEND_ANSWER, message.sender, index=last)
+
+    def _on_heartbeat(self, message: Message) -> None:
+        if message.commit > self.log.last:
+            # The leader never says more than this member acknowledged to it, on disk, in this very term.
+            raise AssertionError(
+                f"this member acknowledged entries up to {message.commit} and has them only up to {self.log.last}: "
+                "its data directory was emptied or is an old copy"
+            )
+        self.log.commit_to(message.commit)
+        self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context)
+
+    def _on_snapshot(self, message: Message) -> None:
+        snapshot = message.snapshot
+        assert snapshot is not None
+        if snapshot.index <= self.log.committed:
+            pass  # older than what is known to be decided
+        elif self.log.term(snapshot.index) == snapshot.term:
+            self.log.commit_to(snapshot.index)  # the log has it all: no need for the image
+        else:
+            self.log.reset(snapshot.index, snapshot.term)
+            self._memberships = [(snapshot.index, snapshot.membership)]
+            self.snapshot = Snapshot(snapshot.index, snapshot.term, snapshot.membership)
+            self._pending_snapshot = snapshot
+        self._send(Kind.APPEND_ANSWER, message.sender, index=self.log.committed)

@@ -1,0 +1,153 @@
+"""A leader's work: entries to the followers, their answers, what is committed, and when readers may read."""
+
+from collections.abc import Sequence
+
+from raykube.kv.core.raft.messages import Entry, EntryKind, Kind, Message, ReadState
+from raykube.kv.core.raft.progress import Progress, Sending
+from raykube.kv.core.raft.state import State
+
+
+class Leading(State):
+    """What a node does as the leader of its term."""
+
+    def _append(self, payloads: Sequence[bytes], kind: EntryKind) -> None:
+        first = self.log.last + 1
+        entries = [Entry(self.term, first + offset, kind, payload) for offset, payload in enumerate(payloads)]
+        self.log.append(entries)
+        self._uncommitted_bytes += sum(map(len, payloads))
+        self._note_memberships(entries)
+        self._broadcast_append()
+
+    def _broadcast_append(self) -> None:
+        for member in self.progress:
+            if member != self.id:
+                self._send_appends(member)
+
+    def _send_appends(self, member: int) -> None:
+        """Sends entries until the window is full or all are sent."""
+        progress = self.progress[member]
+        while progress.next <= self.log.last and progress.may_send(self.limits.window_messages_max):
+            self._send_append(member)
+
+    def _send_append(self, member: int) -> None:
+        """Sends one message with the next entries; with none, it still carries the commit index."""
+        progress = self.progress[member]
+        if not progress.may_send(self.limits.window_messages_max):
+            return
+        previous = progress.next - 1
+        previous_term = self.log.term(previous)
+        if previous_term is None:
+            self._send_snapshot(member, progress)
+            return
+        entries = self.log.slice(progress.next, self.limits.message_bytes_max)
+        self._outbox(Kind.APPEND).append(
+            Message(
+                Kind.APPEND, member, self.id, self.term,
+                log_term=previous_term, index=previous, entries=entries, commit=self.log.committed,
+            )
+        )  # fmt: skip
+        progress.on_sent(previous + len(entries), len(entries))
+
+    def _send_snapshot(self, member: int, progress: Progress) -> None:
+        if not progress.is_active:
+            return  # it would go to nobody; its next heartbeat answer starts it
+        progress.become_snapshot(self.snapshot.index)
+        self._outbox(Kind.SNAPSHOT).append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
+
+    def _broadcast_heartbeat(self) -> None:
+        for member, progress in self.progress.items():
+            if member != self.id:
+                # Never beyond what the follower is known to have: its log may hold something else there.
+                commit = min(progress.match, self.log.committed)
+                self._send(Kind.HEARTBEAT, member, commit=commit, context=self._reads.round)
+
+    def _check_quorum(self) -> bool:
+        active = {member for member, progress in self.progress.items() if progress.is_active or member == self.id}
+        for progress in self.progress.values():
+            progress.is_active = False
+        return len(active & self.membership.voters) >= self.membership.quorum
+
+    # ---- answers
+
+    def _on_append_answer(self, message: Message, progress: Progress) -> None:
+        progress.is_active = True
+        if message.reject:
+            if (
+                progress.sending is Sending.SNAPSHOT
+                or message.index <= progress.match
+                or (progress.sending is Sending.PROBE and message.index != progress.next - 1)
+            ):
+                return  # an old answer
+            progress.become_probe(self.log.backtrack(message.hint, message.log_term))
+            self._send_append(message.sender)
+            return
+        if not progress.on_accepted(message.index) and progress.sending is not Sending.PROBE:
+            if progress.sending is Sending.REPLICATE:
+                self._send_appends(message.sender)
+            return
+        is_found = progress.sending is Sending.PROBE or (
+            progress.sending is Sending.SNAPSHOT and progress.match >= max(progress.snapshot_index, self.log.base)
+        )
+        if is_found:
+            progress.become_replicate()
+        if not self._maybe_commit():
+            if is_found:
+                self._send_append(message.sender)  # what was committed while it was looked for
+            self._send_appends(message.sender)
+        if message.sender == self.transferee and progress.match == self.log.last:
+            self._send(Kind.TIMEOUT_NOW, message.sender)
+
+    def _on_heartbeat_answer(self, message: Message, progress: Progress) -> None:
+        progress.is_active = True
+        progress.is_probe_sent = False
+        progress.round_confirmed = max(progress.round_confirmed, message.context)
+        if progress.sending is Sending.REPLICATE and len(progress.in_flight) >= self.limits.window_messages_max:
+            progress.in_flight.popleft()  # its answer may be lost: the window must not stay shut for ever
+        if progress.match < self.log.last:
+            self._send_append(message.sender)
+        self._confirm_reads()
+
+    def _maybe_commit(self) -> bool:
+        matches = sorted((self.progress[member].match for member in self.membership.voters), reverse=True)
+        index = matches[self.membership.quorum - 1]
+        # Only an entry of its own term is committed by counting; older ones with it (Raft §5.4.2).
+        if self.log.term(index) != self.term or index <= self.log.committed:
+            return False
+        first = self.log.committed + 1
+        self.log.commit_to(index)
+        newly = self.log.entries[first - self.log.base - 1 : index - self.log.base]
+        self._uncommitted_bytes = max(0, self._uncommitted_bytes - sum(len(entry.data) for entry in newly))
+        for member in self.progress:
+            if member != self.id:
+                self._send_append(member)
+                self._send_appends(member)
+        self._start_reads()
+        if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
+            self._become_follower(self.term, 0)  # it has removed itself, and that is committed
+        return True
+
+    # ---- reads
+
+    def _on_read(self, context: int, sender: int) -> None:
+        self._reads.add(context, sender)
+        self._start_reads()
+
+    def _start_reads(self) -> None:
+        """Starts a round for the waiting readers; before a commit in this term the leader knows no safe index."""
+        if self.is_leader and self.has_committed_in_term and self._reads.start_round(self.log.committed):
+            self._broadcast_heartbeat()
+            self._confirm_reads()
+
+    def _confirm_reads(self) -> None:
+        confirmed = sorted(
+            (
+                self._reads.round if member == self.id else self.progress[member].round_confirmed
+                for member in self.membership.voters
+            ),
+            reverse=True,
+        )
+        for context, sender, index in self._reads.confirm(confirmed[self.membership.quorum - 1]):
+            if sender == self.id:
+                self._read_states.append(ReadState(context, index))
+            else:
+                self._send(Kind.READ_INDEX_ANSWER, sender, index=index, context=context)
