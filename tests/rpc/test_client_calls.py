@@ -1,0 +1,233 @@
+"""Calls of every kind through `Channel`, against grpcio's server and ours alike."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raykube.rpc import Code, RpcError
+from raykube.rpc.channel import Channel, once
+from tests.kit.waiting import until
+from tests.rpc.echo import ECHO, Bytes, Handler, say, serve, unix_address
+
+KINDS = ("reference", "ours")
+
+
+@pytest.fixture(params=KINDS)
+async def echo(request: Any) -> AsyncIterator[tuple[Handler, Any]]:
+    """A handler behind a server of each kind, and a stub for it."""
+    handler = Handler()
+    server, address = await serve(request.param, handler)
+    channel = Channel(address)
+    yield handler, channel.stub(ECHO)
+    await channel.close()
+    await server.stop(0)
+
+
+Echo = tuple[Handler, Any]
+
+
+async def stream_of(messages: list[Any]) -> AsyncIterator[Any]:
+    for message in messages:
+        yield message
+
+
+async def test_the_four_kinds(echo: Echo) -> None:
+    stub = echo[1]
+    assert (await stub.Unary(say("hello"))).value == b"hello"
+    assert [len(m.value) async for m in stub.Spread(say("count 3 5"))] == [5, 5, 5, 3]
+    assert (await stub.Gather(stream_of([say("a"), say("bc"), say("")]))).value == b"3 3"
+    assert [m.value async for m in stub.Both(stream_of([say("x"), say("y")]))] == [b"x", b"y"]
+    assert [m.value async for m in stub.Both(once(say("one")))] == [b"one"]
+
+
+async def test_empty_messages_and_empty_streams(echo: Echo) -> None:
+    stub = echo[1]
+    assert (await stub.Unary(Bytes())).value == b""
+    assert (await stub.Gather(stream_of([]))).value == b"0 0"
+    assert [m async for m in stub.Both(stream_of([]))] == []
+    assert [m.value async for m in stub.Both(stream_of([Bytes()] * 3))] == [b""] * 3
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
+async def test_every_code_arrives(echo: Echo, code: Code) -> None:
+    with pytest.raises(RpcError) as caught:
+        await echo[1].Unary(say(f"fail {code.name} because"))
+    assert (caught.value.code, caught.value.message) == (code, "because")
+
+
+@pytest.mark.parametrize("text", ["", "100% of it", "Grüße, 世界 🚀", "two\nlines\tand\r\n", "a" * 3000, "%41%zz"])
+async def test_every_message_arrives_as_it_was(echo: Echo, text: str) -> None:
+    with pytest.raises(RpcError) as caught:
+        await echo[1].Unary(say(f"fail ABORTED {text}"))
+    assert caught.value.message == text
+
+
+async def test_an_error_after_answers(echo: Echo) -> None:
+    stream = echo[1].Spread(say("count 2 1 fail DATA_LOSS late"))
+    assert [len((await anext(stream)).value), len((await anext(stream)).value)] == [1, 1]
+    with pytest.raises(RpcError) as caught:
+        await anext(stream)
+    assert (caught.value.code, caught.value.message) == (Code.DATA_LOSS, "late")
+
+
+async def test_a_method_that_is_not_there(echo: Echo) -> None:
+    with pytest.raises(RpcError) as caught:
+        await echo[1].Missing(say("x"))
+    assert caught.value.code is Code.UNIMPLEMENTED
+
+
+async def test_a_deadline_ends_both_sides(echo: Echo) -> None:
+    handler, stub = echo
+    with pytest.raises(RpcError) as caught:
+        await stub.Unary(say("hang"), timeout=0.2)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    await until(lambda: handler.cancelled == 1)
+    assert handler.remaining_s[0] is not None
+    assert 0 < handler.remaining_s[0] <= 0.2
+    with pytest.raises(RpcError) as caught:
+        async for _ in stub.Spread(say("count 1 1 hang"), timeout=0.2):
+            pass
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    await until(lambda: handler.cancelled >= 2)
+
+
+async def test_no_deadline_is_none(echo: Echo) -> None:
+    handler, stub = echo
+    await stub.Unary(say("x"))
+    await stub.Unary(say("x"), timeout=5000)
+    assert handler.remaining_s[0] is None
+    assert handler.remaining_s[1] is not None
+    assert 4900 < handler.remaining_s[1] <= 5050  # a coarse encoding may round up
+
+
+async def test_a_deadline_that_is_over(echo: Echo) -> None:
+    with pytest.raises(RpcError) as caught:
+        await echo[1].Unary(say("hang"), timeout=0)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_cancelling_a_call_cancels_its_handler(echo: Echo) -> None:
+    handler, stub = echo
+    task = asyncio.create_task(stub.Unary(say("hang")))
+    await until(lambda: handler.started == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: handler.cancelled == 1)
+
+
+async def test_leaving_a_stream_cancels_its_handler(echo: Echo) -> None:
+    handler, stub = echo
+    stream = stub.Spread(say("count 1 1 hang"))
+    async for _ in stream:
+        break
+    await stream.aclose()
+    await until(lambda: handler.cancelled >= 1)
+    assert (await stub.Unary(say("still there"))).value == b"still there"
+
+
+@pytest.mark.parametrize("kind", ["Gather", "Both"])
+async def test_an_error_of_the_request_stream_cancels_the_call(echo: Echo, kind: str) -> None:
+    stub = echo[1]
+
+    async def requests() -> AsyncIterator[Any]:
+        yield say("x")
+        raise KeyError("mine")
+
+    with pytest.raises((KeyError, RpcError)):
+        if kind == "Gather":
+            await stub.Gather(requests())
+        else:
+            async for _ in stub.Both(requests()):
+                pass
+
+
+@pytest.mark.parametrize("size", [16_383, 16_384, 65_530, 65_535, 65_536, 1 << 20, 20 << 20])
+async def test_large_messages_both_ways(echo: Echo, size: int) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+    request = Bytes(value=b" " + body[:size])
+    assert (await echo[1].Unary(request)).value == request.value
+
+
+async def test_a_large_message_each_in_many_calls(echo: Echo) -> None:
+    answers = await asyncio.gather(*(echo[1].Unary(say(f"bytes {200_000 + n}")) for n in range(50)))
+    assert [len(a.value) for a in answers] == [200_000 + n for n in range(50)]
+
+
+async def test_a_slow_reader_holds_the_server_back(echo: Echo) -> None:
+    handler, stub = echo
+    stream = stub.Spread(say("count 4000 100000"))
+    await anext(stream)
+    before = -1
+    while handler.sent != before:  # until nothing moves any more
+        before = handler.sent
+        await asyncio.sleep(0.3)
+    assert handler.sent < 400, "the server was let to send far ahead of its reader"
+    assert [len(m.value) async for m in stream][-1] == 3
+
+
+async def test_a_slow_handler_holds_the_client_back(echo: Echo) -> None:
+    handler, stub = echo
+    given = 0
+
+    async def requests() -> AsyncIterator[Any]:
+        nonlocal given
+        yield say("wait")
+        while given < 4000:
+            given += 1
+            yield Bytes(value=bytes(100_000))
+
+    task = asyncio.create_task(stub.Gather(requests()))
+    before = -1
+    while given != before:
+        before = given
+        await asyncio.sleep(0.3)
+    assert given < 400, "the client sent far ahead of what the handler read"
+    handler.gate.set()
+    assert (await asyncio.wait_for(task, 60)).value == b"4001 400000004"
+
+
+async def test_a_slow_reader_does_not_hold_back_others(echo: Echo) -> None:
+    stub = echo[1]
+    slow = stub.Spread(say("count 1000 100000"))
+    await anext(slow)
+    for _ in range(20):
+        assert len((await stub.Unary(say("bytes 100000"), timeout=10)).value) == 100_000
+    await slow.aclose()
+
+
+async def test_a_thousand_calls_at_once(echo: Echo) -> None:
+    stub = echo[1]
+    answers = await asyncio.gather(*(stub.Unary(say(f"sleep 0.2{n:05}"), timeout=30) for n in range(1000)))
+    assert [a.value for a in answers] == [f"sleep 0.2{n:05}".encode() for n in range(1000)]
+
+
+async def test_a_thousand_streams_at_once(echo: Echo) -> None:
+    handler, stub = echo
+    seen = 0
+
+    async def follow() -> None:
+        nonlocal seen
+        with contextlib.suppress(RpcError):
+            async for _ in stub.Spread(say("count 2 10 hang")):
+                seen += 1
+
+    tasks = [asyncio.create_task(follow()) for _ in range(1000)]
+    await until(lambda: seen == 2000, 30)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await until(lambda: handler.cancelled >= 1000, 30)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_over_a_unix_socket(kind: str, tmp_path: Path) -> None:
+    server, address = await serve(kind, Handler(), unix_address(tmp_path))
+    channel = Channel(address)
+    assert (await channel.stub(ECHO).Unary(say("x"))).value == b"x"
+    await channel.close()
+    await server.stop(0)
