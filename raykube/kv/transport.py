@@ -194,7 +194,8 @@ class Transport:
         if not request.only_ask:
             clock.start(lease.id, lease.ttl_s, time.monotonic())
             return lease.ttl_s
-        return int(clock.remaining_s(lease.id, time.monotonic()) or 0)
+        remaining_s = clock.remaining_s(lease.id, time.monotonic())
+        return int(lease.ttl_s if remaining_s is None else remaining_s)  # without a deadline yet: it begins just now
 
     # ---- inward: the Peer service
 

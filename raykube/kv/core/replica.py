@@ -2,6 +2,8 @@
 
     propose / read / step / tick ─▶ Replica ─▶ Output: messages, a write for the disk, answers, readers to let go
 
+All that is proposed between two `ready` rides in one log entry: what a burst costs the log does not depend on its size.
+
 A proposal is bound to the term of the leader it was given to, and a leader takes none of another term. So when this
 member has applied an entry of a later term, a proposal that is still waiting is certainly not in the log and never will
 be: it is proposed again, once, without the client's help. Only a time-out or a crash leaves an outcome unknown.
@@ -14,13 +16,14 @@ from typing import Any
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.lease_clock import LeaseClock
 from raykube.kv.core.mvcc.image import Image
-from raykube.kv.core.mvcc.machine import Command, Machine, encode, request_id
+from raykube.kv.core.mvcc.machine import Command, Machine, commands, encode
 from raykube.kv.core.raft.messages import Entry, EntryKind, Message, ReadState, Snapshot, Write
 from raykube.kv.core.raft.node import Node
 from raykube.pb import etcd_pb2
 
 READ_RETRY_TICKS = 5
 UNBOUND = -1  # the term of a proposal that no leader has seen
+ENTRY_BYTES_MAX = 1 << 20  # of proposals that share an entry; a larger one has an entry for itself
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Replica:
         self.lease_clock = LeaseClock()
         self._compactor = compactor or Compactor()
         self._new_id = new_id
-        self._now = 0.0
+        self._granted: list[tuple[int, int]] = []  # lease, seconds: those that began since the last tick
         self._was_leader = False
         self._proposals: dict[int, _Proposal] = {}
         self._unbound: list[int] = []
@@ -66,10 +69,8 @@ class Replica:
 
     def propose(self, request: int, command: Command, body: bytes) -> None:
         """Puts a command into the log, now or as soon as there is a leader; its answer comes in an `Output`."""
-        proposal = _Proposal(encode(request, command, body))
-        self._proposals[request] = proposal
-        if not self._bind(proposal):
-            self._unbound.append(request)
+        self._proposals[request] = _Proposal(encode(request, command, body))
+        self._unbound.append(request)
 
     def forget(self, request: int) -> bool:
         """Nobody waits for `request` any more; returns whether it surely never took and never will take effect."""
@@ -91,68 +92,80 @@ class Replica:
 
     def tick(self, now: float, stalled_s: float = 0.0) -> None:
         """A tick of time. `stalled_s`: how long this process stood still before it, beyond the tick."""
-        self._now = now
         if stalled_s > 0:
             self.lease_clock.delay(stalled_s)
         self.node.tick()
         self._note_role()
+        granted, self._granted = self._granted, []
+        for lease, ttl_s in granted:
+            self.lease_clock.start(lease, ttl_s, now)
         if self._round is not None:
             self._round_ticks += 1
             if self._round_ticks >= READ_RETRY_TICKS:
                 self._new_readers = self._round[1] + self._new_readers
                 self._round = None
         if self.node.is_leader:
-            self._expire_leases()
-            self._compact()
+            self._expire_leases(now)
+            self._compact(now)
 
     def _note_role(self) -> None:
         is_leader = self.node.is_leader
         if is_leader and not self._was_leader:
             # A new leader does not know who renewed what: everybody gets the whole time again.
-            for lease in self.machine.store.leases.values():
-                self.lease_clock.start(lease.id, lease.ttl_s, self._now)
+            self._granted = [(lease.id, lease.ttl_s) for lease in self.machine.store.leases.values()]
         elif not is_leader and self._was_leader:
             self.lease_clock.clear()
+            self._granted.clear()
         self._was_leader = is_leader
 
-    def _expire_leases(self) -> None:
-        for lease in self.lease_clock.expired(self._now):
+    def _expire_leases(self, now: float) -> None:
+        for lease in self.lease_clock.expired(now):
             if lease in self.machine.store.leases:
                 body = etcd_pb2.LeaseRevokeRequest(ID=lease).SerializeToString()
                 self.node.propose([encode(self._new_id(), Command.LEASE_REVOKE, body)])
             else:
                 self.lease_clock.forget(lease)
 
-    def _compact(self) -> None:
+    def _compact(self, now: float) -> None:
         store = self.machine.store
-        target = self._compactor.due(self._now, store.revision, store.compact_revision)
+        target = self._compactor.due(now, store.revision, store.compact_revision)
         if target is not None:
             body = etcd_pb2.CompactionRequest(revision=target).SerializeToString()
             self.node.propose([encode(self._new_id(), Command.COMPACT, body)])
 
     # ---- proposals
 
-    def _bind(self, proposal: _Proposal) -> bool:
-        """Gives a proposal to the leader; False when there is none, or it takes none now."""
-        node = self.node
-        if node.is_leader:
-            if not node.propose([proposal.data]):
-                return False
-        elif node.leader:
-            node.forward([Entry(0, 0, EntryKind.NORMAL, proposal.data)])
-        else:
-            return False
-        proposal.term = node.term
-        return True
-
     def _bind_waiting(self) -> None:
+        """Gives what waits to the leader, as few entries as it fits in."""
         if not self._unbound or not self.node.leader:
             return
         waiting, self._unbound = self._unbound, []
+        together: list[int] = []
+        size = 0
         for request in waiting:
             proposal = self._proposals.get(request)
-            if proposal is not None and not self._bind(proposal):
-                self._unbound.append(request)
+            if proposal is None:
+                continue  # forgotten meanwhile
+            if together and size + len(proposal.data) > ENTRY_BYTES_MAX:
+                self._bind(together)
+                together, size = [], 0
+            together.append(request)
+            size += len(proposal.data)
+        if together:
+            self._bind(together)
+
+    def _bind(self, requests: list[int]) -> None:
+        """Proposes an entry to the leader; what it does not take now waits on."""
+        node = self.node
+        proposals = [self._proposals[request] for request in requests]
+        data = b"".join([proposal.data for proposal in proposals])
+        if not node.is_leader:
+            node.forward([Entry(0, 0, EntryKind.NORMAL, data)])
+        elif not node.propose([data]):
+            self._unbound += requests
+            return
+        for proposal in proposals:
+            proposal.term = node.term
 
     def _unbind_lost(self) -> None:
         """An entry of a later term is applied: what was bound to earlier ones and is not in the log is lost."""
@@ -197,21 +210,22 @@ class Replica:
                 raise AssertionError(f"entry {entry.index} came after {self.applied}")
             self.applied = entry.index
             if entry.kind == EntryKind.NORMAL and entry.data:
-                request = request_id(entry.data)
-                is_awaited = request in self._proposals
-                answer = self.machine.apply(entry.data, is_awaited)
-                if is_awaited:
-                    del self._proposals[request]
-                    answers.append((request, answer))
-                if self.node.is_leader:
-                    self._follow_leases(answer)
+                for request, command, body in commands(entry.data):
+                    is_awaited = request in self._proposals
+                    answer = self.machine.apply(command, body, is_awaited)
+                    if is_awaited:
+                        del self._proposals[request]
+                        answers.append((request, answer))
+                    if self.node.is_leader:
+                        self._follow_leases(answer)
             if entry.term != self.applied_term:
                 self.applied_term = entry.term
                 self._unbind_lost()
 
     def _follow_leases(self, answer: Any) -> None:
+        # Only a tick brings the time: a lease starts with the next one, a little late and never early.
         if isinstance(answer, etcd_pb2.LeaseGrantResponse):
-            self.lease_clock.start(answer.ID, answer.TTL, self._now)
+            self._granted.append((answer.ID, answer.TTL))
 
     # ---- reads
 
