@@ -145,13 +145,18 @@ class Store:
 
     # ---- reading
 
+    @property
+    def present(self) -> int:
+        """The revision that a reader is at who sees the writes of the open transaction."""
+        return self.revision + 1 if self._sub else self.revision
+
     def get(self, key: bytes) -> Version | None:
         """The key as the open transaction, or the last one, left it."""
         history = self.index.histories.get(key)
         return None if history is None or history[-1].value is None else history[-1]
 
     def check_readable(self, revision: int) -> None:
-        """Raises StoreError when `revision` cannot be read (0, the present, always can)."""
+        """Raises StoreError when `revision` cannot be read (0 and less, the present, always can)."""
         if revision > self.revision:
             raise errors.future_revision()
         if 0 < revision < self.compact_revision:
@@ -165,15 +170,16 @@ class Store:
         At most `limit` versions are returned (0: all), in order of key.
         """
         self.check_readable(revision)
+        is_now = revision <= 0 or revision == self.present
         if not range_end:
-            single = self.get(key) if revision in (0, self.revision) else self._at(key, revision)
+            single = self.get(key) if is_now else self._at(key, revision)
             return ([] if single is None or count_only else [single]), int(single is not None)
         end = None if range_end == UNBOUNDED else range_end
         if end is not None and end <= key:
             return [], 0
         histories = self.index.histories
         found: list[Version] = []
-        if revision in (0, self.revision):
+        if is_now:
             count = self.index.count_live(key, end)
             if count_only:
                 return [], count

@@ -3,8 +3,9 @@
 A transaction is checked as a whole before its first write: it is applied entirely or refused entirely.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 from raykube.kv.core.mvcc import errors
 from raykube.kv.core.mvcc.store import Store
@@ -24,8 +25,8 @@ _SORT_FIELDS = {
 
 
 def header(store: Store) -> etcd_pb2.ResponseHeader:
-    """A response header with the store's revision; the server fills in who it is."""
-    return etcd_pb2.ResponseHeader(revision=store.revision)
+    """A response header with the revision that a reader is at now; the server fills in who it is."""
+    return etcd_pb2.ResponseHeader(revision=store.present)
 
 
 def check_range(request: etcd_pb2.RangeRequest) -> None:
@@ -48,21 +49,22 @@ def check_put(request: etcd_pb2.PutRequest) -> None:
 
 def check_txn(request: etcd_pb2.TxnRequest, operations_max: int) -> None:
     """Raises StoreError on a transaction that is malformed, too long, or writes a key twice."""
-    if max(len(request.compare), len(request.success), len(request.failure)) > operations_max:
+    _check_form(request, operations_max)
+    for branch in (request.success, request.failure):
+        _check_overlaps(branch)
+
+
+def _check_form(request: etcd_pb2.TxnRequest, operations_max: int) -> None:
+    longest = max(len(request.compare), len(request.success), len(request.failure))
+    if longest > operations_max:
         raise errors.invalid("too many operations in txn request")
     for compare in request.compare:
         if not compare.key:
             raise errors.invalid("key is not provided")
     for branch in (request.success, request.failure):
-        puts: set[bytes] = set()
-        deletes: list[etcd_pb2.DeleteRangeRequest] = []
         for operation in branch:
-            _check_operation(operation, operations_max)
-        for operation in branch:
-            _collect(operation, puts, deletes)
-        for delete in deletes:
-            if any(_covers(delete, key) for key in puts):
-                raise errors.invalid("duplicate key given in txn request")
+            # What is nested shares the bound with what is around it.
+            _check_operation(operation, operations_max - longest)
 
 
 def _check_operation(operation: etcd_pb2.RequestOp, operations_max: int) -> None:
@@ -75,32 +77,47 @@ def _check_operation(operation: etcd_pb2.RequestOp, operations_max: int) -> None
             if not operation.request_delete_range.key:
                 raise errors.invalid("key is not provided")
         case "request_txn":
-            check_txn(operation.request_txn, operations_max)
+            _check_form(operation.request_txn, operations_max)
         case _:
             raise errors.invalid("key not found")
 
 
-def _collect(operation: etcd_pb2.RequestOp, puts: set[bytes], deletes: list[etcd_pb2.DeleteRangeRequest]) -> None:
-    if operation.HasField("request_put"):
-        if operation.request_put.key in puts:
-            raise errors.invalid("duplicate key given in txn request")
-        puts.add(operation.request_put.key)
-    elif operation.HasField("request_delete_range"):
-        deletes.append(operation.request_delete_range)
-    elif operation.HasField("request_txn"):
-        # The two branches of a nested transaction never both run: each is compared with what stands outside it.
-        before = set(puts)
-        for branch in (operation.request_txn.success, operation.request_txn.failure):
-            inner = set(before)
-            for nested in branch:
-                _collect(nested, inner, deletes)
-            puts |= inner
+_Deletes = list[etcd_pb2.DeleteRangeRequest]
+
+
+def _check_overlaps(branch: Iterable[etcd_pb2.RequestOp]) -> tuple[set[bytes], _Deletes]:
+    """What the operations put and delete. Raises StoreError where etcd finds a key written twice.
+
+    As in etcd, nested transactions are looked at before the puts around them and after the deletions: one nested
+    transaction may delete what an earlier one put, and not the other way round.
+    """
+    deletes = [operation.request_delete_range for operation in branch if operation.HasField("request_delete_range")]
+    puts: set[bytes] = set()
+    for operation in branch:
+        if operation.HasField("request_txn"):
+            # The two branches never both run: each is compared with what stands outside.
+            first, first_deletes = _check_overlaps(operation.request_txn.success)
+            second, second_deletes = _check_overlaps(operation.request_txn.failure)
+            _check_once(first | second, puts, deletes)
+            puts |= first | second
+            deletes += first_deletes + second_deletes
+    for operation in branch:
+        if operation.HasField("request_put"):
+            _check_once({operation.request_put.key}, puts, deletes)
+            puts.add(operation.request_put.key)
+    return puts, deletes
+
+
+def _check_once(keys: set[bytes], puts: set[bytes], deletes: _Deletes) -> None:
+    if not keys.isdisjoint(puts) or any(_covers(delete, key) for delete in deletes for key in keys):
+        raise errors.invalid("duplicate key given in txn request")
 
 
 def _covers(delete: etcd_pb2.DeleteRangeRequest, key: bytes) -> bool:
+    # As in etcd, a deletion "up to the last key" (end \0) overlaps with no put: the operations run in their order.
     if not delete.range_end:
         return bool(delete.key == key)
-    return bool(delete.key <= key and (delete.range_end == b"\0" or key < delete.range_end))
+    return bool(delete.key <= key < delete.range_end)
 
 
 def read(store: Store, request: etcd_pb2.RangeRequest) -> etcd_pb2.RangeResponse:
@@ -112,24 +129,27 @@ def read(store: Store, request: etcd_pb2.RangeRequest) -> etcd_pb2.RangeResponse
         request.min_create_revision,
         request.max_create_revision,
     )
-    # Keys come ordered; anything else must see them all before it can cut.
-    in_key_order = not any(bounds) and (order == Range.NONE or (order == Range.ASCEND and target == Range.KEY))
-    limit = request.limit if request.limit > 0 else 0
+    # Keys come ordered. What is sorted or filtered must be seen whole before it is cut; as in etcd, a target without an
+    # order only sorts what the limit left.
+    is_cut_first = not any(bounds) and (order == Range.NONE or (order == Range.ASCEND and target == Range.KEY))
+    limit = max(request.limit, 0)
     found, count = store.range(
-        request.key, request.range_end, request.revision, limit if in_key_order else 0, request.count_only
+        request.key,
+        request.range_end,
+        request.revision,
+        limit + 1 if limit and is_cut_first else 0,
+        request.count_only,
     )
-    if not in_key_order:
+    if any(bounds):
         found = [version for version in found if _within(version, *bounds)]
-        if order != Range.NONE or target != Range.KEY:
-            found.sort(key=_SORT_FIELDS[target], reverse=order == Range.DESCEND)
-        if limit:
-            del found[limit:]
+    if target != Range.KEY or order == Range.DESCEND:
+        found.sort(key=_SORT_FIELDS[target], reverse=order == Range.DESCEND)
+    more = 0 < limit < len(found)
+    if more:
+        del found[limit:]
     keys_only = request.keys_only
     return etcd_pb2.RangeResponse(
-        header=header(store),
-        kvs=[to_kv(version, keys_only) for version in found],
-        more=bool(limit) and not request.count_only and count > limit,
-        count=count,
+        header=header(store), kvs=[to_kv(version, keys_only) for version in found], more=more, count=count
     )
 
 
@@ -144,17 +164,20 @@ def _within(version: Version, min_mod: int, max_mod: int, min_create: int, max_c
 
 def put(store: Store, request: etcd_pb2.PutRequest) -> etcd_pb2.PutResponse:
     """A put as a transaction of its own. Raises StoreError."""
-    _check_put_state(store, request)
+    _check_lease(store, request)
+    _check_key(store, request)
     store.begin()
     response = _put(store, request)
     store.commit()
-    response.header.CopyFrom(header(store))
     return response
 
 
-def _check_put_state(store: Store, request: etcd_pb2.PutRequest) -> None:
+def _check_lease(store: Store, request: etcd_pb2.PutRequest) -> None:
     if request.lease and request.lease not in store.leases:
         raise errors.lease_missing()
+
+
+def _check_key(store: Store, request: etcd_pb2.PutRequest) -> None:
     if (request.ignore_value or request.ignore_lease) and store.get(request.key) is None:
         raise errors.key_missing()
 
@@ -163,11 +186,11 @@ def _put(store: Store, request: etcd_pb2.PutRequest) -> etcd_pb2.PutResponse:
     value, lease = request.value, request.lease
     if request.ignore_value or request.ignore_lease:
         current = store.get(request.key)
-        if current is not None:  # checked before the transaction; a delete inside it cannot overlap
+        if current is not None:  # it was there before the transaction, which may have deleted it since
             value = (current.value or b"") if request.ignore_value else value
             lease = current.lease if request.ignore_lease else lease
     previous = store.put(request.key, value, lease)
-    response = etcd_pb2.PutResponse()
+    response = etcd_pb2.PutResponse(header=header(store))
     if request.prev_kv and previous is not None:
         response.prev_kv.CopyFrom(to_kv(previous))
     return response
@@ -178,13 +201,13 @@ def delete_range(store: Store, request: etcd_pb2.DeleteRangeRequest) -> etcd_pb2
     store.begin()
     response = _delete_range(store, request)
     store.commit()
-    response.header.CopyFrom(header(store))
     return response
 
 
 def _delete_range(store: Store, request: etcd_pb2.DeleteRangeRequest) -> etcd_pb2.DeleteRangeResponse:
     removed = [store.delete(key) for key in store.keys_in(request.key, request.range_end)]
     return etcd_pb2.DeleteRangeResponse(
+        header=header(store),
         deleted=len(removed),
         prev_kvs=[to_kv(version) for version in removed if version is not None] if request.prev_kv else [],
     )
@@ -192,9 +215,10 @@ def _delete_range(store: Store, request: etcd_pb2.DeleteRangeRequest) -> etcd_pb
 
 def transact(store: Store, request: etcd_pb2.TxnRequest) -> etcd_pb2.TxnResponse:
     """A transaction. Raises StoreError, with nothing done."""
-    _check_branch(store, request)
+    chosen = _choose(store, request)
+    _check_chosen(store, chosen)
     store.begin()
-    response = _run(store, request)
+    response = _run(store, chosen)
     store.commit()
     response.header.CopyFrom(header(store))
     return response
@@ -210,37 +234,47 @@ def is_read_only(request: etcd_pb2.TxnRequest) -> bool:
     )
 
 
-def _chosen(store: Store, request: etcd_pb2.TxnRequest) -> tuple[bool, Iterable[etcd_pb2.RequestOp]]:
+class _Chosen(NamedTuple):
+    """The branch of a transaction that runs, and those of its nested ones, in the order of their operations."""
+
+    succeeded: bool
+    operations: Sequence[etcd_pb2.RequestOp]
+    nested: list["_Chosen"]
+
+
+def _choose(store: Store, request: etcd_pb2.TxnRequest) -> _Chosen:
+    """All comparisons, nested ones too, are made before the first write."""
     succeeded = all(_holds(store, compare) for compare in request.compare)
-    return succeeded, request.success if succeeded else request.failure
+    operations = request.success if succeeded else request.failure
+    nested = [_choose(store, operation.request_txn) for operation in operations if operation.HasField("request_txn")]
+    return _Chosen(succeeded, operations, nested)
 
 
-def _check_branch(store: Store, request: etcd_pb2.TxnRequest) -> None:
-    for operation in _chosen(store, request)[1]:
+def _operations(chosen: _Chosen) -> Iterator[etcd_pb2.RequestOp]:
+    """All that runs, in order, without the nested transactions themselves."""
+    nested = iter(chosen.nested)
+    for operation in chosen.operations:
+        if operation.HasField("request_txn"):
+            yield from _operations(next(nested))
+        else:
+            yield operation
+
+
+def _check_chosen(store: Store, chosen: _Chosen) -> None:
+    # Which error a client gets when there are several is etcd's order.
+    for operation in _operations(chosen):
+        if operation.HasField("request_put"):
+            _check_key(store, operation.request_put)
+            _check_lease(store, operation.request_put)
+    for operation in _operations(chosen):
         if operation.HasField("request_range"):
             store.check_readable(operation.request_range.revision)
-        elif operation.HasField("request_put"):
-            _check_put_state(store, operation.request_put)
-        elif operation.HasField("request_txn"):
-            # A nested comparison may see the outer writes, so both branches must be able to run.
-            _check_nested(store, operation.request_txn)
 
 
-def _check_nested(store: Store, request: etcd_pb2.TxnRequest) -> None:
-    for branch in (request.success, request.failure):
-        for operation in branch:
-            if operation.HasField("request_range"):
-                store.check_readable(operation.request_range.revision)
-            elif operation.HasField("request_put"):
-                _check_put_state(store, operation.request_put)
-            elif operation.HasField("request_txn"):
-                _check_nested(store, operation.request_txn)
-
-
-def _run(store: Store, request: etcd_pb2.TxnRequest) -> etcd_pb2.TxnResponse:
-    succeeded, branch = _chosen(store, request)
-    response = etcd_pb2.TxnResponse(succeeded=succeeded)
-    for operation in branch:
+def _run(store: Store, chosen: _Chosen) -> etcd_pb2.TxnResponse:
+    response = etcd_pb2.TxnResponse(succeeded=chosen.succeeded)
+    nested = iter(chosen.nested)
+    for operation in chosen.operations:
         answer = response.responses.add()
         match operation.WhichOneof("request"):
             case "request_range":
@@ -250,23 +284,17 @@ def _run(store: Store, request: etcd_pb2.TxnRequest) -> etcd_pb2.TxnResponse:
             case "request_delete_range":
                 answer.response_delete_range.CopyFrom(_delete_range(store, operation.request_delete_range))
             case "request_txn":
-                answer.response_txn.CopyFrom(_run(store, operation.request_txn))
+                answer.response_txn.CopyFrom(_run(store, next(nested)))
+                answer.response_txn.header.SetInParent()  # as in etcd: there, and empty
     return response
 
 
 def _holds(store: Store, compare: etcd_pb2.Compare) -> bool:
-    if compare.range_end:
-        found, _ = store.range(compare.key, compare.range_end)
-        # As in etcd: a comparison over an empty range holds, except that there is no value to compare.
-        if not found:
-            return compare.target != Compare.VALUE
+    found, _ = store.range(compare.key, compare.range_end)
+    if found:
         return all(_compare(compare, version) for version in found)
-    version = store.get(compare.key)
-    if version is None:
-        if compare.target == Compare.VALUE:
-            return False
-        version = Version(compare.key, 0, 0, 0, 0, b"", 0)
-    return _compare(compare, version)
+    # As in etcd: what is not there has no value to compare, and its numbers are zero.
+    return compare.target != Compare.VALUE and _compare(compare, Version(compare.key, 0, 0, 0, 0, b"", 0))
 
 
 def _compare(compare: etcd_pb2.Compare, version: Version) -> bool:
@@ -281,8 +309,10 @@ def _compare(compare: etcd_pb2.Compare, version: Version) -> bool:
             actual, wanted = version.mod, compare.mod_revision
         case Compare.LEASE:
             actual, wanted = version.lease, compare.lease
-        case _:
+        case Compare.VERSION:
             actual, wanted = version.number, compare.version
+        case _:  # of a newer client: as etcd, all are alike in what is not known
+            actual, wanted = 0, 0
     match compare.result:
         case Compare.EQUAL:
             return actual == wanted
@@ -290,5 +320,6 @@ def _compare(compare: etcd_pb2.Compare, version: Version) -> bool:
             return actual != wanted
         case Compare.GREATER:
             return actual > wanted  # type: ignore[operator] # both are of the target's type
-        case _:
+        case Compare.LESS:
             return actual < wanted  # type: ignore[operator] # both are of the target's type
+    return True
