@@ -47,7 +47,7 @@ async def test_leases_survive_a_crash_of_all_members(tmp_path: Path) -> None:
             leader = group.services[await group.leader()].member
             assert leader is not None
             clock = leader.replica.lease_clock
-            await until(lambda clock=clock: clock.remaining_s(lease, time.monotonic()) is not None)
+            await until(lambda clock=clock, lease=lease: clock.remaining_s(lease, time.monotonic()) is not None)
             assert (clock.remaining_s(lease, time.monotonic()) or 0) > 20
             assert await group.client.keep_alive(lease) == 30
             assert (await group.client.range(b"/held")).count == 1
