@@ -17,7 +17,7 @@ from zlib import crc32
 
 from raykube.kv.core import snapshot_codec
 from raykube.kv.core.compactor import Compactor
-from raykube.kv.core.mvcc.machine import request_id
+from raykube.kv.core.mvcc.machine import commands
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Kind, Message, Write
 from raykube.kv.core.raft.node import Limits
@@ -196,7 +196,8 @@ class World:
             for index in range(max(before, log.base) + 1, replica.applied + 1):
                 entry = log.entries[index - log.base - 1]
                 if entry.kind == 0 and entry.data:
-                    host.applied_at[request_id(entry.data)] = (index, entry.term)
+                    for request, _, _ in commands(entry.data):
+                        host.applied_at[request] = (index, entry.term)
             fresh = store.events[store.position(host.seen_revision + 1) :]
             host.seen_revision = store.revision
             self.checks.on_applied(replica.applied, store, fresh, host.id)

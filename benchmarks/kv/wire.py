@@ -1,0 +1,187 @@
+"""A load generator's end of gRPC: many unary calls of one method on a few connections, as cheap as Python allows.
+
+It is its own, not `raykube.rpc`, so that both stores meet the same client and its cost stays small beside theirs.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import cast
+
+import hpack
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+RST_STREAM = 3
+WINDOW_BYTES = 1 << 24
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def message(body: bytes) -> bytes:
+    """gRPC's framing of one message."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def header_block(path: str, authority: str) -> bytes:
+    """Request headers that leave the peer's dynamic table alone, so that every call's are the same bytes."""
+    headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", authority),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    return hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*header) for header in headers])
+
+
+class Calls(asyncio.Protocol):
+    """One connection that keeps a number of calls under way. `body()` makes the next request.
+
+    `on_answer(seconds, answer)` gets each answer's latency and its data frames' content. A status other than OK, or a
+    connection that ends, is in `problem`.
+    """
+
+    def __init__(self, path: str, authority: str, body: Callable[[], bytes],
+                 on_answer: Callable[[float, bytes], None]) -> None:  # fmt: skip
+        self.problem = ""
+        self.lost = asyncio.get_running_loop().create_future()
+        self._block = header_block(path, authority)
+        self._body, self._on_answer = body, on_answer
+        self._decoder = hpack.Decoder()
+        self._is_ok: dict[bytes, str] = {}  # header blocks met before → the gRPC status in them
+        self._buffer = bytearray()
+        self._next = 1
+        self._begun: dict[int, float] = {}
+        self._answers: dict[int, bytes] = {}
+        self._window = 65535
+        self._shut_out: list[bytes] = []  # requests that wait for the peer's window
+        self._received = 0
+        self._out: list[bytes] = []
+        self._is_stopped = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        settings = (4).to_bytes(2, "big") + WINDOW_BYTES.to_bytes(4, "big")
+        self._transport.write(PREFACE + frame(SETTINGS, 0, 0, settings)
+                              + frame(WINDOW_UPDATE, 0, 0, WINDOW_BYTES.to_bytes(4, "big")))  # fmt: skip
+
+    def begin(self, count: int) -> None:
+        """Starts `count` calls; each answer starts the next."""
+        for _ in range(count):
+            self._call(time.perf_counter())
+        self._flush()
+
+    def stop(self) -> None:
+        """Starts no more."""
+        self._is_stopped = True
+
+    @property
+    def under_way(self) -> int:
+        return len(self._begun)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def _call(self, now: float) -> None:
+        stream = self._next
+        self._next += 2
+        body = message(self._body())
+        request = frame(HEADERS, 4, stream, self._block) + frame(DATA, 1, stream, body)
+        self._begun[stream] = now
+        if self._shut_out or self._window < len(body):
+            self._shut_out.append(request)
+            return
+        self._window -= len(body)
+        self._out.append(request)
+
+    def _open_window(self, size: int) -> None:
+        self._window += size
+        head = 18 + len(self._block)
+        while self._shut_out and self._window >= len(self._shut_out[0]) - head:
+            request = self._shut_out.pop(0)
+            self._window -= len(request) - head
+            self._out.append(request)
+
+    def _flush(self) -> None:
+        if self._out:
+            self._transport.write(b"".join(self._out))
+            self._out.clear()
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        now = time.perf_counter()
+        offset, end = 0, len(buffer)
+        while end - offset >= 9:
+            length = int.from_bytes(buffer[offset : offset + 3], "big")
+            if end - offset < 9 + length:
+                break
+            kind, flags = buffer[offset + 3], buffer[offset + 4]
+            stream = int.from_bytes(buffer[offset + 5 : offset + 9], "big")
+            self._on_frame(kind, flags, stream, bytes(buffer[offset + 9 : offset + 9 + length]), now)
+            offset += 9 + length
+        del buffer[:offset]
+        if self._received > WINDOW_BYTES // 4:
+            self._out.append(frame(WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))
+            self._received = 0
+        self._flush()
+
+    def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
+        if kind == DATA:
+            self._received += len(payload)
+            self._answers[stream] = self._answers.get(stream, b"") + payload
+        elif kind == HEADERS:
+            status = self._status(payload)
+            if flags & 1:
+                self._end(stream, status, now)
+        elif kind == SETTINGS and not flags & 1:
+            self._out.append(frame(SETTINGS, 1, 0))
+        elif kind == PING and not flags & 1:
+            self._out.append(frame(PING, 1, 0, payload))
+        elif kind == WINDOW_UPDATE and stream == 0:
+            self._open_window(int.from_bytes(payload, "big"))
+        elif kind == RST_STREAM:
+            self._end(stream, f"reset {int.from_bytes(payload, 'big')}", now)
+        elif kind == GOAWAY:
+            self.problem = self.problem or "the peer goes away"
+
+    def _status(self, block: bytes) -> str:
+        known = self._is_ok.get(block)
+        if known is not None:
+            return known
+        table = self._decoder.header_table
+        before = list(table.dynamic_entries)
+        status = dict(self._decoder.decode(block)).get("grpc-status", "")
+        if list(table.dynamic_entries) == before:
+            self._is_ok[block] = status
+        else:
+            self._is_ok.clear()
+        return status
+
+    def _end(self, stream: int, status: str, now: float) -> None:
+        begun = self._begun.pop(stream, None)
+        if begun is None:
+            return
+        answer = self._answers.pop(stream, b"")
+        if status == "0":
+            self._on_answer(now - begun, answer)
+        else:
+            self.problem = self.problem or f"grpc-status {status}"
+        if not self._is_stopped:
+            self._call(now)
+
+
+async def connect(address: str, path: str, body: Callable[[], bytes],
+                  on_answer: Callable[[float, bytes], None]) -> Calls:  # fmt: skip
+    """A connection to `host:port`. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(lambda: Calls(path, address, body, on_answer), host, int(port)))[1]
