@@ -72,6 +72,13 @@ class TestRegister:
         assert register(op(1, 2, Write(1)), unknown, op(4, 5, Read(), 2))
         assert not register(op(1, 2, Write(7)), unknown, op(4, 5, Read(), 2))
 
+    def test_of_two_unknown_ones_either_may_have_been_it(self) -> None:
+        swap, write = op(0, LOST, Swap(None, 2)), op(0, LOST, Write(2))
+        reads = (op(1, 2, Read(), 2), op(3, 4, Write(5)), op(5, 6, Read(), 2))
+        assert register(swap, write, *reads)
+        assert register(write, swap, *reads)
+        assert not register(swap, write, *reads, op(7, 8, Write(5)), op(9, 10, Read(), 2))
+
     def test_the_verdict_says_where_it_broke(self) -> None:
         bad = op(4, 5, Read(), 1)
         verdict = check(Register(), [op(0, 1, Write(1)), op(2, 3, Write(2)), bad])
