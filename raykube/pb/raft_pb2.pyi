@@ -47,20 +47,24 @@ class Message(_message.Message):
     def __init__(self, kind: _Optional[int] = ..., to: _Optional[int] = ..., sender: _Optional[int] = ..., term: _Optional[int] = ..., log_term: _Optional[int] = ..., index: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., commit: _Optional[int] = ..., reject: _Optional[bool] = ..., hint: _Optional[int] = ..., context: _Optional[int] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class MessageBatch(_message.Message):
-    __slots__ = ("cluster_id", "sender", "to", "messages")
+    __slots__ = ("cluster_id", "sender", "to", "messages", "sender_urls")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    SENDER_URLS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     sender: int
     to: int
     messages: _containers.RepeatedCompositeFieldContainer[Message]
-    def __init__(self, cluster_id: _Optional[int] = ..., sender: _Optional[int] = ..., to: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
+    sender_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster_id: _Optional[int] = ..., sender: _Optional[int] = ..., to: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sender_urls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StreamState(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("removed",)
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    removed: bool
+    def __init__(self, removed: _Optional[bool] = ...) -> None: ...
 
 class SnapshotChunk(_message.Message):
     __slots__ = ("cluster_id", "message", "data")
@@ -99,10 +103,86 @@ class RecallRequest(_message.Message):
     def __init__(self, cluster_id: _Optional[int] = ..., member: _Optional[int] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("is_known",)
+    __slots__ = ("is_known", "is_removed")
     IS_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    IS_REMOVED_FIELD_NUMBER: _ClassVar[int]
     is_known: bool
-    def __init__(self, is_known: _Optional[bool] = ...) -> None: ...
+    is_removed: bool
+    def __init__(self, is_known: _Optional[bool] = ..., is_removed: _Optional[bool] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("peer_urls", "incarnation", "name", "client_urls")
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    incarnation: int
+    name: str
+    client_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, peer_urls: _Optional[_Iterable[str]] = ..., incarnation: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("cluster_id", "member_id", "members")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    member_id: int
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    def __init__(self, cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+
+class ChangeRequest(_message.Message):
+    __slots__ = ("cluster_id", "add", "remove", "update", "promote")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    add: AddMember
+    remove: RemoveMember
+    update: UpdateMember
+    promote: PromoteMember
+    def __init__(self, cluster_id: _Optional[int] = ..., add: _Optional[_Union[AddMember, _Mapping]] = ..., remove: _Optional[_Union[RemoveMember, _Mapping]] = ..., update: _Optional[_Union[UpdateMember, _Mapping]] = ..., promote: _Optional[_Union[PromoteMember, _Mapping]] = ...) -> None: ...
+
+class AddMember(_message.Message):
+    __slots__ = ("peer_urls", "learner")
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    learner: bool
+    def __init__(self, peer_urls: _Optional[_Iterable[str]] = ..., learner: _Optional[bool] = ...) -> None: ...
+
+class RemoveMember(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class UpdateMember(_message.Message):
+    __slots__ = ("id", "peer_urls")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[int] = ..., peer_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PromoteMember(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class ChangeResponse(_message.Message):
+    __slots__ = ("member_id", "index", "membership")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    index: int
+    membership: Membership
+    def __init__(self, member_id: _Optional[int] = ..., index: _Optional[int] = ..., membership: _Optional[_Union[Membership, _Mapping]] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("id", "name", "peer_urls", "learner")
@@ -117,20 +197,24 @@ class Member(_message.Message):
     def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., learner: _Optional[bool] = ...) -> None: ...
 
 class Membership(_message.Message):
-    __slots__ = ("members",)
+    __slots__ = ("members", "removed")
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[Member]
-    def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+    removed: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., removed: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Attributes(_message.Message):
-    __slots__ = ("member_id", "name", "client_urls")
+    __slots__ = ("member_id", "name", "client_urls", "incarnation")
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     member_id: int
     name: str
     client_urls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, member_id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, member_id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class StoreHead(_message.Message):
     __slots__ = ("revision", "compact_revision", "leases", "attributes")

@@ -1,7 +1,7 @@
 """A few Raft nodes on one table, for transcripts: messages wait until they are delivered by a command."""
 
 from raykube.kv.core.raft.log import Log
-from raykube.kv.core.raft.membership import Membership
+from raykube.kv.core.raft.membership import Member, Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Snapshot
 from raykube.kv.core.raft.node import Limits, Node
 from tests.kit.transcript import Step
@@ -89,9 +89,13 @@ class RaftGroup:
             case "transfer":
                 assert node is not None
                 node.transfer(numbers[1])
-            case "members":
+            case "join":  # a node that was added and knows nothing yet
+                self._make(numbers[0], Membership())
+            case "members":  # members 1 1 2 +3: node 1 proposes voters 1 and 2 and the learner 3
                 assert node is not None
-                if not node.propose_membership(Membership.of(*numbers[1:])):
+                learners = [Member(int(text[1:]), learner=True) for text in step.arguments if text.startswith("+")]
+                membership = Membership((*Membership.of(*numbers[1:]).members, *learners))
+                if not node.propose_membership(membership):
                     self._lines.append("refused")
             case "compact":
                 assert node is not None

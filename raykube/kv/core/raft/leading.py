@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, Kind, Message, ReadState
 from raykube.kv.core.raft.progress import Progress, Sending
 from raykube.kv.core.raft.state import State
@@ -26,13 +27,16 @@ class Leading(State):
     def _send_appends(self, member: int) -> None:
         """Sends entries until the window is full or all are sent."""
         progress = self.progress[member]
-        while progress.next <= self.log.last and progress.may_send(self.limits.window_messages_max):
+        while progress.next <= self.log.last and self._may_send(progress):
             self._send_append(member)
+
+    def _may_send(self, progress: Progress) -> bool:
+        return progress.may_send(self.limits.window_messages_max, self.limits.window_bytes_max)
 
     def _send_append(self, member: int) -> None:
         """Sends one message with the next entries; with none, it still carries the commit index."""
         progress = self.progress[member]
-        if not progress.may_send(self.limits.window_messages_max):
+        if not self._may_send(progress):
             return
         previous = progress.next - 1
         previous_term = self.log.term(previous)
@@ -46,11 +50,12 @@ class Leading(State):
                 log_term=previous_term, index=previous, entries=entries, commit=self.log.committed,
             )
         )  # fmt: skip
-        progress.on_sent(previous + len(entries), len(entries))
+        progress.on_sent(previous + len(entries), len(entries), sum(len(entry.data) for entry in entries))
 
     def _send_snapshot(self, member: int, progress: Progress) -> None:
         if not progress.is_active:
-            return  # it would go to nobody; its next heartbeat answer starts it
+            progress.is_probe_sent = True  # it would go to nobody; its next heartbeat answer starts it
+            return
         progress.become_snapshot(self.snapshot.index)
         self._outbox(Kind.SNAPSHOT).append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
 
@@ -61,6 +66,20 @@ class Leading(State):
                 commit = min(progress.match, self.log.committed)
                 self._send(Kind.HEARTBEAT, member, commit=commit, context=self._reads.round)
 
+    def alive(self) -> frozenset[int]:
+        """Who answered this leader within an election time-out, itself included."""
+        return frozenset(
+            member
+            for member, progress in self.progress.items()
+            if member == self.id or progress.silent_ticks < self.limits.election_ticks
+        )
+
+    def heir(self) -> int:
+        """The voter that should lead when this leader goes: one that answers, and of those the most advanced."""
+        voters = [member for member in sorted(self.membership.voters) if member != self.id and member in self.progress]
+        alive = self.alive()
+        return max(voters, key=lambda member: (member in alive, self.progress[member].match), default=0)
+
     def _check_quorum(self) -> bool:
         active = {member for member, progress in self.progress.items() if progress.is_active or member == self.id}
         for progress in self.progress.values():
@@ -70,7 +89,7 @@ class Leading(State):
     # ---- answers
 
     def _on_append_answer(self, message: Message, progress: Progress) -> None:
-        progress.is_active = True
+        progress.on_heard()
         if message.reject:
             if (
                 progress.sending is Sending.SNAPSHOT
@@ -98,18 +117,29 @@ class Leading(State):
             self._send(Kind.TIMEOUT_NOW, message.sender)
 
     def _on_heartbeat_answer(self, message: Message, progress: Progress) -> None:
-        progress.is_active = True
+        progress.on_heard()
         progress.is_probe_sent = False
         progress.round_confirmed = max(progress.round_confirmed, message.context)
-        if progress.sending is Sending.REPLICATE and len(progress.in_flight) >= self.limits.window_messages_max:
-            progress.in_flight.popleft()  # its answer may be lost: the window must not stay shut for ever
+        if progress.sending is Sending.REPLICATE and not self._may_send(progress):
+            progress.forget_oldest()
         if progress.match < self.log.last:
             self._send_append(message.sender)
         self._confirm_reads()
 
+    def _held_by_quorum(self, membership: Membership) -> int:
+        """The last index that a quorum of `membership` has on disk."""
+        progress = self.progress
+        matches = sorted((progress[m].match if m in progress else 0 for m in membership.voters), reverse=True)
+        return matches[membership.quorum - 1]
+
     def _maybe_commit(self) -> bool:
-        matches = sorted((self.progress[member].match for member in self.membership.voters), reverse=True)
-        index = matches[self.membership.quorum - 1]
+        index = self._held_by_quorum(self.membership)
+        changed_at, _ = self._memberships[-1]
+        if changed_at > self.log.committed and len(self._memberships) > 1:
+            # Up to the entry that changes the members, a quorum of those before it is as good: a leader that lacks
+            # the entry would need one of them, one that has it keeps it. So a second member can be added to a first
+            # alone, before it runs.
+            index = max(index, min(changed_at, self._held_by_quorum(self._memberships[-2][1])))
         # Only an entry of its own term is committed by counting; older ones with it (Raft §5.4.2).
         if self.log.term(index) != self.term or index <= self.log.committed:
             return False
@@ -123,7 +153,10 @@ class Leading(State):
                 self._send_appends(member)
         self._start_reads()
         if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
-            self._become_follower(self.term, 0)  # it has removed itself, and that is committed
+            heir = self.heir()  # this member has removed itself, and that is committed: it leads no more
+            if heir:
+                self._send(Kind.TIMEOUT_NOW, heir)
+            self._become_follower(self.term, 0)
         return True
 
     # ---- reads

@@ -33,6 +33,8 @@ class Node(Elections, Following):
                 self.campaign()
             return
         self._heartbeat_elapsed += 1
+        for progress in self.progress.values():
+            progress.silent_ticks += 1
         if self._elapsed >= self.limits.election_ticks:
             self._elapsed = 0
             if not self._check_quorum():

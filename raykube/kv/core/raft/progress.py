@@ -21,30 +21,47 @@ class Progress:
     next: int = 1
     sending: Sending = Sending.PROBE
     is_probe_sent: bool = False
-    in_flight: deque[int] = field(default_factory=deque)  # last index of each unanswered message
+    in_flight: deque[tuple[int, int]] = field(default_factory=deque)  # last index and bytes of each unanswered message
+    in_flight_bytes: int = 0
     snapshot_index: int = 0
     is_active: bool = False  # heard of since the last check of the quorum
+    silent_ticks: int = 0  # since it was heard of
     round_confirmed: int = 0  # newest heartbeat round it answered
 
-    def may_send(self, window: int) -> bool:
-        """Whether entries may go now."""
+    def on_heard(self) -> None:
+        """The follower answered something."""
+        self.is_active = True
+        self.silent_ticks = 0
+
+    def may_send(self, messages_max: int, bytes_max: int) -> bool:
+        """Whether entries may go now. One message may go beyond `bytes_max`, so that a large one is not stuck."""
         if self.sending is Sending.PROBE:
             return not self.is_probe_sent
-        return self.sending is Sending.REPLICATE and len(self.in_flight) < window
+        return (
+            self.sending is Sending.REPLICATE
+            and len(self.in_flight) < messages_max
+            and self.in_flight_bytes < bytes_max
+        )
 
-    def on_sent(self, last: int, count: int) -> None:
-        """A message with `count` entries up to `last` went out."""
+    def on_sent(self, last: int, count: int, size: int) -> None:
+        """A message with `count` entries up to `last`, of `size` bytes, went out."""
         if self.sending is Sending.REPLICATE:
             if count:
                 self.next = last + 1
-                self.in_flight.append(last)
+                self.in_flight.append((last, size))
+                self.in_flight_bytes += size
         else:
             self.is_probe_sent = True
 
+    def forget_oldest(self) -> None:
+        """The answer to the oldest message may be lost: the window must not stay shut for ever."""
+        if self.in_flight:
+            self.in_flight_bytes -= self.in_flight.popleft()[1]
+
     def on_accepted(self, index: int) -> bool:
         """The follower's disk matches up to `index`; returns whether that is news. Late answers never move it back."""
-        while self.in_flight and self.in_flight[0] <= index:
-            self.in_flight.popleft()
+        while self.in_flight and self.in_flight[0][0] <= index:
+            self.forget_oldest()
         news = index > self.match
         if news:
             self.match = index
@@ -69,4 +86,5 @@ class Progress:
         self.sending = sending
         self.is_probe_sent = False
         self.in_flight.clear()
+        self.in_flight_bytes = 0
         self.snapshot_index = 0

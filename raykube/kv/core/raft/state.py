@@ -34,6 +34,7 @@ class Limits:
     heartbeat_ticks: int = 1
     message_bytes_max: int = 1 << 20
     window_messages_max: int = 64
+    window_bytes_max: int = 16 << 20
     uncommitted_bytes_max: int = 128 << 20
     apply_bytes_max: int = 8 << 20
 
@@ -96,6 +97,11 @@ class State:
     def has_committed_in_term(self) -> bool:
         """Whether an entry of this term is committed: until then a leader does not know what is."""
         return self.log.term(self.log.committed) == self.term
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether a leader's snapshot waits for the disk: until then the log begins behind what is applied."""
+        return self._pending_snapshot is not None
 
     def membership_at(self, index: int) -> Membership:
         """The membership as of the entry at `index`, which must not be before the log's base."""
