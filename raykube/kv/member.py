@@ -9,6 +9,7 @@ import itertools
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,6 +60,12 @@ def open_disk(
     return wal, files, found
 
 
+def _refuse(waiting: asyncio.Future[Any], error: RpcError) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()  # whoever asked may have gone
+
+
 class Member:
     """Runs one replica. `carrier` must be set before `start`."""
 
@@ -92,6 +99,8 @@ class Member:
         self._writes: set[asyncio.Future[None]] = set()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._readers: dict[int, asyncio.Future[None]] = {}
+        # Who waits until when, oldest first: a timer for each would cost more than the request.
+        self._deadlines: deque[tuple[float, int]] = deque()
         self._is_scheduled = False
         self._is_closed = False
         self._is_sweeping = False
@@ -128,16 +137,13 @@ class Member:
             if not answer.done():
                 # Only what no leader has seen is certain: the rest may be in the others' logs.
                 is_certain = self.replica.forget(request)
-                answer.set_exception(
-                    stopped if is_certain else RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: server stopped")
-                )
-                answer.exception()
+                unknown = RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: server stopped")
+                _refuse(answer, stopped if is_certain else unknown)
         for reader in self._readers.values():
-            if not reader.done():
-                reader.set_exception(stopped)
-                reader.exception()
+            _refuse(reader, stopped)
         self._answers.clear()
         self._readers.clear()
+        self._deadlines.clear()
 
     def fail(self, error: BaseException) -> None:
         """Something that must not happen did: nothing more is promised."""
@@ -163,6 +169,7 @@ class Member:
             stalled_s = elapsed - self.tick_s
             self.stalls += 1
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
+        self._give_up(now)
         self._guard(lambda: self.replica.tick(now, stalled_s))
 
     # ---- the work
@@ -282,6 +289,14 @@ class Member:
         finally:
             self._snapshot_task = None
 
+    async def picture(self) -> tuple[Snapshot, Image]:
+        """All that is applied now, for a copy of it. Raises RpcError."""
+        while self.replica.node.is_installing:
+            self._require_alive()
+            await asyncio.sleep(0.01)  # the log begins behind what is applied, until the leader's snapshot is in place
+        self._require_alive()
+        return self.replica.capture()
+
     # ---- requests
 
     @property
@@ -289,27 +304,25 @@ class Member:
         """The applied store; read it without awaiting in between."""
         return self.replica.machine.store
 
-    async def propose(self, command: Command, body: bytes, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
-        """Replicates a command and returns the state machine's answer.
+    async def propose(self, command: Command, body: bytes) -> Any:
+        """Replicates a command and returns the state machine's answer, or gives up after `REQUEST_TIMEOUT_S`.
 
         Raises RpcError: UNAVAILABLE when it surely did not and will not happen, DEADLINE_EXCEEDED when that is unknown,
         or the state machine's own refusal.
         """
+        self._require_alive()
         request = next(self._ids)
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._require_alive()
         self._answers[request] = answer
-        self._guard(lambda: self.replica.propose(request, command, body))
+        self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, request))
+        self.replica.propose(request, command, body)
+        self.wake()
         try:
-            async with asyncio.timeout(timeout_s):
-                result = await answer
-        except TimeoutError:
-            if self.replica.forget(request):
-                raise RpcError(Code.UNAVAILABLE, "etcdserver: no leader") from None
-            raise RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: request timed out") from None
-        finally:
+            result = await answer
+        except asyncio.CancelledError:
             self._answers.pop(request, None)
             self.replica.forget(request)
+            raise
         if isinstance(result, StoreError):
             raise RpcError(Code[result.code], result.message)
         return result
@@ -318,21 +331,44 @@ class Member:
         if self._is_closed:
             raise RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
 
-    async def read_index(self, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        """Returns when the local store has all that was acknowledged before this call. Raises RpcError."""
+    async def read_index(self) -> None:
+        """Returns when the local store has all that was acknowledged before this call, or gives up after
+        `REQUEST_TIMEOUT_S`. Raises RpcError."""
         self._require_alive()
         reader = next(self._ids)
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._readers[reader] = waiting
-        self._guard(lambda: self.replica.read(reader))
+        self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, reader))
+        self.replica.read(reader)
+        self.wake()
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiting
-        except TimeoutError:
-            raise RpcError(Code.UNAVAILABLE, "etcdserver: request timed out") from None
-        finally:
-            if self._readers.pop(reader, None) is not None:
-                self.replica.forget_reader(reader)
+            await waiting
+        except asyncio.CancelledError:
+            self._readers.pop(reader, None)
+            self.replica.forget_reader(reader)
+            raise
+
+    def _give_up(self, now: float) -> None:
+        """Tells those who waited too long."""
+        deadlines = self._deadlines
+        while deadlines:
+            deadline, number = deadlines[0]
+            if number in self._answers:
+                if deadline > now:
+                    return
+                # What no leader has seen is forgotten, and certainly will not happen.
+                if self.replica.forget(number):
+                    error = RpcError(Code.UNAVAILABLE, "etcdserver: no leader")
+                else:
+                    error = RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: request timed out")
+                _refuse(self._answers.pop(number), error)
+            elif number in self._readers:
+                if deadline > now:
+                    return
+                self.replica.forget_reader(number)
+                error = RpcError(Code.UNAVAILABLE, "etcdserver: request timed out")
+                _refuse(self._readers.pop(number), error)
+            deadlines.popleft()
 
     async def hand_over(self, timeout_s: float) -> None:
         """If this member leads others, makes the most advanced of them leader; returns when it is, or time is up."""
