@@ -15,6 +15,8 @@ from typing import Any
 
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.lease_clock import LeaseClock
+from raykube.kv.core.member_changes import Change, Changed, Circumstances, decide
+from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.mvcc.machine import Command, Machine, commands, encode
 from raykube.kv.core.raft.messages import Entry, EntryKind, Message, ReadState, Snapshot, Write
@@ -35,6 +37,10 @@ class Output:
     answers: list[tuple[int, Any]] = field(default_factory=list)  # request id, response or StoreError
     readers: list[int] = field(default_factory=list)  # readers who may read now
     has_applied: bool = False
+
+
+def _change_lost() -> StoreError:
+    return StoreError("UNAVAILABLE", "etcdserver: leader changed")
 
 
 @dataclass(slots=True)
@@ -64,6 +70,8 @@ class Replica:
         self._round: tuple[int, list[int]] | None = None  # context, readers
         self._round_ticks = 0
         self._at_index: list[tuple[int, list[int]]] = []  # readers who wait for an index to be applied
+        self.is_removed = node.id in node.membership_at(self.applied).removed  # for good, as of what is applied
+        self._changes: dict[int, tuple[int, int, int]] = {}  # index of a new membership → request, term, member
 
     # ---- inputs
 
@@ -76,6 +84,22 @@ class Replica:
         """Nobody waits for `request` any more; returns whether it surely never took and never will take effect."""
         proposal = self._proposals.pop(request, None)
         return proposal is not None and proposal.term == UNBOUND
+
+    def change_members(self, request: int, change: Change) -> bool:
+        """As leader, puts a new membership into the log; its `Changed`, or a StoreError, comes in an `Output`.
+
+        False: not now; this member does not lead, or an earlier change is not settled. Raises StoreError: refused.
+        """
+        node = self.node
+        if not node.may_change_members:
+            return False
+        matches = {member: progress.match for member, progress in node.progress.items()}
+        started = frozenset(member for member, found in self.machine.attributes.items() if found.name)
+        member, membership = decide(change, Circumstances(node.membership, node.id, started, node.alive(), matches))
+        if not node.propose_membership(membership):
+            return False
+        self._changes[node.log.last] = (request, node.term, member)
+        return True
 
     def read(self, reader: int) -> None:
         """Asks for a linearizable read; `reader` is in an `Output` when it may happen."""
@@ -199,6 +223,7 @@ class Replica:
         if write.snapshot is not None:
             self.machine.restore(write.snapshot.data)
             self.applied, self.applied_term = write.snapshot.index, write.snapshot.term
+            self.is_removed = self.node.id in write.snapshot.membership.removed
             # What was in flight may be inside the image: its outcome cannot be told from here.
             for request in [r for r, p in self._proposals.items() if p.term != UNBOUND]:
                 del self._proposals[request]
@@ -218,9 +243,21 @@ class Replica:
                         answers.append((request, answer))
                     if self.node.is_leader:
                         self._follow_leases(answer)
+            elif entry.kind == EntryKind.CONFIG:
+                self._on_membership(entry, answers)
             if entry.term != self.applied_term:
                 self.applied_term = entry.term
                 self._unbind_lost()
+
+    def _on_membership(self, entry: Entry, answers: list[tuple[int, Any]]) -> None:
+        membership = self.node.membership_at(entry.index)
+        self.is_removed = self.node.id in membership.removed
+        for member in membership.removed:
+            self.machine.attributes.pop(member, None)
+        request, term, member = self._changes.pop(entry.index, (0, 0, 0))
+        if request:
+            answer = Changed(member, entry.index, membership) if term == entry.term else _change_lost()
+            answers.append((request, answer))
 
     def _follow_leases(self, answer: Any) -> None:
         # Only a tick brings the time: a lease starts with the next one, a little late and never early.

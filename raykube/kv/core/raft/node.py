@@ -69,13 +69,15 @@ class Node(Elections, Following):
         """Passes proposals to the leader of this term. They may be lost, and are never appended in another term."""
         self._outbox(Kind.PROPOSE).append(Message(Kind.PROPOSE, self.leader, self.id, self.term, entries=entries))
 
-    def propose_membership(self, membership: Membership) -> bool:
-        """Appends a new membership; False when it is not this node's turn, or the step is too large.
+    @property
+    def may_change_members(self) -> bool:
+        """Whether this leader may propose a new membership: one change at a time, and none before this term has a
+        commit (the 2015 correction to single-server changes)."""
+        return self.is_leader and self._memberships[-1][0] <= self.log.committed and self.has_committed_in_term
 
-        One change at a time, and none before this term has a commit (the 2015 correction to single-server changes).
-        """
-        is_settled = self._memberships[-1][0] <= self.log.committed and self.has_committed_in_term
-        if not is_settled or not membership.voters or not membership.follows(self.membership):
+    def propose_membership(self, membership: Membership) -> bool:
+        """Appends a new membership; False when it is not this node's turn, or the step is too large."""
+        if not self.may_change_members or not membership.voters or not membership.follows(self.membership):
             return False
         return self.propose([membership.encode()], EntryKind.CONFIG)
 
