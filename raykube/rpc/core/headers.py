@@ -1,0 +1,85 @@
+"""Header blocks (HPACK, RFC 7541).
+
+Sending is stateless: literals without indexing, no Huffman code, so that blocks may be made once, remembered and sent
+in any order. Receiving knows everything; a block that leaves the dynamic table as it was means the same until the table
+changes, so its meaning is remembered: with most clients a call's head costs one look into a dict.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+import hpack
+
+from raykube.rpc.core.frames import ConnectionFault, ErrorCode
+
+Header = tuple[bytes, bytes]
+T = TypeVar("T")
+
+REMEMBERED_MAX = 256
+REMEMBERED_BYTES_MAX = 1024
+
+# Indices in RFC 7541's static table, appendix A
+METHOD_POST, SCHEME = b"\x83", {"http": b"\x86", "https": b"\x87"}
+STATUS_200 = b"\x88"
+_AUTHORITY, _PATH, _CONTENT_TYPE, _USER_AGENT = 1, 4, 31, 58
+_NAMES = {b":authority": _AUTHORITY, b":path": _PATH, b"content-type": _CONTENT_TYPE, b"user-agent": _USER_AGENT}
+SIZE_UPDATE_0 = b"\x20"  # "my dynamic table holds nothing": owed to a peer that lowers HEADER_TABLE_SIZE
+
+
+def _integer(value: int, bits: int) -> bytes:
+    """Section 5.1, the first byte's upper bits zero."""
+    most = (1 << bits) - 1
+    if value < most:
+        return bytes((value,))
+    out = bytearray((most,))
+    value -= most
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode(headers: Iterable[Header]) -> bytes:
+    """A header block of literals."""
+    parts: list[bytes] = []
+    for name, value in headers:
+        index = _NAMES.get(name)
+        parts += (b"\0" + _integer(len(name), 7) + name,) if index is None else (_integer(index, 4),)
+        parts += (_integer(len(value), 7), value)
+    return b"".join(parts)
+
+
+class HeaderDecoder(Generic[T]):
+    """One direction of a connection: blocks to what `parse` makes of their headers."""
+
+    def __init__(self, parse: Callable[[list[Header]], T], list_bytes_max: int) -> None:
+        self._parse = parse
+        self._decoder = hpack.Decoder(max_header_list_size=list_bytes_max)
+        self._remembered: dict[bytes, T] = {}
+
+    def decode(self, block: bytes) -> T:
+        """What the block means; the value may be shared by calls.
+
+        Raises ConnectionFault when the block is no HPACK or too long, and whatever `parse` raises.
+        """
+        found = self._remembered.get(block)
+        if found is not None:
+            return found
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        before = (table.maxsize, len(entries), entries[0] if entries else None)
+        try:
+            headers = self._decoder.decode(block, raw=True)
+        except hpack.OversizedHeaderListError as error:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header list is too long") from error
+        except (hpack.HPACKError, IndexError, ValueError) as error:
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "the header block is no HPACK") from error
+        # An insertion puts a new tuple first, even when it evicts as much as it brings; identity tells.
+        same = before[:2] == (table.maxsize, len(entries)) and (not entries or before[2] is entries[0])
+        if not same or len(self._remembered) >= REMEMBERED_MAX:
+            self._remembered.clear()
+        value = self._parse([(bytes(name), bytes(text)) for name, text in headers])
+        if same and len(block) <= REMEMBERED_BYTES_MAX:
+            self._remembered[block] = value
+        return value

@@ -1,0 +1,118 @@
+"""What waits to be written, in the order it must go: control frames and heads at once, DATA as windows allow."""
+
+from raykube.rpc.core import frames
+from raykube.rpc.core.frames import ConnectionFault, ErrorCode
+from raykube.rpc.core.limits import Limits
+from raykube.rpc.core.messages import PREFIX_BYTES
+from raykube.rpc.core.stream import Stream
+
+
+class Output:
+    """The sending half of a connection: streams take turns, a frame each."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.window = frames.WINDOW_DEFAULT  # the connection's
+        self.frame_bytes_max = frames.FRAME_BYTES_MIN  # the peer's
+        self._out: list[bytes | memoryview] = []
+        self._out_bytes = 0
+        self._control_frames = 0
+        self._ready: dict[int, Stream] = {}  # an ordered set: have pending bytes and a window
+        self._drained: list[int] = []
+        self.sent: list[Stream] = []  # all their DATA is framed: their trailers may follow
+
+    def put(self, data: bytes) -> None:
+        """Whole frames that no window holds back."""
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def control(self, data: bytes) -> None:
+        """An answer that the peer provoked. Raises ConnectionFault when it provokes them without reading."""
+        self._control_frames += 1
+        if self._control_frames > self._limits.control_frames_max:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "answers are provoked and not read")
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def message(self, stream: Stream, payload: bytes, end: bool) -> bool:
+        """DATA of one whole message; `end`: the last of our side. False when the stream has enough waiting."""
+        size = len(payload) + PREFIX_BYTES
+        if (
+            not stream.pending
+            and size <= stream.send_window
+            and size <= self.window
+            and size <= self.frame_bytes_max
+            and self._out_bytes < self._limits.output_bytes_max
+        ):
+            stream.send_window -= size
+            self.window -= size
+            self._out.append(frames.message_head(stream.id, frames.END_STREAM if end else 0, size - PREFIX_BYTES))
+            self._out.append(payload)
+            self._out_bytes += size + frames.HEAD_BYTES
+            stream.ended = end
+            return True
+        stream.put(b"\0" + (size - PREFIX_BYTES).to_bytes(4, "big"), payload)
+        stream.end_wanted = end
+        self.wake(stream)
+        stream.full = stream.pending_bytes > self._limits.stream_queue_bytes
+        return not stream.full
+
+    def wake(self, stream: Stream) -> None:
+        """The stream may have something to send."""
+        if stream.pending and stream.send_window > 0:
+            self._ready[stream.id] = stream
+
+    def drop(self, stream: Stream) -> None:
+        """Nothing of the stream will be sent any more."""
+        self._ready.pop(stream.id, None)
+        stream.pending.clear()
+        stream.pending_bytes = 0
+        if stream.full:
+            stream.full = False
+            self._drained.append(stream.id)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._out) or (bool(self._ready) and self.window > 0)
+
+    def fill(self) -> None:
+        """Frames DATA, as windows and `output_bytes_max` allow."""
+        ready = self._ready
+        while ready and self.window > 0 and self._out_bytes < self._limits.output_bytes_max:
+            number = next(iter(ready))
+            stream = ready.pop(number)
+            self._frame(stream)
+            if stream.pending and stream.send_window > 0:
+                ready[number] = stream
+
+    def flush(self) -> bytes:
+        """Everything framed, to be written now."""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        self._control_frames = 0
+        return data
+
+    def _frame(self, stream: Stream) -> None:
+        """One DATA frame of the stream's pending bytes."""
+        size = min(stream.pending_bytes, stream.send_window, self.window, self.frame_bytes_max)
+        chunks = stream.take(size)
+        stream.send_window -= size
+        self.window -= size
+        end = stream.end_wanted and not stream.pending
+        self._out.append(frames.HEAD.pack(size << 8, frames.END_STREAM if end else 0, stream.id))
+        self._out += chunks
+        self._out_bytes += size + frames.HEAD_BYTES
+        if stream.full and stream.pending_bytes <= self._limits.stream_queue_bytes:
+            stream.full = False
+            self._drained.append(stream.id)
+        if end:
+            stream.ended = True
+        elif stream.tail and not stream.pending:
+            self.sent.append(stream)
+
+    def drained(self) -> list[int]:
+        """Streams that had enough waiting and take more now, since the last call."""
+        found, self._drained = self._drained, []
+        return found
