@@ -18,6 +18,9 @@ COMPONENTS = {
     "kube-proxy": ("raykube.kubeproxy", "Run the service proxy of a machine."),
     "runtime": ("raykube.runtime", "Run the embedded container runtime: pods as plain processes, over CRI."),
 }
+SUBCOMMANDS = {
+    "kv": {"snapshot": ("raykube.cli.snapshot", "snapshot", "Save, look at and restore backups of the store.")},
+}
 # name → (module, attribute, one line): imported when used, so that `raykube --help` needs no Ray.
 COMMANDS = {
     "up": ("raykube.cli.cluster", "up", "Start a cluster, or bring an existing one to what is asked."),
@@ -36,7 +39,7 @@ class RaykubeGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMPONENTS:
             package, help_text = COMPONENTS[cmd_name]
-            return ComponentCommand(cmd_name, package, help_text)
+            return ComponentCommand(cmd_name, package, help_text, SUBCOMMANDS.get(cmd_name))
         if cmd_name in COMMANDS:
             module, attribute, _ = COMMANDS[cmd_name]
             command: click.Command = getattr(importlib.import_module(module), attribute)

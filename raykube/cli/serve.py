@@ -44,10 +44,27 @@ async def _run(service: Any) -> None:
 class ComponentCommand(click.Command):
     """A subcommand whose options come from the component's Config, which is imported when they are needed."""
 
-    def __init__(self, name: str, package: str, help_text: str) -> None:
+    def __init__(
+        self, name: str, package: str, help_text: str, subcommands: dict[str, tuple[str, str, str]] | None = None
+    ) -> None:
         super().__init__(name, callback=self._serve, help=help_text, short_help=help_text)
         self._package = package
+        self._subcommands = subcommands or {}  # name → (module, attribute, one line), imported when used
         self._loaded = False
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args and args[0] in self._subcommands:
+            module, attribute, _ = self._subcommands[args[0]]
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self._subcommands:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, row[2]) for name, row in self._subcommands.items()])
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if not self._loaded:

@@ -1,8 +1,11 @@
 # ruff: noqa: N802 - methods are named like the RPCs
-"""etcd's Maintenance service: how this member is."""
+"""etcd's Maintenance service: how this member is, and a copy of all it holds."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
+from raykube.kv.core import backup, snapshot_codec
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.kv_service import Stamp, refused
 from raykube.kv.limits import Admission
@@ -11,6 +14,7 @@ from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError
 
 ETCD_VERSION = "3.5.0"  # the API level that clients may expect
+SNAPSHOT_BLOB_BYTES = 32 << 10  # as etcd's: clients count on messages far below their limit
 
 
 class MaintenanceService:
@@ -54,6 +58,27 @@ class MaintenanceService:
         except StoreError as error:
             raise refused(error) from None
         return self._stamp(etcd_pb2.HashKVResponse(hash=value, compact_revision=store.compact_revision))
+
+    async def Hash(self, _request: Any, _call: Any) -> Any:
+        """A checksum of all this member can be asked for, at its present revision."""
+        return self._stamp(etcd_pb2.HashResponse(hash=self._member.store.hash()))
+
+    async def Snapshot(self, _request: Any, _call: Any) -> AsyncIterator[Any]:
+        """A backup (`core/backup.py`) of what this member has applied now, whether or not there is a leader."""
+        snapshot, image = await self._member.picture()
+
+        def measure() -> int:
+            head_bytes = len(snapshot.membership.encode())
+            return snapshot_codec.FRAMING_BYTES + head_bytes + image.size
+
+        size = await asyncio.to_thread(measure)
+        remaining = backup.wrapped_size(size)
+        pieces = backup.wrap(snapshot_codec.encode(snapshot, self._member.cluster_id, image.chunks()), size)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            for offset in range(0, len(piece), SNAPSHOT_BLOB_BYTES):
+                blob = piece[offset : offset + SNAPSHOT_BLOB_BYTES]
+                remaining = max(0, remaining - len(blob))  # the sum comes last, and is not counted
+                yield self._stamp(etcd_pb2.SnapshotResponse(remaining_bytes=remaining, blob=blob))
 
     async def Defragment(self, _request: Any, _call: Any) -> Any:
         """There is nothing to do: memory is given back as compaction goes."""

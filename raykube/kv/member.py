@@ -71,8 +71,7 @@ class Member:
 
     def __init__(
         self,
-        member: int,
-        cluster: int,
+        meta: wal_codec.Meta,
         data_dir: Path,
         bootstrap: Membership | None,
         tick_s: float,
@@ -80,17 +79,17 @@ class Member:
         snapshot_count: int,
         compactor: Compactor,
     ) -> None:
-        self.id = member
-        self.cluster_id = cluster
+        self.id = meta.member_id
+        self.cluster_id = meta.cluster_id
         self.tick_s = tick_s
         self.carrier: Carrier | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_applied: list[Callable[[], None]] = []
         self.stalls = 0
         self._ids = itertools.count(secrets.randbits(31) << 32)
-        self._wal, self.files, found = open_disk(data_dir, wal_codec.Meta(cluster, member), bootstrap)
+        self._wal, self.files, found = open_disk(data_dir, meta, bootstrap)
         limits = Limits(election_ticks=election_ticks)
-        self.replica = found.build(member, limits, secrets.randbelow, lambda: next(self._ids), compactor)
+        self.replica = found.build(self.id, limits, secrets.randbelow, lambda: next(self._ids), compactor)
         self._snapshot_count = snapshot_count
         self._snapshot_index = self.replica.applied
         self._purge_index = self.replica.applied

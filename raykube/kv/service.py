@@ -9,8 +9,10 @@ from raykube.kv.batch_service import BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
 from raykube.kv.core.compactor import Compactor
-from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster
+from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster, token_id
 from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.raft.membership import Member as Record
+from raykube.kv.core.wal_codec import Meta
 from raykube.kv.data_dir import DataDir
 from raykube.kv.kv_service import KvService
 from raykube.kv.lease_service import LeaseService
@@ -18,6 +20,7 @@ from raykube.kv.limits import Admission
 from raykube.kv.maintenance_service import MaintenanceService
 from raykube.kv.member import Member
 from raykube.kv.transport import Transport
+from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
@@ -62,13 +65,17 @@ class Service:
         own = next(member for member in members.members if member.name == config.name)
         heartbeat_s = config.heartbeat_interval / 1000
         self._data_dir = DataDir(config.data_dir)
-        cluster = cluster_id(members)
+        meta = Meta(cluster_id(members), own.id, token_id(config.initial_cluster_token))
+        found = owner(config.data_dir / "wal")
+        if found is not None:
+            if found.token != meta.token:
+                raise ValueError(foreign(config.data_dir, found, meta))
+            meta = found  # ids that a restore or an addition gave are not made of the flags
         peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
         if not recall.has_log(config.data_dir):
-            await recall.refuse_if_remembered(config.data_dir, own, members, cluster, peer_tls)
+            await recall.refuse_if_remembered(config.data_dir, own, members, meta.cluster_id, peer_tls)
         self.member = member = Member(
-            own.id,
-            cluster,
+            meta,
             config.data_dir,
             members if config.initial_cluster_state == "new" else None,
             heartbeat_s,
@@ -76,6 +83,7 @@ class Service:
             config.snapshot_count,
             Compactor(config.retained_s, config.retained_revisions),
         )
+        self._check_owner(own)
         self._transport = Transport(member, peer_tls)
         member.carrier = self._transport
         peers = Server(config.peer_cert_allowed_cn)
@@ -96,6 +104,19 @@ class Service:
             await server.start()
         member.start()
         self._publisher = asyncio.create_task(self._publish(member))
+
+    def _check_owner(self, wanted: Record) -> None:
+        """Raises ValueError when the log says that this directory is of a member with another name or address."""
+        member = self.member
+        assert member is not None
+        known = {record.id: record for record in member.replica.node.membership.members}.get(member.id)
+        if known is None or member.id == wanted.id:
+            return
+        if known.name not in ("", wanted.name) or known.peer_urls != tuple(sorted(self.config.peer_urls)):
+            raise ValueError(
+                f"{self.config.data_dir} belongs to member {known.name} at {','.join(known.peer_urls)}: "
+                "check --name, --data-dir and --initial-advertise-peer-urls"
+            )
 
     def _listen(self, server: Server, name: str, urls: list[str], tls: Tls | None) -> None:
         self._servers.append(server)

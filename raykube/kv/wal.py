@@ -30,6 +30,25 @@ def _first_index(path: Path) -> int:
     return int(path.stem.partition("-")[2], 16)
 
 
+def foreign(data_dir: Path, found: Meta, wanted: Meta) -> str:
+    """Says that a data directory is another member's."""
+    return (
+        f"{data_dir} belongs to member {found.member_id:x} of cluster {found.cluster_id:x}, not to member "
+        f"{wanted.member_id:x} of cluster {wanted.cluster_id:x}: check --name, --initial-cluster, "
+        "--initial-cluster-token and --data-dir"
+    )
+
+
+def owner(folder: Path) -> Meta | None:
+    """Whose log is in `folder`; None when there is none, or nothing in it can be read. Raises OSError."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with path.open("rb") as file:
+            meta = wal_codec.read_meta(file.read(wal_codec.HEAD_BYTES_MAX))
+        if meta is not None:
+            return meta
+    return None
+
+
 class Wal:
     """An open log. `append` is called by one thread at a time."""
 
@@ -59,11 +78,7 @@ class Wal:
                 # Also what was read: it may have been in the kernel's memory only, and is about to be relied on.
                 os.fsync(last.fileno())
         if replay.meta is not None and replay.meta != meta:
-            raise ValueError(
-                f"{folder.parent} belongs to member {replay.meta.member_id:x} of cluster {replay.meta.cluster_id:x}, "
-                f"not to member {meta.member_id:x} of cluster {meta.cluster_id:x}: "
-                "check --initial-cluster, --initial-cluster-token and --data-dir"
-            )
+            raise ValueError(foreign(folder.parent, replay.meta, meta))
         if paths and replay.meta is None and any(path.stat().st_size for path in paths):
             raise Corrupt(f"{folder}: the log does not say whose it is")
         wal = cls(folder, meta)

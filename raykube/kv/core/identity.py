@@ -13,6 +13,11 @@ def member_id(peer_urls: Iterable[str], token: str) -> int:
     return int.from_bytes(sha1(text.encode()).digest()[:8], "big") or 1
 
 
+def token_id(token: str) -> int:
+    """A hash of `--initial-cluster-token`, kept in the log; never 0."""
+    return int.from_bytes(sha1(token.encode()).digest()[:8], "big") or 1
+
+
 def cluster_id(membership: Membership) -> int:
     """The id of the cluster that began with these members."""
     data = b"".join(member.to_bytes(8, "big") for member in membership.ids)

@@ -20,13 +20,14 @@ MAGIC = 0x4C41574B
 _FRAME = struct.Struct("<IIII")
 _PREVIOUS = struct.Struct("<I")
 _RECORD = struct.Struct("<BI")
-_META = struct.Struct("<QQ")
+_META = struct.Struct("<QQQ")
 _HARD_STATE = struct.Struct("<QQQ")
 _ENTRY = struct.Struct("<QQB")
 _SNAPSHOT = struct.Struct("<QQ")
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
 
 META, HARD_STATE, ENTRY, SNAPSHOT = 1, 2, 3, 4
+HEAD_BYTES_MAX = 4096  # the first frame of a segment is shorter
 
 
 class Corrupt(ValueError):
@@ -39,6 +40,7 @@ class Meta:
 
     cluster_id: int
     member_id: int
+    token: int = 0  # a hash of --initial-cluster-token: the ids above may have been given without regard to the flags
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ def _record(kind: int, *parts: bytes) -> bytes:
 
 
 def encode_meta(meta: Meta) -> bytes:
-    return _record(META, _META.pack(meta.cluster_id, meta.member_id))
+    return _record(META, _META.pack(meta.cluster_id, meta.member_id, meta.token))
 
 
 def encode_records(hard_state: HardState | None, entries: Iterable[Entry], snapshot: Snapshot | None) -> bytes:
@@ -92,6 +94,13 @@ def _frame_at(data: bytes, offset: int) -> tuple[int, int, int] | None:
     if crc32(memoryview(data)[start : start + length], crc32(_PREVIOUS.pack(previous))) != crc:
         return None
     return start + length, previous, crc
+
+
+def read_meta(segment: bytes) -> Meta | None:
+    """Whose log a segment is part of, None when its beginning is not whole."""
+    if _frame_at(segment, 0) is None or segment[_FRAME.size] != META:
+        return None
+    return Meta(*_META.unpack_from(segment, _FRAME.size + _RECORD.size))
 
 
 def _has_frame_behind(data: bytes, offset: int) -> bool:
