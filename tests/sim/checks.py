@@ -1,36 +1,62 @@
-"""What must hold at every step, whatever fails: the invariants of Raft, of the log, and of what clients were told."""
+"""What must hold at every step, whatever fails: the invariants of Raft, of the log, and of what clients were told.
 
+The first member that commits an entry writes the one true history: it is applied to the `Model`, and every member,
+every answer, every read and every watch is compared with that. Linearizability: the log's order is the witness. Each
+answer is the one that the model gives at the entry's place; each operation's place is behind the places of all that had
+been answered before it was asked; no request is there twice, and none of which its client was told "never".
+"""
+
+from typing import Any
 from zlib import crc32
 
+from raykube.kv.core.mvcc.errors import StoreError
+from raykube.kv.core.mvcc.machine import commands
 from raykube.kv.core.mvcc.store import Store
-from raykube.kv.core.mvcc.version import Version
-from raykube.kv.core.raft.messages import Entry
+from raykube.kv.core.raft.messages import Entry, EntryKind
 from raykube.kv.core.replica import Replica
 from tests.sim.disk import SimDisk
+from tests.sim.model import Model
+
+WHOLE_EVERY = 16  # indexes: whole states are compared now and then, what changed is always
 
 
 class Checks:
-    """The one true history, as the first member to get there wrote it, and everybody's agreement with it."""
+    """The one true history, and everybody's agreement with it."""
 
     def __init__(self) -> None:
+        self.model = Model()
         self.leaders: dict[int, int] = {}  # term → member
-        self.entries: dict[int, tuple[int, int]] = {}  # index → term, checksum of a committed entry
-        self.states: dict[int, tuple[int, int]] = {}  # index → revision, compact revision after it
-        self.history: list[Version] = []  # every version ever applied, in order
-        self.revision_acknowledged = 1
+        self.entries: list[tuple[int, int]] = [(0, 0)]  # term, checksum of each committed entry
+        self.place: dict[int, int] = {}  # request → index
+        self.answers: dict[int, Any] = {}  # request → what the model says
+        self.floor = 0  # the highest index of anything answered
+        self._asked: dict[int, int] = {}  # request → the floor when it was asked
+        self._never: set[int] = set()
         self._committed: dict[int, int] = {}
+
+    # ---- members
 
     def on_member(self, replica: Replica) -> None:
         """After each step of a member."""
         node = replica.node
-        if node.is_leader:
-            holder = self.leaders.setdefault(node.term, node.id)
-            assert holder == node.id, f"two leaders in term {node.term}: {holder} and {node.id}"
         log = node.log
-        for index in range(max(self._committed.get(node.id, 0), log.base) + 1, log.committed + 1):
-            entry = log.entries[index - log.base - 1]
-            self._check_entry(entry, node.id)
-        self._committed[node.id] = log.committed
+        if node.is_leader and self.leaders.setdefault(node.term, node.id) != node.id:
+            raise AssertionError(f"two leaders in term {node.term}: {self.leaders[node.term]} and {node.id}")
+        first = self._committed.get(node.id, 0)
+        if log.committed > first:
+            for entry in log.entries[max(first - log.base, 0) : log.committed - log.base]:
+                self._check_entry(entry, node.id)
+            self._committed[node.id] = log.committed
+
+    def on_new_leader(self, replica: Replica) -> None:
+        """Leader completeness: whoever begins to lead has all that was ever committed."""
+        log = replica.node.log
+        for index in range(max(log.base, log.committed) + 1, len(self.entries)):
+            term = log.term(index)
+            assert term == self.entries[index][0], (
+                f"member {replica.node.id} leads term {replica.node.term} without the committed entry {index} "
+                f"of term {self.entries[index][0]}: it has {term}"
+            )
 
     def forget(self, member: int) -> None:
         """The member starts again: it may commit again what it had."""
@@ -38,30 +64,88 @@ class Checks:
 
     def _check_entry(self, entry: Entry, member: int) -> None:
         seen = (entry.term, crc32(entry.data))
-        first = self.entries.setdefault(entry.index, seen)
-        assert first == seen, f"member {member} committed another entry at {entry.index}: {seen}, not {first}"
+        if entry.index < len(self.entries):
+            first = self.entries[entry.index]
+            assert first == seen, f"member {member} committed another entry at {entry.index}: {seen}, not {first}"
+            return
+        assert entry.index == len(self.entries), (
+            f"member {member} committed {entry.index} after {len(self.entries) - 1}"
+        )
+        assert entry.term >= self.entries[-1][0], f"entry {entry.index}: the term went back"
+        self.entries.append(seen)
+        if entry.kind == EntryKind.NORMAL and entry.data:
+            for request, command, body in commands(entry.data):
+                self._happened(request, entry.index, self.model.apply(command, body))
+        self.model.mark()
 
-    def on_applied(self, index: int, store: Store, fresh: list[Version], member: int) -> None:
-        """After each batch a member applied: same state, same history."""
-        state = (store.revision, store.compact_revision)
-        first = self.states.setdefault(index, state)
-        assert first == state, f"member {member} is at {state} after entry {index}, others were at {first}"
-        for version in fresh:
-            if not self.history or (version.mod, version.sub) > (self.history[-1].mod, self.history[-1].sub):
-                self.history.append(version)
+    def _happened(self, request: int, index: int, answer: Any) -> None:
+        assert request not in self.place, f"request {request} is in the log twice: {self.place[request]}, {index}"
+        assert request not in self._never, f"request {request} happened, its client was told that it never will"
+        self.place[request] = index
+        if request in self._asked:
+            self.answers[request] = answer
 
-    def on_acknowledged(self, revision: int, index: int, term: int, disks: list[SimDisk], quorum: int) -> None:
-        """A client was told that its write at `index` is done: a quorum of disks must have it."""
+    def on_applied(self, index: int, store: Store, seen_revision: int, member: int) -> None:
+        """After each batch a member applied, up to `index`: the model's state, the model's events."""
+        mark = self.model.marks[index]
+        assert (store.revision, store.compact_revision) == (mark.revision, mark.compacted), (
+            f"member {member} is at {store.revision} after entry {index}, it must be at {mark}"
+        )
+        assert store.leases.keys() == mark.leases.keys(), f"member {member} has other leases after entry {index}"
+        if store.revision > seen_revision and store.events:
+            first = max(seen_revision + 1, store.events[0].mod)
+            events = self.model.events
+            wanted = events[self.model.position(first) : self.model.position(store.revision + 1)]
+            fresh = store.events[store.position(first) :]
+            assert fresh == wanted, f"member {member} made other versions up to entry {index}: {fresh}, not {wanted}"
+        if index % WHOLE_EVERY == 0:
+            self.check_whole(index, store, member)
+
+    def check_whole(self, index: int, store: Store, member: int) -> None:
+        """Everything that a member holds after entry `index` is what the model holds."""
+        mark = self.model.marks[index]
+        held = list(store.versions())
+        assert held == self.model.versions(mark), f"member {member} holds other versions after entry {index}"
+        leases = {lease.id: lease.keys for lease in store.leases.values()}
+        attached = self.model.attached(mark)
+        assert leases == attached, f"member {member} has leases {leases} after entry {index}, not {attached}"
+        assert {lease.id: lease.ttl_s for lease in store.leases.values()} == mark.leases
+
+    # ---- clients
+
+    def on_asked(self, request: int) -> None:
+        self._asked[request] = self.floor
+
+    def on_never(self, request: int) -> None:
+        """Its client was told that it surely did not and will not happen."""
+        assert request not in self.place, f"request {request} happened, and its client was told that it never will"
+        self._never.add(request)
+
+    def on_answered(self, request: int, answer: Any, disks: list[SimDisk], quorum: int) -> None:
+        """A client was told what became of its request."""
+        index = self.place.get(request)
+        assert index is not None, f"request {request} was answered and is not committed"
+        floor = self._asked.pop(request)
+        assert index > floor, (
+            f"request {request} took effect at {index}, though {floor} was answered before it was asked"
+        )
+        self.floor = max(self.floor, index)
+        wanted = self.answers.pop(request)
+        told = answer.code if isinstance(answer, StoreError) else answer
+        for operation in getattr(told, "responses", ()):
+            getattr(operation, operation.WhichOneof("response")).ClearField("header")  # of no meaning in there
+        assert wanted is None or told == wanted, f"request {request} was told {told}, not {wanted}"
+        term = self.entries[index][0]
         holders = sum(1 for disk in disks if disk.terms.get(index) in (term, 0))
         assert holders >= quorum, f"entry {index} of term {term} was acknowledged with {holders} disks having it"
-        self.revision_acknowledged = max(self.revision_acknowledged, revision)
 
-    def value_at(self, key: bytes, revision: int) -> Version | None:
-        """What the history says of a key at a revision."""
-        found = None
-        for version in self.history:
-            if version.mod > revision:
-                break
-            if version.key == key:
-                found = version
-        return found if found is not None and found.value is not None else None
+    def on_read(self, floor: int, replica: Replica) -> None:
+        """A linearizable read happens at this member; `floor` is of when it was asked for."""
+        assert replica.applied >= floor, f"a read at entry {replica.applied} missed {floor}, which was answered before"
+        self.floor = max(self.floor, replica.applied)
+
+    def on_state_read(self, store: Store, key: bytes) -> None:
+        """A read of any kind: what it sees is a state that was."""
+        seen = store.get(key)
+        wanted = self.model.value_at(key, store.revision)
+        assert seen == wanted, f"a read of {key!r} at {store.revision} saw {seen}, not {wanted}"

@@ -1,83 +1,60 @@
-"""A disk that forgets what was not synced: the shipped log format, in memory."""
+"""One member's disk: the shipped log and snapshot files on a simulated file system, and what is truly durable on it."""
 
+from contextlib import suppress
 from random import Random
 
-from raykube.kv.core import recovery, snapshot_codec, wal_codec
+from raykube.kv.core import wal_codec
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
+from raykube.kv.core.recovery import Recovered
+from raykube.kv.member import open_disk
+from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.wal import Wal
+from tests.sim.filesystem import File, PowerCut, SimFs
+from tests.sim.paths import SimPath
 
-SEGMENT_BYTES_MAX = 4096
-META = wal_codec.Meta(7, 0)
+CLUSTER = 7
+CALLS_OF_A_WRITE = 12  # about as many as the longest write makes
 
 
 class SimDisk:
-    """One member's log segments and snapshot files. Survives crashes; `crash` takes away what was not synced."""
+    """Survives its member's crashes."""
 
-    def __init__(self, member: int) -> None:
-        self._meta = wal_codec.Meta(META.cluster_id, member)
-        self.segments: list[tuple[int, bytearray]] = []  # first index, content
-        self.snapshots: dict[tuple[int, int], bytes] = {}
-        self.terms: dict[int, int] = {}  # index → term of what is durable, for the checks
-        self.hard_state = (0, 0)
-        self._synced = 0  # bytes of the last segment
-        self._crc = 0
-        self._head = b""
+    def __init__(self, member: int, rng: Random) -> None:
+        self._meta = wal_codec.Meta(CLUSTER, member)
+        self._rng = rng
+        self.fs = SimFs(rng)
+        self.path = SimPath(self.fs, ())
+        self.terms: dict[int, int] = {}  # index → term of what is durable; 0 where a snapshot stands for it
+        self.damage: list[tuple[File, int, int]] = []  # flipped bits: file, byte, mask
+        self._wal: Wal | None = None
+        self._files: SnapshotFiles | None = None
 
-    def recover(self, founders: Membership | None) -> recovery.Recovered:
-        """Reads all back, as a member does when it starts."""
-        replay = wal_codec.replay(
-            [(f"segment {number}", bytes(data)) for number, (_, data) in enumerate(self.segments)]
-        )
-        if self.segments:
-            del self.segments[-1][1][replay.kept_bytes :]
-        self._crc = replay.crc
-        if replay.meta is not None:
-            self._head = wal_codec.encode_records(replay.hard_state, (), None)
-        newest = None
-        for key in sorted(self.snapshots, reverse=True):
-            newest = snapshot_codec.decode(self.snapshots[key])[1]
-            break
-        last = replay.entries[-1].index if replay.entries else (replay.base or (0, 0))[0]
-        self._roll(last + 1)
-        if founders is not None and recovery.is_blank(replay):
-            first = recovery.founding_write(founders)
-            self.write(first)
-            self.sync(first)
-            recovery.add(replay, first)
-        recovered = recovery.recover(replay, newest)
-        if recovered.marker is not None:
-            self._log(recovered.marker)
-            self._synced = len(self.segments[-1][1])
-        # A crash may have left more on the disk than was synced; what a member has read back counts.
-        self.terms = dict.fromkeys(range(1, newest.index + 1), 0) if newest is not None else {}
-        self.terms.update((entry.index, entry.term) for entry in recovered.entries)
+    # ---- the member's
+
+    def open(self, founders: Membership | None) -> Recovered:
+        """Reads all back, as a member does when it starts. Raises ValueError, OSError."""
+        self._wal, self._files, recovered = open_disk(self.path, self._meta, founders)  # type: ignore[arg-type]
+        self.terms = {}
+        if self.is_synced:
+            if recovered.snapshot is not None:
+                self.terms = dict.fromkeys(range(1, recovered.snapshot.index + 1), 0)
+            self.terms.update((entry.index, entry.term) for entry in recovered.entries)
         return recovered
 
-    def _roll(self, first_index: int) -> None:
-        self.segments.append((first_index, bytearray()))
-        self._append(wal_codec.encode_meta(self._meta) + self._head)
-        self._synced = len(self.segments[-1][1])
+    @property
+    def is_synced(self) -> bool:
+        return self.fs.is_synced(self.path / "wal") and self.fs.is_synced(self.path / "snap")
 
-    def _append(self, payload: bytes) -> None:
-        data, self._crc = wal_codec.frame(payload, self._crc)
-        self.segments[-1][1].extend(data)
-
-    def write(self, write: Write) -> None:
-        """Hands a write to the disk; it may be lost until `sync`."""
+    def persist(self, write: Write) -> None:
+        """What `Member` does in its worker thread. Raises OSError."""
+        assert self._wal is not None
         if write.snapshot is not None:
             self.save(write.snapshot, [write.snapshot.data])
-        self._log(write)
-
-    def _log(self, write: Write) -> None:
-        if len(self.segments[-1][1]) >= SEGMENT_BYTES_MAX and write.entries:
-            self._roll(write.entries[0].index)
-        if write.hard_state is not None:
-            self._head = wal_codec.encode_records(write.hard_state, (), None)
-        self._append(wal_codec.encode_records(write.hard_state, write.entries, write.snapshot))
-
-    def sync(self, write: Write) -> None:
-        """The write is durable."""
-        self._synced = len(self.segments[-1][1])
+        self._wal.append(write)
+        # The truth about durability is the file system's, whatever the log believes.
+        if not self.is_synced:
+            return
         if write.snapshot is not None:
             self.terms = dict.fromkeys(range(1, write.snapshot.index + 1), 0)
         if write.entries:
@@ -87,23 +64,73 @@ class SimDisk:
             self.terms.update((entry.index, entry.term) for entry in write.entries)
 
     def save(self, snapshot: Snapshot, body: list[bytes]) -> None:
-        """A snapshot file: whole or not there, as rename makes it."""
-        self.snapshots[snapshot.index, snapshot.term] = b"".join(snapshot_codec.encode(snapshot, META.cluster_id, body))
-        for old in sorted(self.snapshots)[:-2]:
-            del self.snapshots[old]
+        """A snapshot file. Raises OSError."""
+        assert self._files is not None
+        self._files.save(snapshot, body)
 
     def purge(self, index: int) -> None:
         """Drops segments that a snapshot at `index` makes superfluous."""
-        while len(self.segments) > 1 and self.segments[1][0] <= index + 1:
-            del self.segments[0]
+        assert self._wal is not None
+        self._wal.purge(index)
 
-    def crash(self, rng: Random) -> None:
-        """Of what was not synced, the disk keeps a part, perhaps with holes of zeros."""
-        last = self.segments[-1][1]
-        if len(last) <= self._synced:
-            return
-        kept = rng.randrange(self._synced, len(last) + 1)
-        del last[kept:]
-        if kept > self._synced and rng.random() < 0.3:
-            start = rng.randrange(self._synced, kept)
-            last[start:kept] = bytes(kept - start)
+    def snapshot_file(self, snapshot: Snapshot) -> bytes:
+        """The bytes that go to a follower. Raises OSError."""
+        assert self._files is not None
+        return self._files.path(snapshot).read_bytes()
+
+    # ---- faults
+
+    def crash(self, work: Write | None, has_lost_power: bool) -> None:
+        """The process, or the machine, dies in the middle of `work`: at any call of it, or right behind it."""
+        if work is not None:
+            self.fs.cut_after = self._rng.randrange(CALLS_OF_A_WRITE)
+            with suppress(PowerCut, OSError):
+                self.persist(work)
+        self.fs.power_on()
+        if has_lost_power:
+            self.fs.power_cut()
+
+    def crash_in_open(self, founders: Membership) -> None:
+        """The machine dies while the member starts."""
+        self.fs.cut_after = self._rng.randrange(CALLS_OF_A_WRITE)
+        with suppress(PowerCut, OSError, ValueError):
+            self.open(founders)
+        self.fs.power_cut()
+
+    def fill(self, bytes_free: int) -> None:
+        """From now on there is room for no more than this."""
+        self.fs.bytes_max = self.fs.bytes_used + bytes_free
+
+    def empty(self) -> None:
+        self.fs.bytes_max = 1 << 40
+
+    def flip(self) -> bool:
+        """Flips a bit at rest. Not in the log's last frame: that cannot be told from a torn one."""
+        candidates = []
+        files = self.fs.files()
+        segments = [name for name, _ in files if name.startswith("wal/")]
+        for name, file in files:
+            end = len(file.cache)
+            if segments and name == segments[-1]:
+                end = file.cache.rfind(wal_codec.MAGIC.to_bytes(4, "little"))
+            if end > 0 and not file.is_dirty and name.startswith(("wal/", "snap/")):
+                candidates.append((file, end))
+        if not candidates:
+            return False
+        file, end = self._rng.choice(candidates)
+        place, mask = self._rng.randrange(end), 1 << self._rng.randrange(8)
+        self.damage.append((file, place, mask))
+        _flip(file, place, mask)
+        return True
+
+    def repair(self) -> None:
+        """Takes back what `flip` did: a person restored the file."""
+        for file, place, mask in self.damage:
+            if place < len(file.cache):
+                _flip(file, place, mask)
+        self.damage.clear()
+
+
+def _flip(file: File, place: int, mask: int) -> None:
+    file.cache[place] ^= mask
+    file.durable = bytes(file.cache)

@@ -1,13 +1,14 @@
-"""What goes wrong, and when: crashes, partitions, stalls, clocks, slow disks, handed leadership. `heal` ends it all."""
+"""What goes wrong, and when: processes, machines, networks, disks, clocks, leadership. `heal` ends it all."""
 
 from collections.abc import Iterator
 
+from tests.sim.host import Host
 from tests.sim.world import World
 
 INTERVAL_S = 1.2
 KINDS = [
-    "crash", "crash", "crash all", "partition", "partition", "partition", "mend", "stall", "clock", "loss", "disk",
-    "transfer",
+    "kill", "power", "crash all", "crash in start", "partition", "partition", "partition", "flapping", "mend", "stall",
+    "clock", "loss", "slow disk", "full disk", "bit flip", "transfer", "lost peer",
 ]  # fmt: skip
 
 
@@ -27,53 +28,85 @@ class Faults:
             return
         self._schedule()
         rng = world.rng
-        host = world.hosts[rng.choice(world.membership.ids)]
-        match rng.choice(KINDS):
-            case "crash":
-                world.crash(host)
-                self._restart(host.id)
+        host = world.hosts[rng.choice(list(world.hosts))]
+        kind = rng.choice(KINDS)
+        world.note("fault", kind, host.id)
+        world.counts[f"fault: {kind}"] += 1
+        match kind:
+            case "kill":
+                self._crash(host, has_lost_power=False)
+            case "power":
+                self._crash(host, has_lost_power=True)
             case "crash all":
                 if rng.random() < 0.3:
+                    has_lost_power = rng.random() < 0.7
                     for other in world.hosts.values():
-                        world.crash(other)
-                        self._restart(other.id)
+                        self._crash(other, has_lost_power)
+            case "crash in start":
+                if host.replica is None:
+                    host.disk.crash_in_open(world.founders)
             case "partition":
-                world.blocked = set(self._partition())
-                world.note("partition", sorted(world.blocked))
+                world.network.blocked = set(self._partition())
+                world.note("partition", sorted(world.network.blocked))
+            case "flapping":
+                self._flap(set(self._partition()), 8)
             case "mend":
-                world.blocked = set()
+                world.network.blocked = set()
             case "stall":
-                world.stall(host, rng.random() * 3)
+                host.stall(rng.random() * 3)
             case "clock":
-                host.clock_offset_s += rng.choice([-3600.0, -1.0, 1.0, 3600.0])
-                host.clock_rate = rng.choice([0.9, 1.0, 1.1])
-            case "disk":
+                # Monotonic clocks never go back; they may run wrong, and jump ahead when the machine was asleep.
+                host.set_clock(rng.choice([0.0, 1.0, 3600.0]), rng.choice([0.92, 1.0, 1.08]))
+            case "slow disk":
                 world.sync_s_max = rng.choice([0.001, 0.02, 0.2, 1.5])
+            case "full disk":
+                host.disk.fill(rng.choice([0, 100, 1000]))
+                world.at(rng.random() * 3, host.disk.empty)
+            case "sync error":
+                host.disk.fs.sync_errors = 1
+            case "bit flip":
+                if not any(other.disk.damage for other in world.hosts.values()):
+                    host.disk.flip()
+                    world.at(rng.random() * 4, host.disk.repair)
             case "transfer":
                 for leader in world.leaders():
-                    world.transfer(leader, host.id)
+                    self._transfer(leader, host.id)
+            case "lost peer":
+                world.network.on_down(host)
             case _:
-                world.loss = rng.choice([0.0, 0.05, 0.3])
+                world.network.loss = rng.choice([0.0, 0.05, 0.3])
 
-    def _restart(self, member: int) -> None:
+    def _crash(self, host: Host, has_lost_power: bool) -> None:
+        if host.replica is not None:
+            host.crash(has_lost_power)
+            self._world.restart(host)
+
+    def _transfer(self, leader: Host, member: int) -> None:
+        """The leader hands over, as it does before it stops."""
+
+        def transfer() -> None:
+            assert leader.replica is not None
+            leader.replica.node.transfer(member)
+
+        leader.deliver(transfer)
+
+    def _flap(self, blocked: set[tuple[int, int]], times: int) -> None:
         world = self._world
-        host = world.hosts[member]
-
-        def again() -> None:
-            if host.replica is None:
-                world.start(host)
-
-        world.at(world.rng.random() * 2, again)
+        if world.is_healing or not times:
+            return
+        world.network.blocked = set() if world.network.blocked else blocked
+        world.at(0.05 + world.rng.random() * 0.6, lambda: self._flap(blocked, times - 1))
 
     def _partition(self) -> Iterator[tuple[int, int]]:
-        """Blocked pairs (from, to): halves, one alone, one deaf, one mute, a ring, a bridge."""
+        """Blocked pairs (from, to): halves, one alone, one deaf, one mute, a ring, two without each other."""
         rng = self._world.rng
-        ids = list(self._world.membership.ids)
+        ids = list(self._world.hosts)
         rng.shuffle(ids)
         leaders = [host.id for host in self._world.leaders()]
         # The leader is where a partition hurts most.
         one = rng.choice(leaders) if leaders and rng.random() < 0.7 else ids[0]
-        shape = rng.choice(["halves", "alone", "deaf", "mute", "ring"])
+        shape = rng.choice(["halves", "alone", "deaf", "mute", "ring", "pair"])
+        other = rng.choice(ids)
         for sender in ids:
             for receiver in ids:
                 if sender == receiver:
@@ -87,6 +120,8 @@ class Faults:
                     is_blocked = receiver == one
                 elif shape == "mute":
                     is_blocked = sender == one
+                elif shape == "pair":
+                    is_blocked = {sender, receiver} == {one, other}
                 else:
                     gap = abs(ids.index(sender) - ids.index(receiver))
                     is_blocked = gap not in (1, len(ids) - 1) or {sender, receiver} == {ids[0], ids[1]}
@@ -97,12 +132,13 @@ class Faults:
         world = self._world
         world.note("heal")
         world.is_healing = True
-        world.blocked = set()
-        world.loss = 0.0
+        world.network.blocked = set()
+        world.network.loss = 0.0
         world.sync_s_max = min(world.sync_s_max, 0.2)
         for host in world.hosts.values():
-            host.stalled_until = min(host.stalled_until, world.now)
-            if host.waiting:
-                world.stall(host, 0.0)
+            host.disk.empty()
+            host.disk.repair()
+            host.disk.fs.sync_errors = 0
+            host.wake()
             if host.replica is None:
-                world.start(host)
+                host.start()

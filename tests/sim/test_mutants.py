@@ -20,8 +20,8 @@ from raykube.kv.core.replica import Replica
 from tests.kit.transcript import play
 from tests.kv.raft_group import RaftGroup
 from tests.sim.disk import SimDisk
+from tests.sim.host import Host
 from tests.sim.run import run
-from tests.sim.world import Host, World
 
 SEEDS = range(60)
 TRANSCRIPTS = Path(__file__).parent.parent / "kv" / "testdata" / "raft"
@@ -30,12 +30,12 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 def vote_not_durable(patch: pytest.MonkeyPatch) -> None:
     """1: the term and the vote are not written."""
-    original = SimDisk.write
+    original = SimDisk.persist
 
-    def write(self: SimDisk, write: Write) -> None:
+    def persist(self: SimDisk, write: Write) -> None:
         original(self, Write(None, write.entries, write.snapshot, write.messages))
 
-    patch.setattr(SimDisk, "write", write)
+    patch.setattr(SimDisk, "persist", persist)
 
 
 def counts_earlier_terms(patch: pytest.MonkeyPatch) -> None:
@@ -77,20 +77,20 @@ def commits_beyond_the_verified(patch: pytest.MonkeyPatch) -> None:
 def acknowledges_before_sync(patch: pytest.MonkeyPatch) -> None:
     """6: the disk is told, and not waited for."""
 
-    def write(self: World, host: Host, write: Write) -> None:
+    def write(self: Host, write: Write) -> None:
         if write.touches_disk:
-            host.disk.write(write)
-            life = host.life
+            self._work = write
+            life = self.life
 
             def synced() -> None:
-                if host.life == life:
-                    host.disk.sync(write)
+                if self.life == life:
+                    self.disk.persist(write)
 
-            self.at(self.sync_s_max, synced)
-        self._written(host, write)
-        self._pump(host)
+            self.world.at(self.world.sync_s_max, synced)
+        self.written(write)
+        self.pump()
 
-    patch.setattr(World, "_write", write)
+    patch.setattr(Host, "write", write)
 
 
 def torn_tail_accepted(patch: pytest.MonkeyPatch) -> None:

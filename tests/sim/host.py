@@ -1,0 +1,265 @@
+"""One member's machine: its disk, its clock and, when it runs, the process with the shipped replica."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.raft.messages import Snapshot, Write
+from raykube.kv.core.raft.node import Limits
+from raykube.kv.core.replica import Output, Replica
+from tests.sim.disk import SimDisk
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+TICK_S = 0.1
+SNAPSHOT_ENTRIES = 60
+ENTRIES_KEPT = 10
+SWEEP_EVENTS = 20
+LIMITS = Limits(election_ticks=10, message_bytes_max=2000, window_messages_max=4, uncommitted_bytes_max=20_000)
+
+
+class Host:
+    """Drives its replica as `Member` does, event by event. What belongs to an earlier `life` is dropped."""
+
+    def __init__(self, world: "World", member: int) -> None:
+        self.world = world
+        self.id = member
+        self.disk = SimDisk(member, world.rng)
+        self.replica: Replica | None = None
+        self.life = 0
+        self.clock_rate = 1.0
+        self._clock_base = (0.0, 0.0)  # world's time, this clock's time then
+        self.stalled_until = 0.0
+        self._ticked_at = 0.0
+        self._snapshot_index = 0
+        self._purge_index = 0
+        self._seen_revision = 1
+        self._was_leader = False
+        self._is_saving = False
+        self._work: Write | None = None  # what the disk is busy with
+        self._waiting: deque[Callable[[], None]] = deque()
+        self.answers: dict[int, Callable[[Any], None]] = {}
+        self.readers: dict[int, Callable[[], None]] = {}
+        self.on_applied: list[Callable[[], None]] = []
+
+    # ---- the clock
+
+    @property
+    def clock(self) -> float:
+        """This machine's monotonic clock, in seconds."""
+        since, base = self._clock_base
+        return base + (self.world.now - since) * self.clock_rate
+
+    def set_clock(self, jump_s: float, rate: float) -> None:
+        """The clock jumps, and goes on at another rate."""
+        self._clock_base = (self.world.now, self.clock + jump_s)
+        self.clock_rate = rate
+
+    # ---- life
+
+    def start(self) -> None:
+        """Starts the process, if the disk lets it."""
+        world = self.world
+        self.life += 1
+        world.note("start", self.id)
+        world.checks.forget(self.id)
+        try:
+            recovered = self.disk.open(world.founders)
+        except OSError as error:
+            self._fail(error)
+            return
+        except ValueError as error:
+            assert self.disk.damage, f"member {self.id} refuses to start on a disk that nobody damaged: {error}"
+            world.counts["refused a damaged disk"] += 1
+            self._fail(error)
+            return
+        retained_s, retained = world.compactor
+        self.replica = replica = recovered.build(
+            self.id, LIMITS, world.rng.randrange, world.new_id, Compactor(retained_s, retained)
+        )
+        self._snapshot_index = self._purge_index = replica.applied
+        self._seen_revision = replica.machine.store.revision
+        self._was_leader = False
+        self._ticked_at = self.clock
+        self.stalled_until = 0.0
+        if replica.applied:
+            world.checks.check_whole(replica.applied, replica.machine.store, self.id)
+        life = self.life
+        if replica.node.membership.voters == {self.id}:
+            replica.node.campaign()
+        world.at(world.rng.random() * TICK_S, lambda: self._tick(life))
+        self.pump()
+
+    def crash(self, has_lost_power: bool) -> None:
+        """The process dies, perhaps with the whole machine, whatever it was doing."""
+        if self.replica is None:
+            return
+        work, self._work = self._work, None
+        self._end()
+        self.disk.crash(work, has_lost_power)
+
+    def _end(self) -> None:
+        self.replica = None
+        self.life += 1
+        self._is_saving = False
+        self._waiting.clear()
+        self.answers.clear()
+        self.readers.clear()
+        self.on_applied.clear()
+        self.world.network.on_down(self)
+
+    def _fail(self, error: Exception) -> None:
+        """The member stops by itself; somebody starts it again later."""
+        self.world.note("failed", self.id, type(error).__name__)
+        self.world.counts[f"stopped by {type(error).__name__}"] += 1
+        work, self._work = self._work, None
+        self._end()
+        self.disk.crash(work, has_lost_power=False)
+        self.world.restart(self)
+
+    def deliver(self, run: Callable[[], None]) -> None:
+        """Lets `run` happen in the process, now or when it wakes up."""
+        if self.replica is None:
+            return
+        if self.world.now < self.stalled_until:
+            self._waiting.append(run)
+            return
+        run()
+        self.pump()
+
+    def stall(self, seconds: float) -> None:
+        """The process stands still: SIGSTOP, a collector's pause, a suspended machine."""
+        self.stalled_until = max(self.stalled_until, self.world.now + seconds)
+        life = self.life
+
+        def wake() -> None:
+            if self.life != life or self.world.now < self.stalled_until:
+                return
+            while self._waiting and self.replica is not None:
+                self._waiting.popleft()()
+                self.pump()
+
+        self.world.at(seconds, wake)
+
+    def wake(self) -> None:
+        """Ends a stall."""
+        self.stalled_until = min(self.stalled_until, self.world.now)
+        if self._waiting:
+            self.stall(0.0)
+
+    def _tick(self, life: int) -> None:
+        if self.life != life or self.replica is None:
+            return
+        self.world.at(TICK_S, lambda: self._tick(life))
+        if self.world.now < self.stalled_until:
+            return
+        now = self.clock
+        elapsed, self._ticked_at = now - self._ticked_at, now
+        self.replica.tick(now, elapsed - TICK_S if elapsed > 2.5 * TICK_S else 0.0)
+        self.pump()
+
+    # ---- what the replica wants done
+
+    def pump(self) -> None:
+        replica = self.replica
+        if replica is None:
+            return
+        before = replica.applied
+        output = replica.ready()
+        world = self.world
+        world.checks.on_member(replica)
+        is_leader = replica.node.is_leader
+        if is_leader and not self._was_leader:
+            world.note("leads", self.id, replica.node.term)
+            world.counts["elections"] += 1
+            world.checks.on_new_leader(replica)
+        self._was_leader = is_leader
+        if replica.applied > before:
+            self._after_apply(replica)
+        for message in output.messages:
+            world.network.send(self, message)
+        if output.write is not None:
+            self.write(output.write)
+        self._answer(output)
+
+    def _after_apply(self, replica: Replica) -> None:
+        world, store = self.world, replica.machine.store
+        world.note("applied", self.id, replica.applied, store.revision)
+        world.checks.on_applied(replica.applied, store, self._seen_revision, self.id)
+        self._seen_revision = store.revision
+        for callback in self.on_applied:
+            callback()
+        store.sweep(SWEEP_EVENTS)
+        # Only right after it applied, as a member does: see Replica.capture.
+        if replica.applied - self._snapshot_index >= SNAPSHOT_ENTRIES and not self._is_saving:
+            snapshot, image = replica.capture()
+            self._snapshot_index = snapshot.index
+            self._is_saving = True
+            life = self.life
+            world.at(
+                world.rng.random() * world.sync_s_max * 3, lambda: self._saved(life, snapshot, list(image.chunks()))
+            )
+
+    def _saved(self, life: int, snapshot: Snapshot, body: list[bytes]) -> None:
+        if self.life != life or self.replica is None:
+            return
+        self._is_saving = False
+        self.world.counts["snapshots"] += 1
+        try:
+            self.disk.save(snapshot, body)
+            self.replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
+            purge, self._purge_index = self._purge_index, snapshot.index
+            self.disk.purge(purge)
+        except OSError as error:
+            self._fail(error)
+
+    def _answer(self, output: Output) -> None:
+        for request, answer in output.answers:
+            callback = self.answers.pop(request, None)
+            if callback is not None:
+                callback(answer)
+        for reader in output.readers:
+            waiting = self.readers.pop(reader, None)
+            if waiting is not None:
+                waiting()
+
+    def write(self, write: Write) -> None:
+        """Gives a write to the disk, which takes its time."""
+        if not write.touches_disk:
+            self.written(write)
+            return
+        self._work = write
+        life = self.life
+
+        def persist() -> None:
+            if self.life != life:
+                return
+            self._work = None
+            try:
+                self.disk.persist(write)
+            except OSError as error:
+                self._fail(error)
+                return
+            self.deliver(lambda: self.written(write))
+
+        self.world.at(self.world.rng.random() * self.world.sync_s_max, persist)
+
+    def written(self, write: Write) -> None:
+        """The write is done: its promises may leave."""
+        replica = self.replica
+        assert replica is not None
+        replica.persisted(write)
+        if write.snapshot is not None:
+            self.world.note("installed", self.id, write.snapshot.index)
+            self.world.counts["snapshots installed"] += 1
+            self._snapshot_index = self._purge_index = write.snapshot.index
+            self._seen_revision = replica.machine.store.revision
+            self.world.checks.check_whole(write.snapshot.index, replica.machine.store, self.id)
+            for callback in self.on_applied:
+                callback()
+        for message in write.messages:
+            self.world.network.send(self, message)
+        if not write.touches_disk:
+            self.pump()
