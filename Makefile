@@ -42,8 +42,8 @@ types: $(STAMP) ## mypy alone
 unit: $(STAMP) ## tests of the cores: transcripts, properties (seconds)
 	@$(PYTEST) tests -m "not integration and not ray"
 
-sim: $(STAMP) ## the store's simulator; SEED=n replays one run
-	@$(PYTEST) tests/sim
+sim: $(STAMP) ## the store's simulator; SEED=n replays one life, SEEDS=a:b runs many on all cores
+	@$(BIN)/python -m tests.sim $(or $(SEED),$(SEEDS),0:1000)
 
 props: $(STAMP) ## property tests, ten times as many examples
 	@$(PYTEST) tests -m "not integration and not ray" --hypothesis-profile=deep

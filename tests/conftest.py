@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sim.report import pytest_terminal_summary  # noqa: F401 - a hook: workers' tables are printed at the end
+
 # A busy machine is not a bug: no deadline per example.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", parent=settings.get_profile("default"), max_examples=1000)

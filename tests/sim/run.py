@@ -22,6 +22,7 @@ class Failed(AssertionError):
             f"trace {world.trace:08x} after {world.events_run} events; the last:\n{world.last_events()}\n"
             f"once more: make sim SEED={seed}"
         )
+        self.trace = world.trace
 
 
 def run(seed: int) -> World:

@@ -1,0 +1,13 @@
+"""Lives 0 to 249 of a group. In files, as that is how tests are spread over processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.sim.many import CHUNKS, live
+
+
+@pytest.mark.parametrize("first", CHUNKS[0])
+def test_a_group_survives(first: int, record_property: Callable[[str, Any], None]) -> None:
+    live(first, record_property)
