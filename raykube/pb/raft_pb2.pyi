@@ -205,28 +205,38 @@ class Membership(_message.Message):
     def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., removed: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Attributes(_message.Message):
-    __slots__ = ("member_id", "name", "client_urls", "incarnation")
+    __slots__ = ("member_id", "name", "client_urls", "incarnation", "level")
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
     member_id: int
     name: str
     client_urls: _containers.RepeatedScalarFieldContainer[str]
     incarnation: int
-    def __init__(self, member_id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    level: int
+    def __init__(self, member_id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ..., incarnation: _Optional[int] = ..., level: _Optional[int] = ...) -> None: ...
 
 class StoreHead(_message.Message):
-    __slots__ = ("revision", "compact_revision", "leases", "attributes")
+    __slots__ = ("revision", "compact_revision", "leases", "attributes", "written", "held", "leases_sum", "vouching")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     COMPACT_REVISION_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    LEASES_SUM_FIELD_NUMBER: _ClassVar[int]
+    VOUCHING_FIELD_NUMBER: _ClassVar[int]
     revision: int
     compact_revision: int
     leases: _containers.RepeatedCompositeFieldContainer[LeaseRecord]
     attributes: _containers.RepeatedCompositeFieldContainer[Attributes]
-    def __init__(self, revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., attributes: _Optional[_Iterable[_Union[Attributes, _Mapping]]] = ...) -> None: ...
+    written: int
+    held: int
+    leases_sum: int
+    vouching: Vouching
+    def __init__(self, revision: _Optional[int] = ..., compact_revision: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., attributes: _Optional[_Iterable[_Union[Attributes, _Mapping]]] = ..., written: _Optional[int] = ..., held: _Optional[int] = ..., leases_sum: _Optional[int] = ..., vouching: _Optional[_Union[Vouching, _Mapping]] = ...) -> None: ...
 
 class LeaseRecord(_message.Message):
     __slots__ = ("id", "ttl")
@@ -235,3 +245,55 @@ class LeaseRecord(_message.Message):
     id: int
     ttl: int
     def __init__(self, id: _Optional[int] = ..., ttl: _Optional[int] = ...) -> None: ...
+
+class Check(_message.Message):
+    __slots__ = ("voters", "learners")
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    LEARNERS_FIELD_NUMBER: _ClassVar[int]
+    voters: _containers.RepeatedScalarFieldContainer[int]
+    learners: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, voters: _Optional[_Iterable[int]] = ..., learners: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Vouch(_message.Message):
+    __slots__ = ("member", "index", "digest")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    member: int
+    index: int
+    digest: int
+    def __init__(self, member: _Optional[int] = ..., index: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
+
+class CheckRecord(_message.Message):
+    __slots__ = ("index", "voters", "vouches", "settled")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    VOUCHES_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    voters: _containers.RepeatedScalarFieldContainer[int]
+    vouches: _containers.RepeatedCompositeFieldContainer[Vouch]
+    settled: int
+    def __init__(self, index: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., vouches: _Optional[_Iterable[_Union[Vouch, _Mapping]]] = ..., settled: _Optional[int] = ...) -> None: ...
+
+class Fence(_message.Message):
+    __slots__ = ("member", "index", "digest", "expected")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    member: int
+    index: int
+    digest: int
+    expected: int
+    def __init__(self, member: _Optional[int] = ..., index: _Optional[int] = ..., digest: _Optional[int] = ..., expected: _Optional[int] = ...) -> None: ...
+
+class Vouching(_message.Message):
+    __slots__ = ("checks", "fences", "disputed")
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    FENCES_FIELD_NUMBER: _ClassVar[int]
+    DISPUTED_FIELD_NUMBER: _ClassVar[int]
+    checks: _containers.RepeatedCompositeFieldContainer[CheckRecord]
+    fences: _containers.RepeatedCompositeFieldContainer[Fence]
+    disputed: int
+    def __init__(self, checks: _Optional[_Iterable[_Union[CheckRecord, _Mapping]]] = ..., fences: _Optional[_Iterable[_Union[Fence, _Mapping]]] = ..., disputed: _Optional[int] = ...) -> None: ...

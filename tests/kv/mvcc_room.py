@@ -78,7 +78,7 @@ class MvccRoom:
                 return [f"{lease.id}: {b' '.join(sorted(lease.keys)).decode()}" for lease in store.leases.values()]
             case "image":
                 before = store.hash()
-                self.store, _ = image.restore(b"".join(image.capture(store, []).chunks()))
+                self.store, _ = image.restore(image.capture(store).chunks())
                 return ["same" if self.store.hash() == before else "another"]
         raise ValueError(f"unknown command {step.command}")
 

@@ -12,7 +12,7 @@ def put(store: Store, key: bytes) -> None:
 
 
 def restored(store: Store) -> Store:
-    return image.restore(b"".join(image.capture(store, []).chunks()))[0]
+    return image.restore(b"".join(image.capture(store).chunks()))[0]
 
 
 def watching(table: WatchTable, store: Store, number: int, key: bytes, end: bytes = b"") -> Watcher:

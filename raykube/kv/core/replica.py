@@ -19,6 +19,8 @@ from raykube.kv.core.member_changes import Change, Changed, Circumstances, decid
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.mvcc.machine import Command, Machine, commands, encode
+from raykube.kv.core.prover import Prover
+from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, Message, ReadState, Snapshot, Write
 from raykube.kv.core.raft.node import Node
 from raykube.pb import etcd_pb2
@@ -60,6 +62,7 @@ class Replica:
         self.applied = node.log.handed
         self.applied_term = node.log.base_term
         self.lease_clock = LeaseClock()
+        self.prover = Prover(node.id, self._say)
         self._compactor = compactor or Compactor()
         self._new_id = new_id
         self._granted: list[tuple[int, int]] = []  # lease, seconds: those that began since the last tick
@@ -72,6 +75,11 @@ class Replica:
         self._at_index: list[tuple[int, list[int]]] = []  # readers who wait for an index to be applied
         self.is_removed = node.id in node.membership_at(self.applied).removed  # for good, as of what is applied
         self._changes: dict[int, tuple[int, int, int]] = {}  # index of a new membership → request, term, member
+
+    @property
+    def membership(self) -> Membership:
+        """The membership as of what is applied: it is never taken back."""
+        return self.node.membership_at(max(self.applied, self.node.log.base))
 
     # ---- inputs
 
@@ -131,6 +139,7 @@ class Replica:
         if self.node.is_leader:
             self._expire_leases(now)
             self._compact(now)
+            self.prover.tick(now, self.machine, self.membership)
 
     def _note_role(self) -> None:
         is_leader = self.node.is_leader
@@ -156,6 +165,14 @@ class Replica:
         if target is not None:
             body = etcd_pb2.CompactionRequest(revision=target).SerializeToString()
             self.node.propose([encode(self._new_id(), Command.COMPACT, body)])
+
+    def _say(self, command: Command, body: bytes) -> None:
+        """Puts a command into the log for which nobody waits; it may get lost."""
+        data = encode(self._new_id(), command, body)
+        if self.node.is_leader:
+            self.node.propose([data])
+        elif self.node.leader:
+            self.node.forward([Entry(0, 0, EntryKind.NORMAL, data)])
 
     # ---- proposals
 
@@ -205,6 +222,8 @@ class Replica:
         self._note_role()
         self._bind_waiting()
         self._start_round()
+        if self.node.leader:
+            self.prover.vouch()
         output = Output()
         while True:
             ready = self.node.ready()
@@ -215,6 +234,8 @@ class Replica:
                 break
             output.has_applied = True
             self._apply(ready.committed, output.answers)
+            if self.node.leader:
+                self.prover.vouch()
         output.readers = self._release_readers()
         return output
 
@@ -222,6 +243,7 @@ class Replica:
         """The write is durable; a snapshot in it becomes this member's state."""
         if write.snapshot is not None:
             self.machine.restore(write.snapshot.data)
+            self.prover.forget()
             self.applied, self.applied_term = write.snapshot.index, write.snapshot.term
             self.is_removed = self.node.id in write.snapshot.membership.removed
             # What was in flight may be inside the image: its outcome cannot be told from here.
@@ -237,10 +259,14 @@ class Replica:
             if entry.kind == EntryKind.NORMAL and entry.data:
                 for request, command, body in commands(entry.data):
                     is_awaited = request in self._proposals
-                    answer = self.machine.apply(command, body, is_awaited)
+                    answer = self.machine.apply(command, body, is_awaited, entry.index)
                     if is_awaited:
                         del self._proposals[request]
                         answers.append((request, answer))
+                    if command < Command.CHECK:
+                        self.prover.has_news = True
+                    else:
+                        self.prover.on_applied(command, answer, entry.index)
                     if self.node.is_leader:
                         self._follow_leases(answer)
             elif entry.kind == EntryKind.CONFIG:

@@ -6,11 +6,14 @@ A value length of 2^32-1 is a tombstone. Leases' keys are not written: the newes
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 
+from google.protobuf.message import DecodeError
+
+from raykube.kv.core.mvcc.digest import SUM_MASK
 from raykube.kv.core.mvcc.store import VERSION_OVERHEAD_BYTES, Lease, Store
 from raykube.kv.core.mvcc.version import Version
 from raykube.pb import raft_pb2
@@ -28,6 +31,12 @@ class Image:
     head: bytes
     base: list[Version]  # in no order yet
     recent: list[Version]
+
+    @property
+    def size(self) -> int:
+        """Bytes that `chunks` gives in all."""
+        framed = _HEAD.size + len(self.head) + _RECORD.size * (len(self.base) + len(self.recent))
+        return framed + sum(len(version.key) + len(version.value or b"") for version in chain(self.base, self.recent))
 
     def chunks(self) -> Iterator[bytes]:
         """The encoded store in pieces of about a megabyte."""
@@ -49,59 +58,102 @@ class Image:
         yield b"".join(parts)
 
 
-def capture(store: Store, attributes: list[raft_pb2.Attributes]) -> Image:
-    """A picture of `store` now, with the members' attributes."""
+def capture(store: Store, rest: raft_pb2.StoreHead | None = None) -> Image:
+    """A picture of `store` now; `rest` is what the head says beside it."""
+    base, recent, held = store.capture()
     head = raft_pb2.StoreHead(
         revision=store.revision,
         compact_revision=store.compact_revision,
         leases=[raft_pb2.LeaseRecord(id=lease.id, ttl=lease.ttl_s) for _, lease in sorted(store.leases.items())],
-        attributes=attributes,
+        written=store.written & SUM_MASK,
+        held=held,
+        leases_sum=store.leases_sum,
     )
-    return Image(head.SerializeToString(deterministic=True), *store.capture())
+    if rest is not None:
+        head.MergeFrom(rest)
+    return Image(head.SerializeToString(deterministic=True), base, recent)
 
 
-def restore(data: bytes) -> tuple[Store, list[raft_pb2.Attributes]]:
-    """The store that `Image.chunks` encoded. Raises ValueError on bytes that are none."""
-    try:
-        return _restore(data)
-    except (struct.error, IndexError) as error:
-        raise ValueError(f"the snapshot's body is cut or damaged: {error}") from None
+class Restorer:
+    """Makes a store out of an image that comes in pieces of any size; holds no more of them than one version."""
 
+    def __init__(self) -> None:
+        self._store = Store()
+        self._head: raft_pb2.StoreHead | None = None  # None until it has come
+        self._rest = b""
 
-def _restore(data: bytes) -> tuple[Store, list[raft_pb2.Attributes]]:
-    (length,) = _HEAD.unpack_from(data, 0)
-    offset = _HEAD.size + length
-    head = raft_pb2.StoreHead.FromString(data[_HEAD.size : offset])
-    store = Store()
-    store.revision, store.compact_revision = head.revision, head.compact_revision
-    store.leases = {lease.id: Lease(lease.id, lease.ttl) for lease in head.leases}
-    histories = store.index.histories
-    unpack, size, end = _RECORD.unpack_from, _RECORD.size, len(data)
-    while offset < end:
-        mod, sub, create, number, lease, key_length, value_length = unpack(data, offset)
-        offset += size
-        key = data[offset : offset + key_length]
-        offset += key_length
-        if value_length == _TOMBSTONE:
-            value = None
-        else:
-            value = data[offset : offset + value_length]
-            offset += value_length
-        if offset > end:
+    def feed(self, piece: bytes) -> None:
+        """Takes the next bytes. Raises ValueError on a head that is none."""
+        data = self._rest + piece if self._rest else piece
+        offset = 0
+        if self._head is None:
+            if len(data) < _HEAD.size or len(data) < _HEAD.size + _HEAD.unpack_from(data, 0)[0]:
+                self._rest = data
+                return
+            offset = _HEAD.size + _HEAD.unpack_from(data, 0)[0]
+            self._take_head(data[_HEAD.size : offset])
+        self._rest = data[self._take_versions(data, offset) :]
+
+    def _take_head(self, data: bytes) -> None:
+        try:
+            head = raft_pb2.StoreHead.FromString(data)
+        except DecodeError as error:
+            raise ValueError(f"the snapshot's body is damaged: {error}") from None
+        self._head = head
+        store = self._store
+        store.revision, store.compact_revision = head.revision, head.compact_revision
+        # What is there must add up to `held`: the first scrub will see.
+        store.written, store.released, store.leases_sum = head.written, head.written - head.held, head.leases_sum
+        store.leases = {lease.id: Lease(lease.id, lease.ttl) for lease in head.leases}
+
+    def _take_versions(self, data: bytes, offset: int) -> int:
+        """Takes the whole records of `data` from `offset` on; returns where they end."""
+        store = self._store
+        histories, horizon = store.index.histories, store.compact_revision
+        unpack, size, end = _RECORD.unpack_from, _RECORD.size, len(data)
+        add, note = store.index.add, store.events.append
+        stored = 0
+        while offset + size <= end:
+            mod, sub, create, number, lease, key_length, value_length = unpack(data, offset)
+            start = offset + size
+            middle = start + key_length
+            stop = middle if value_length == _TOMBSTONE else middle + value_length
+            if stop > end:
+                break
+            key = data[start:middle]
+            history = histories.get(key)
+            if history is not None:
+                key = history[0].key  # one copy of the key for all its versions
+            value = None if value_length == _TOMBSTONE else data[middle:stop]
+            version = Version(key, mod, sub, create, number, value, lease)
+            if history is None:
+                add(key, version)
+            else:
+                history.append(version)
+            if mod >= horizon:
+                note(version)
+            stored += stop - start + VERSION_OVERHEAD_BYTES
+            offset = stop
+        store.bytes_stored += stored
+        return offset
+
+    def finish(self) -> tuple[Store, raft_pb2.StoreHead]:
+        """The store, and the head for what is not in it. Raises ValueError when the image is not at its end."""
+        store = self._store
+        if self._head is None or self._rest:
             raise ValueError("the snapshot's body is cut")
-        version = Version(key, mod, sub, create, number, value, lease)
-        history = histories.get(key)
-        if history is None:
-            store.index.add(key, version)
-        else:
-            history.append(version)
-        if mod >= store.compact_revision:
-            store.events.append(version)
-        store.bytes_stored += key_length + len(value or b"") + VERSION_OVERHEAD_BYTES
-    for key, history in histories.items():
-        newest = history[-1]
-        if newest.value is None:
-            store.index.dead.add(key)
-        elif newest.lease in store.leases:
-            store.leases[newest.lease].keys.add(key)
-    return store, list(head.attributes)
+        for key, history in store.index.histories.items():
+            newest = history[-1]
+            if newest.value is None:
+                store.index.dead.add(key)
+            elif newest.lease in store.leases:
+                store.leases[newest.lease].keys.add(key)
+        return store, self._head
+
+
+def restore(data: bytes | Iterable[bytes]) -> tuple[Store, raft_pb2.StoreHead]:
+    """The store that `Image.chunks` encoded, whole or in pieces. Raises ValueError on bytes that are none."""
+    restorer = Restorer()
+    for piece in (data,) if isinstance(data, bytes) else data:
+        restorer.feed(piece)
+    return restorer.finish()

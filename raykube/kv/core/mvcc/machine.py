@@ -8,14 +8,18 @@ proposed while the member was busy rides in one entry. Empty data is a leader's 
 import struct
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Any
 
 from raykube.kv.core.mvcc import errors, image, txn
+from raykube.kv.core.mvcc.digest import SUM_MASK
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.store import Outcome, Store
+from raykube.kv.core.mvcc.vouching import Vouching
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 
 _HEAD = struct.Struct("<QBI")
+_SUMS = struct.Struct("<QQQQ")
 
 
 class Command(IntEnum):
@@ -29,6 +33,11 @@ class Command(IntEnum):
     LEASE_GRANT = 6
     LEASE_REVOKE = 7
     ATTRIBUTES = 8
+    CHECK = 9
+    VOUCH = 10
+
+
+LEVEL = max(Command)  # what this program can apply; the newest commands are proposed once all members can
 
 
 def encode(request_id: int, command: Command, body: bytes) -> bytes:
@@ -68,20 +77,24 @@ def batch_answer(outcomes: list[Outcome], revision: int) -> batch_pb2.BatchRespo
 
 
 class Machine:
-    """The store and the members' attributes, changed by `apply` alone."""
+    """The store, the members' attributes, and who vouched for which state, changed by `apply` alone."""
 
     def __init__(self) -> None:
         self.store = Store()
         self.attributes: dict[int, raft_pb2.Attributes] = {}
+        self.vouching = Vouching()
 
-    def apply(self, command: int, body: bytes, answer: bool) -> Any:
-        """Carries out a command; returns the response, or the StoreError that it met, when `answer`."""
+    def apply(self, command: int, body: bytes, answer: bool, index: int = 0) -> Any:
+        """Carries out a command of the entry at `index`.
+
+        Returns the response, or the StoreError that it met, when `answer`; a CHECK's is the digest of the state there.
+        """
         try:
-            return self._apply(command, body, answer)
+            return self._apply(command, body, answer, index)
         except StoreError as error:
             return error
 
-    def _apply(self, command: int, body: bytes, answer: bool) -> Any:
+    def _apply(self, command: int, body: bytes, answer: bool, index: int) -> Any:
         store = self.store
         if command == Command.BATCH:
             outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
@@ -107,17 +120,39 @@ class Machine:
                 attributes = raft_pb2.Attributes.FromString(body)
                 self.attributes[attributes.member_id] = attributes
                 return attributes
+            case Command.CHECK:
+                check = raft_pb2.Check.FromString(body)
+                digest = self.digest()
+                self.vouching.on_check(index, check.voters, check.learners)
+                return digest
+            case Command.VOUCH:
+                vouch = raft_pb2.Vouch.FromString(body)
+                return self.vouching.on_vouch(vouch.member, vouch.index, vouch.digest)
         # A newer member wrote it: going on would make this member differ from the others.
         raise AssertionError(f"log entry with unknown command {command}: this program is older than the log")
 
+    def digest(self) -> int:
+        """64 bits that stand for all this machine holds and all it ever wrote: the same on all members at one entry."""
+        store = self.store
+        numbers = _SUMS.pack(store.revision, store.compact_revision, store.written & SUM_MASK, store.leases_sum)
+        rest = self._head().SerializeToString(deterministic=True)
+        return int.from_bytes(blake2b(numbers + rest, digest_size=8).digest(), "little")
+
+    def _head(self) -> raft_pb2.StoreHead:
+        """What is not in the store."""
+        return raft_pb2.StoreHead(
+            attributes=[self.attributes[member] for member in sorted(self.attributes)], vouching=self.vouching.encode()
+        )
+
     def capture(self) -> image.Image:
         """A picture of all this machine holds."""
-        return image.capture(self.store, [self.attributes[member] for member in sorted(self.attributes)])
+        return image.capture(self.store, self._head())
 
     def restore(self, data: bytes | Iterable[bytes]) -> None:
         """Becomes what the picture shows, whole or in pieces. Raises ValueError, and is as it was then."""
-        self.store, attributes = image.restore(data)
-        self.attributes = {record.member_id: record for record in attributes}
+        self.store, head = image.restore(data)
+        self.attributes = {record.member_id: record for record in head.attributes}
+        self.vouching = Vouching.decode(head.vouching)
 
 
-__all__ = ["Command", "Machine", "batch_answer", "commands", "encode", "errors"]
+__all__ = ["LEVEL", "Command", "Machine", "batch_answer", "commands", "encode", "errors"]

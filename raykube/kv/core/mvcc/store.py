@@ -18,7 +18,9 @@ from typing import NamedTuple
 from zlib import crc32
 
 from raykube.kv.core.mvcc import errors
+from raykube.kv.core.mvcc.digest import SUM_MASK, checksum, lease_checksum
 from raykube.kv.core.mvcc.key_index import UNBOUNDED, KeyIndex, at, before
+from raykube.kv.core.mvcc.scrub import Scrub
 from raykube.kv.core.mvcc.version import Version
 from raykube.pb import batch_pb2
 
@@ -54,6 +56,10 @@ class Store:
         self.events: list[Version] = []  # every version since the compaction, in order of (mod, sub)
         self.leases: dict[int, Lease] = {}
         self.bytes_stored = 0
+        self.written = 0  # sums of checksums: see `digest`
+        self.released = 0
+        self.leases_sum = 0
+        self.scrub: Scrub | None = None
         self._sub = 0
 
     # ---- writing
@@ -106,6 +112,7 @@ class Store:
             self.leases[lease].keys.add(key)
         self._sub += 1
         self.events.append(version)
+        self.written += checksum(version)
         self.bytes_stored += len(key) + len(value or b"") + VERSION_OVERHEAD_BYTES
         return previous
 
@@ -249,6 +256,10 @@ class Store:
         return bool(self.events) and self.events[0].mod < horizon
 
     def _release(self, version: Version) -> None:
+        value = checksum(version)
+        self.released += value
+        if self.scrub is not None:
+            self.scrub.on_released(version, value)
         self.bytes_stored -= len(version.key) + len(version.value or b"") + VERSION_OVERHEAD_BYTES
 
     def versions(self) -> Iterator[Version]:
@@ -256,24 +267,41 @@ class Store:
 
         It does not depend on how far `sweep` came.
         """
-        base, recent = self.capture()
+        base, recent, _ = self.capture()
         yield from sorted(base, key=_place)
         yield from recent
 
-    def capture(self) -> tuple[list[Version], list[Version]]:
-        """What `versions` gives, at once: those before the compaction, in no order, and the events since."""
+    def capture(self) -> tuple[list[Version], list[Version], int]:
+        """What `versions` gives, at once: those before the compaction, in no order, and the events since.
+
+        The number is what their checksums must add up to, by what was written and not by what is there.
+        """
         horizon = self.compact_revision
         base = []
-        for history in self.index.histories.values():
+        held = self.written - self.released
+        histories = self.index.histories
+        for history in histories.values():
             if history[0].mod >= horizon:
                 continue
             position = 0
             while position + 1 < len(history) and history[position + 1].mod <= horizon:
+                if history[position].mod < horizon:
+                    held -= checksum(history[position])
                 position += 1
             version = history[position]
-            if version.mod < horizon and version.value is not None:
-                base.append(version)
-        return base, self.events[self.position(horizon) :]
+            if version.mod < horizon:
+                if version.value is not None:
+                    base.append(version)
+                else:
+                    held -= checksum(version)
+        recent = self.events[self.position(horizon) :]
+        for event in recent:
+            if event.mod > horizon:
+                break
+            # What the compacted revision itself deleted or replaced is an event still, and may be swept already.
+            if not any(version is event for version in histories.get(event.key, ())):
+                held += checksum(event)
+        return base, recent, held & SUM_MASK
 
     def hash(self, revision: int = 0) -> int:
         """A checksum of all versions up to `revision` (0: now), equal on members that agree."""
@@ -283,7 +311,7 @@ class Store:
         for version in self.versions():
             if version.mod > last:
                 break
-            value = crc32(repr(tuple(version)).encode(), value)
+            value = crc32(b"%d" % checksum(version), value)
         return value
 
     # ---- leases
@@ -293,6 +321,7 @@ class Store:
         if lease in self.leases:
             raise errors.lease_exists()
         self.leases[lease] = Lease(lease, ttl_s)
+        self.leases_sum += lease_checksum(lease, ttl_s)
 
     def revoke(self, lease: int) -> None:
         """Deletes a lease and, in one transaction, its keys. Raises StoreError when there is none."""
@@ -303,4 +332,5 @@ class Store:
         for key in sorted(record.keys):
             self.delete(key)
         del self.leases[lease]
+        self.leases_sum -= lease_checksum(lease, record.ttl_s)
         self.commit()
