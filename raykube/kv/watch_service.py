@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from raykube.kv.core.mvcc.key_index import UNBOUNDED
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.mvcc.version import Version, to_kv
 from raykube.kv.core.watchers import BYTES_MAX, Watcher, WatchTable, pull
@@ -44,8 +45,12 @@ class WatchService:
         self._open: set[_Stream] = set()
         self._is_closed = False
         member.on_applied.append(self._on_applied)
+        member.failed.add_done_callback(lambda _: self._end_all())
 
     def _on_applied(self) -> None:
+        if self._member.replica.machine.vouching.disputed:
+            self._end_all()
+            return
         for watcher in self._table.on_applied(self._member.store):
             self._streams[watcher].mark(watcher)
 
@@ -60,6 +65,9 @@ class WatchService:
     def close(self) -> None:
         """Ends all streams: the member stops."""
         self._is_closed = True
+        self._end_all()
+
+    def _end_all(self) -> None:
         for stream in self._open:
             stream.end()
 
@@ -73,6 +81,7 @@ class WatchService:
         )
 
     async def Watch(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
+        self._member.require_sound()
         stream = _Stream(self, self._member)
         self._open.add(stream)
         if self._is_closed:
@@ -82,6 +91,7 @@ class WatchService:
         try:
             async for response in stream.responses():
                 yield response
+            self._member.require_sound()
         finally:
             self._open.discard(stream)
             for task in (reader, notifier):
@@ -146,8 +156,7 @@ class _Stream:
                 header=self._service.header(),
                 watch_id=watcher.id,
                 canceled=True,
-                compact_revision=store.compact_revision,
-                cancel_reason="etcdserver: mvcc: required revision has been compacted",
+                compact_revision=store.compact_revision,  # as etcd: this is the reason, and no text
             )
             return
         if watcher.is_dirty:
@@ -180,18 +189,21 @@ class _Stream:
 
     def _create(self, request: Any) -> None:
         header = self._service.header()
-        watch_id = request.watch_id or next(number for number in self._ids if number not in self._watchers)
+        key = request.key or b"\0"  # as in etcd: the smallest key
         reason = ""
-        if watch_id in self._watchers:
-            reason = "etcdserver: mvcc: watcher duplicate ID"
+        if request.range_end not in (b"", UNBOUNDED) and request.range_end <= key:
+            reason = "mvcc: watcher range is empty"
+        elif request.watch_id in self._watchers and request.watch_id:
+            reason = "mvcc: duplicate watch ID provided on the WatchStream"
         if reason:
             self._control.append(
                 WatchResponse(header=header, watch_id=ALL_WATCHES, created=True, canceled=True, cancel_reason=reason)
             )
             return
+        watch_id = request.watch_id or next(number for number in self._ids if number not in self._watchers)
         watcher = Watcher(
             watch_id,
-            request.key or b"\0",  # as in etcd: the smallest key
+            key,
             request.range_end,
             request.start_revision if request.start_revision > 0 else self._member.store.revision + 1,
             _NOPUT in request.filters,
