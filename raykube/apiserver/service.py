@@ -4,7 +4,6 @@ store (caches loaded) → bootstrap objects → gRPC and HTTPS listen → lease 
 """
 
 import asyncio
-import contextlib
 import logging
 import ssl
 import time
@@ -70,7 +69,7 @@ class Service:
         self._kubelets: Kubelets | None = None
         self._paths: Paths | None = None
         self._bulk: Bulk | None = None
-        self._repairing: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._addresses: dict[str, str] = {}
 
     # -- life
@@ -127,7 +126,10 @@ class Service:
         paths.address = f"{host}:{https_port}"
         self._addresses = {"https": f"{host}:{https_port}", "grpc": f"{host}:{grpc_port}"}
         await membership.start(endpoints.instance(self._addresses["grpc"], self._addresses["https"]))
-        self._repairing = asyncio.create_task(self._repair(addresses))
+        self._background = [
+            asyncio.create_task(self._repair(addresses)),
+            asyncio.create_task(kv.follow_members()),
+        ]
 
     async def _listen_https(self, front: Front, tls: Tls | None) -> int:
         config = self._config
@@ -168,11 +170,10 @@ class Service:
 
     async def stop(self) -> None:
         """Leaves the endpoints, ends watches politely, then closes."""
-        if self._repairing is not None:
-            self._repairing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._repairing
-            self._repairing = None
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._background.clear()
         if self._paths is not None:
             self._paths.stopping = True
         if self._membership is not None:

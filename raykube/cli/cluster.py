@@ -73,12 +73,12 @@ def parse_extra_config(given: tuple[str, ...]) -> dict[str, dict[str, str]]:
         if not (equals and dot and component and flag):
             raise click.UsageError(f"--extra-config {item!r}: must be COMPONENT.FLAG=VALUE")
         parsed.setdefault(component, {})[flag] = value
-    from raykube.cluster.plan import PACKAGES, RUNTIME
+    from raykube.cluster.plan import PACKAGES, RIDERS
 
+    known = [*PACKAGES, *(name for name, _ in RIDERS.values())]
     for component in parsed:
-        if component not in PACKAGES and component != RUNTIME[0]:
-            known = ", ".join([*PACKAGES, RUNTIME[0]])
-            raise click.UsageError(f"--extra-config: there is no component {component!r}; there are {known}")
+        if component not in known:
+            raise click.UsageError(f"--extra-config: there is no component {component!r}; there are {', '.join(known)}")
     return parsed
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 ETCD = etcd_pb2.DESCRIPTOR.services_by_name
 
 CALL_TIMEOUT_S = 10.0
+MEMBERS_PERIOD_S = 10.0
 
 
 class Compacted(Exception):
@@ -53,9 +54,42 @@ class KvClient:
     def __init__(self, endpoints: list[str], tls: Tls | None = None) -> None:
         if not endpoints:
             raise ValueError("no endpoints of the store are given")
-        self._endpoints = [Endpoint(endpoint.rpartition("://")[2], tls) for endpoint in endpoints]
+        self._tls = tls
+        self._given = {_address(endpoint) for endpoint in endpoints}
+        self._endpoints = [Endpoint(address, tls) for address in dict.fromkeys(map(_address, endpoints))]
         self._stream = BatchStream(self._endpoints)
         self._is_closed = False
+
+    # ---- who the members are
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where this client looks for members now."""
+        return [endpoint.address for endpoint in self._endpoints]
+
+    async def follow_members(self) -> None:
+        """Goes on for ever: members that joined are used, and no more when they have left again."""
+        while True:
+            await asyncio.sleep(MEMBERS_PERIOD_S)
+            try:
+                await self.learn_members()
+            except RpcError as error:
+                log.info("the store's members are not known anew: %s", error)
+
+    async def learn_members(self) -> None:
+        """Asks any member who the members are. The endpoints that were given stay: what members advertise need not be
+        how this client reaches them. Raises RpcError."""
+        response = await self.call("Cluster", "MemberList", etcd_pb2.MemberListRequest())
+        # A learner answers few requests; a member without addresses has not started yet.
+        found = {_address(url) for member in response.members if not member.isLearner for url in member.clientURLs[:1]}
+        wanted = self._given | found
+        gone = [endpoint for endpoint in self._endpoints if endpoint.address not in wanted]
+        fresh = [Endpoint(address, self._tls) for address in sorted(wanted - set(self.addresses))]
+        if gone or fresh:
+            self._stream.replace(gone, fresh)
+            log.info("members of the store are looked for at %s", ", ".join(self.addresses))
+        for endpoint in gone:
+            await endpoint.close()
 
     # ---- writes and linearizable revisions, on the stream
 
@@ -214,6 +248,11 @@ class KvClient:
         await self._stream.close()
         for endpoint in self._endpoints:
             await endpoint.close()
+
+
+def _address(endpoint: str) -> str:
+    """`https://10.0.0.1:2379` → `10.0.0.1:2379`."""
+    return endpoint.rpartition("://")[2]
 
 
 async def _then_silence(request: Any) -> AsyncIterator[Any]:

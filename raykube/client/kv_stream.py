@@ -80,7 +80,7 @@ class Endpoint:
 class BatchStream:
     """Keeps a stream to one of `endpoints` as long as anybody wants something of it; `current` says to which."""
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: list[Endpoint]) -> None:
         self.current = 0
         self._endpoints = endpoints
         self._writes: list[_Call] = []
@@ -104,6 +104,13 @@ class BatchStream:
         """A revision that has everything acknowledged before the call. Raises RpcError."""
         call = _Call((), 0, asyncio.get_running_loop().create_future())
         return int(await self._ask(call, self._reads, timeout_s))
+
+    def replace(self, gone: Sequence[Endpoint], fresh: Sequence[Endpoint]) -> None:
+        """Other members take the place of those in `gone`. The stream goes on where it is, if that member stays."""
+        current = self._endpoints[self.current]
+        self._endpoints[:] = [endpoint for endpoint in self._endpoints if endpoint not in gone] + list(fresh)
+        # A stream to one that is gone breaks by itself, and its successor starts at the first.
+        self.current = self._endpoints.index(current) if current in self._endpoints else len(self._endpoints) - 1
 
     async def close(self) -> None:
         """Ends the stream; callers that wait fail."""

@@ -50,6 +50,11 @@ def first_service_address(state: ClusterState) -> str:
     return str(IPv4Address(int(network.network_address) + 1))
 
 
+def kv_peer_url(machine: Machine) -> str:
+    """Where the store's member on `machine` listens for the others."""
+    return f"https://{machine.address}:{KV_PEER_PORT}"
+
+
 def api_server(state: ClusterState) -> str:
     """The URL that a kubeconfig names."""
     host = api_address(state.subnet) if state.local else state.control_plane[0].address

@@ -45,14 +45,15 @@ def status(data_dir: Path) -> ClusterStatus | None:
     state = cluster_state.load(data_dir)
     if state is None:
         return None
-    placements = plan(state, data_dir)
     note = ""
     found: dict[str, dict[str, Any]] = {}
     try:
         placement.connect(state, data_dir)
-        found = placement.statuses(placements)
+        placement.note_store(state, data_dir)
+        found = placement.statuses(plan(state, data_dir))
     except OSError as error:
         note = str(error)
+    placements = plan(state, data_dir)
     rows = [_row(item, found.get(item.name), bool(note)) for item in placements]
     store = [row for row in rows if row.component == "kv"]
     return ClusterStatus(

@@ -14,7 +14,7 @@ from typing import Any
 
 from raykube.cluster import ray_nodes, settings
 from raykube.cluster.actor import ComponentHost, HostSpec
-from raykube.cluster.plan import Folders, Placement
+from raykube.cluster.plan import Folders, Placement, kv_placement
 from raykube.cluster.state import ClusterState, Machine
 
 CALL_TIMEOUT_S = 5.0
@@ -82,10 +82,12 @@ def label_selector(machine: Machine) -> dict[str, str]:
     return {ray_nodes.MACHINE_LABEL: machine.name}
 
 
-def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSpec:
-    """The actor's argument: flags, and the content of the certificates that the machine must have."""
+def spec_of(placement: Placement, state: ClusterState, data_dir: Path, pki: Path | None = None) -> HostSpec:
+    """The actor's argument: flags, and the content of the certificates that the machine must have, read from `pki`
+    (default: the operator's)."""
     folders = Folders(data_dir, state, placement.machine)
-    files = {str(folders.pki / name): (data_dir / "pki" / name).read_bytes() for name in placement.certificates}
+    source = pki or data_dir / "pki"
+    files = {str(folders.pki / name): (source / name).read_bytes() for name in placement.certificates}
     return HostSpec(
         name=placement.name,
         services=list(placement.services),
@@ -103,7 +105,23 @@ def find(name: str) -> Any:
         return None
 
 
-def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
+def store_hosts(state: ClusterState, data_dir: Path) -> list[str]:
+    """The machines that have an actor for a member of the store, living or to be restarted."""
+    return [machine.name for machine in state.machines if find(kv_placement(state, machine, data_dir).name) is not None]
+
+
+def note_store(state: ClusterState, data_dir: Path) -> bool:
+    """Brings `state.store` up to date: the stewards may have moved members. Returns whether it changed."""
+    hosts = store_hosts(state, data_dir)
+    moved = sorted(hosts) != sorted(machine.name for machine in state.store_machines)
+    # In the middle of a start or an end of the cluster only some are there.
+    if len(hosts) < len(state.control_plane) or not moved:
+        return False
+    state.store = hosts
+    return True
+
+
+def start(placement: Placement, state: ClusterState, data_dir: Path, pki: Path | None = None) -> Any:
     """The actor of `placement`, made if it does not exist. Returns at once; `wait_ready` waits."""
     existing = find(placement.name)
     if existing is not None:
@@ -118,7 +136,7 @@ def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
         max_concurrency=4,
         num_cpus=0,
         label_selector=label_selector(placement.machine),
-    ).remote(spec_of(placement, state, data_dir).model_dump_json())
+    ).remote(spec_of(placement, state, data_dir, pki).model_dump_json())
 
 
 def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
@@ -175,3 +193,10 @@ def stop(placements: Iterable[Placement], timeout_s: float) -> None:
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s + 1)
     for handle in handles:
         ray.kill(handle, no_restart=True)
+
+
+def end(name: str) -> None:
+    """Ends the actor `name`, if there is one; it does not come back. Its machine may be dead."""
+    handle = find(name)
+    if handle is not None:
+        _ray().kill(handle, no_restart=True)

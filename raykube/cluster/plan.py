@@ -3,6 +3,7 @@
 Boot order is the order of dependency: store, apiservers, routers, then who decides, then the machines.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from raykube.cluster import addresses as at
 from raykube.cluster import pki
 from raykube.cluster.state import ClusterState, Machine
 
-# Component → package. This is the boot order; "kubelet" hosts the embedded runtime in the same process.
+# Component → package. This is the boot order.
 PACKAGES = {
     "kv": "raykube.kv",
     "apiserver": "raykube.apiserver",
@@ -21,7 +22,8 @@ PACKAGES = {
     "kubelet": "raykube.kubelet",
     "kube-proxy": "raykube.kubeproxy",
 }
-RUNTIME = ("runtime", "raykube.runtime")
+# What runs in the process of a component, and starts before it.
+RIDERS = {"kubelet": ("runtime", "raykube.runtime"), "kv": ("steward", "raykube.cluster.steward")}
 CONTROL_PLANE = ("kv", "apiserver", "router", "controller-manager", "scheduler")
 
 
@@ -56,6 +58,10 @@ class Folders:
         return self.home / "pki"
 
     @property
+    def kv(self) -> Path:
+        return self.home / "kv"
+
+    @property
     def runtime_socket(self) -> Path:
         return self.state.scratch_dir / f"{self.machine.name}.sock"
 
@@ -63,8 +69,8 @@ class Folders:
         return self.home / "logs" / f"{component}.log"
 
 
-def _endpoints(state: ClusterState, port: int, scheme: str = "") -> list[str]:
-    return [f"{scheme}{machine.address}:{port}" for machine in state.control_plane]
+def _endpoints(machines: Iterable[Machine], port: int, scheme: str = "") -> list[str]:
+    return [f"{scheme}{machine.address}:{port}" for machine in machines]
 
 
 class _Flags:
@@ -80,24 +86,24 @@ class _Flags:
 
     def _client(self, name: str) -> dict[str, Any]:
         return {
-            "api_servers": _endpoints(self.state, at.APISERVER_GRPC_PORT),
+            "api_servers": _endpoints(self.state.control_plane, at.APISERVER_GRPC_PORT),
             "tls_cert_file": self._pem(f"{name}.crt"),
             "tls_private_key_file": self._pem(f"{name}.key"),
             "client_ca_file": self._pem("ca.crt"),
         }
 
     def kv(self) -> dict[str, Any]:
-        peers = [f"{machine.name}=https://{machine.address}:{at.KV_PEER_PORT}" for machine in self.state.control_plane]
+        members = [f"{machine.name}={at.kv_peer_url(machine)}" for machine in self.state.store_machines]
         client_url = f"https://{self.machine.address}:{at.KV_CLIENT_PORT}"
-        peer_url = f"https://{self.machine.address}:{at.KV_PEER_PORT}"
+        peer_url = at.kv_peer_url(self.machine)
         return {
             "name": self.machine.name,
-            "data_dir": str(self.folders.home / "kv"),
+            "data_dir": str(self.folders.kv),
             "listen_client_urls": [client_url],
             "advertise_client_urls": [client_url],
             "listen_peer_urls": [peer_url],
             "initial_advertise_peer_urls": [peer_url],
-            "initial_cluster": peers,
+            "initial_cluster": members,
             "initial_cluster_token": self.state.id,
             "cert_file": self._pem("kv.crt"),
             "key_file": self._pem("kv.key"),
@@ -110,9 +116,16 @@ class _Flags:
             "peer_cert_allowed_cn": [pki.STORE_PEER],
         }
 
+    def steward(self) -> dict[str, Any]:
+        return {
+            "state": self.state.model_dump(mode="json"),
+            "machine": self.machine.name,
+            "data_dir": str(self.folders.data_dir),
+        }
+
     def apiserver(self) -> dict[str, Any]:
         return {
-            "etcd_servers": _endpoints(self.state, at.KV_CLIENT_PORT, "https://"),
+            "etcd_servers": _endpoints(self.state.store_machines, at.KV_CLIENT_PORT, "https://"),
             "etcd_cafile": self._pem("ca.crt"),
             "etcd_certfile": self._pem("apiserver-etcd-client.crt"),
             "etcd_keyfile": self._pem("apiserver-etcd-client.key"),
@@ -139,8 +152,8 @@ class _Flags:
             "bind_addresses": [*shared, self.machine.address],
             "port": at.API_PORT,
             "grpc_port": at.API_GRPC_PORT,
-            "servers": _endpoints(self.state, at.APISERVER_PORT),
-            "grpc_servers": _endpoints(self.state, at.APISERVER_GRPC_PORT),
+            "servers": _endpoints(self.state.control_plane, at.APISERVER_PORT),
+            "grpc_servers": _endpoints(self.state.control_plane, at.APISERVER_GRPC_PORT),
             "shared": self.state.local,
             "tls_cert_file": self._pem("router.crt"),
             "tls_private_key_file": self._pem("router.key"),
@@ -180,7 +193,7 @@ class _Flags:
             "container_runtime_endpoint": f"unix://{self.folders.runtime_socket}",
             "pod_cidr": at.pod_range(self.state, self.machine),
             "node_labels": role if self.machine.control_plane else "",
-            "api_servers": _endpoints(self.state, at.APISERVER_GRPC_PORT),
+            "api_servers": _endpoints(self.state.control_plane, at.APISERVER_GRPC_PORT),
             "kube_cert_file": self._pem(f"{node}.crt"),
             "kube_key_file": self._pem(f"{node}.key"),
             "kube_ca_file": self._pem("ca.crt"),
@@ -201,7 +214,7 @@ class _Flags:
 
 
 CERTIFICATES = {
-    "kv": ("kv", "kv-peer"),
+    "kv": ("kv", "kv-peer", "apiserver-etcd-client"),  # the last is the steward's
     "apiserver": ("apiserver", "apiserver-etcd-client", "apiserver-kubelet-client"),
     "router": ("router",),
     "controller-manager": ("controller-manager",),
@@ -212,17 +225,34 @@ CERTIFICATES = {
 EXTRA_FILES = {"apiserver": ("sa.key", "sa.pub"), "controller-manager": ("sa.key",)}
 
 
-def _placement(state: ClusterState, machine: Machine, component: str, data_dir: Path) -> Placement:
+def _placement(
+    state: ClusterState, machine: Machine, component: str, data_dir: Path, given: Mapping[str, Mapping[str, Any]] = {}
+) -> Placement:
+    """`given`: flags by service that differ from the plan's."""
     flags = _Flags(state, machine, data_dir)
     services = [(component, PACKAGES[component])]
-    if component == "kubelet":
-        services.insert(0, RUNTIME)
+    if component in RIDERS:
+        services.insert(0, RIDERS[component])
     configured = tuple(
-        (package, getattr(flags, name.replace("-", "_"))() | extra_flags(state, name)) for name, package in services
+        (package, getattr(flags, name.replace("-", "_"))() | extra_flags(state, name) | dict(given.get(name, {})))
+        for name, package in services
     )
     names = [name.format(machine=machine.name) for name in CERTIFICATES[component]]
     pairs = [f"{name}.{suffix}" for name in names for suffix in ("crt", "key")]
     return Placement(component, machine, configured, ("ca.crt", *pairs, *EXTRA_FILES.get(component, ())))
+
+
+def kv_placement(
+    state: ClusterState, machine: Machine, data_dir: Path, *, member: int = 0, joins: Sequence[str] = ()
+) -> Placement:
+    """The store's member on `machine`; with `joins` (name=url of all members), one that was announced as `member`."""
+    given: dict[str, dict[str, Any]] = {}
+    if joins:
+        given = {
+            "kv": {"initial_cluster": list(joins), "initial_cluster_state": "existing"},
+            "steward": {"member": member},
+        }
+    return _placement(state, machine, "kv", data_dir, given)
 
 
 def extra_flags(state: ClusterState, component: str) -> dict[str, Any]:
@@ -233,9 +263,9 @@ def extra_flags(state: ClusterState, component: str) -> dict[str, Any]:
 
 def plan(state: ClusterState, data_dir: Path) -> list[Placement]:
     """All placements of the cluster, in boot order."""
+    where = dict.fromkeys(CONTROL_PLANE, state.control_plane) | {"kv": state.store_machines}
     return [
         _placement(state, machine, component, data_dir)
         for component in PACKAGES
-        for machine in state.machines
-        if machine.control_plane or component not in CONTROL_PLANE
+        for machine in where.get(component, state.machines)
     ]

@@ -44,6 +44,7 @@ class ClusterState(BaseModel):
     gcs_address: str = ""
     extra_config: dict[str, dict[str, str]] = {}
     kubernetes_service_port: int = 443
+    store: list[str] = []  # machines with a member of the store, when they are not those of the control plane any more
     program_path: str = ""  # where containers of the process runtime find their programs
 
     @property
@@ -58,6 +59,11 @@ class ClusterState(BaseModel):
     @property
     def control_plane(self) -> list[Machine]:
         return [machine for machine in self.machines if machine.control_plane]
+
+    @property
+    def store_machines(self) -> list[Machine]:
+        """The machines with a member of the store."""
+        return [machine for machine in self.machines if machine.name in self.store] or self.control_plane
 
 
 def load(data_dir: Path) -> ClusterState | None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from raykube.cluster import addresses, kubeconfig, pki, placement, processes, ray_nodes
 from raykube.cluster import state as cluster_state
-from raykube.cluster.plan import PACKAGES, RUNTIME, Placement, plan
+from raykube.cluster.plan import PACKAGES, RIDERS, Placement, plan
 from raykube.cluster.readiness import wait_for_nodes
 from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
@@ -66,7 +66,7 @@ def _check_flags(placements: list[Placement]) -> None:
                 flag = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
                 message = problem["msg"].removeprefix("Value error, ")
                 if problem["type"] == "extra_forbidden":
-                    command = next(name for name, module in [*PACKAGES.items(), RUNTIME] if module == package)
+                    command = next(name for name, module in [*PACKAGES.items(), *RIDERS.values()] if module == package)
                     message = f"there is no such flag; 'raykube {command} --help' lists them"
                 raise ClusterError(f"{item.component}: --{flag}: {message}") from None
 
@@ -142,6 +142,9 @@ def _bring_up(placements: list[Placement], state: ClusterState, wish: Settings, 
     if state.local:
         _start_ray(state, wish, listener)
     placement.connect(state, wish.data_dir)
+    if placement.note_store(state, wish.data_dir):
+        cluster_state.save(wish.data_dir, state)
+        placements = plan(state, wish.data_dir)
     _start_placements(placements, state, wish, listener)
     with step(listener, "Kubeconfig") as running:
         _write_kubeconfig(state, wish)
@@ -235,6 +238,9 @@ def _take_down(placements: list[Placement], state: ClusterState, data_dir: Path,
     except OSError:
         pass  # Ray is down already: what is left is found by its marker
     else:
+        if placement.note_store(state, data_dir):
+            cluster_state.save(data_dir, state)
+            placements = plan(state, data_dir)
         with step(listener, "Components"):
             # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
             order = ["controller-manager", "scheduler", "kube-proxy", "kubelet", "router", "apiserver", "kv"]

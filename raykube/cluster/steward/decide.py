@@ -1,0 +1,101 @@
+"""The steward's next step, from what it sees. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the store. `machine`: where it lives, "" when its address belongs to none of the cluster."""
+
+    id: int
+    machine: str
+    learner: bool = False
+    has_started: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What there is. `lost_s` has all machines of the cluster, in the order in which they are preferred for a new
+    member, with the seconds for which nobody has heard of them, 0 while they live."""
+
+    members: tuple[Member, ...]
+    lost_s: Mapping[str, float]
+    hosted: frozenset[str]  # machines with an actor for a member
+    wanted: int  # voters that the operator asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Announce a new member, a learner, on `machine`."""
+
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Start the actor of an announced member."""
+
+    member: int
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Make a learner a voter; the store refuses while it lags."""
+
+    member: int
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take a member out of the store."""
+
+    member: int
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """End the actor on `machine`, which is no member's any more."""
+
+    machine: str
+
+
+Step = Add | Host | Promote | Remove | Dismiss
+
+
+def next_step(view: View, patience_s: float) -> Step | None:
+    """What to do now; None: nothing. A machine is given up when it was lost for `patience_s`.
+
+    One change at a time, each from a healthy quorum: the new member is a voter before the lost one goes, so that at no
+    instant fewer failures are survived than before.
+    """
+
+    def is_lost(member: Member) -> bool:
+        return view.lost_s.get(member.machine, patience_s) >= patience_s
+
+    voters = [member for member in view.members if not member.learner]
+    for learner in (member for member in view.members if member.learner):
+        if is_lost(learner):
+            return Remove(learner.id, learner.machine)
+    for member in view.members:
+        if member.machine not in view.hosted and view.lost_s.get(member.machine, patience_s) == 0:
+            return Host(member.id, member.machine)
+    homes = {member.machine for member in view.members}
+    for machine in sorted(view.hosted - homes):
+        return Dismiss(machine)
+    for learner in (member for member in view.members if member.learner):
+        return Promote(learner.id, learner.machine) if learner.has_started else None
+    lost = [member for member in voters if is_lost(member)]
+    if lost and len(voters) > view.wanted:
+        return Remove(lost[0].id, lost[0].machine)
+    if lost or len(voters) < view.wanted:
+        spare = _spare(view.lost_s, homes)
+        return Add(spare) if spare else None
+    return None
+
+
+def _spare(lost_s: Mapping[str, float], homes: Iterable[str]) -> str:
+    return next((machine for machine, lost in lost_s.items() if lost == 0 and machine not in homes), "")

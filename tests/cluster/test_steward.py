@@ -1,0 +1,116 @@
+"""What the steward decides, step by step, until every machine that should have a member of the store has one."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raykube.cluster.steward.decide import Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
+
+PATIENCE_S = 60.0
+LOST_S = 61.0
+
+
+def view(lost: dict[str, float], *members: Member, hosted: str | None = None, wanted: int = 3) -> View:
+    homes = "".join(member.machine for member in members) if hosted is None else hosted
+    return View(tuple(members), {name: lost.get(name, 0.0) for name in "abcde"}, frozenset(homes), wanted)
+
+
+A, B, C = Member(1, "a"), Member(2, "b"), Member(3, "c")
+
+
+def test_nothing_is_done_while_all_is_well() -> None:
+    assert next_step(view({}, A, B, C), PATIENCE_S) is None
+
+
+def test_a_machine_that_is_gone_for_a_moment_is_waited_for() -> None:
+    assert next_step(view({"b": 59.0}, A, B, C), PATIENCE_S) is None
+
+
+def test_a_lost_member_is_replaced_before_it_is_removed() -> None:
+    lost = {"b": LOST_S}
+    new = Member(4, "d", learner=True, has_started=False)
+    running = replace(new, has_started=True)
+    voter = replace(running, learner=False)
+    assert next_step(view(lost, A, B, C), PATIENCE_S) == Add("d")
+    assert next_step(view(lost, A, B, C, new, hosted="abc"), PATIENCE_S) == Host(4, "d")
+    assert next_step(view(lost, A, B, C, new), PATIENCE_S) is None
+    assert next_step(view(lost, A, B, C, running), PATIENCE_S) == Promote(4, "d")
+    assert next_step(view(lost, A, B, C, voter), PATIENCE_S) == Remove(2, "b")
+    assert next_step(view(lost, A, C, voter, hosted="abcd"), PATIENCE_S) == Dismiss("b")
+    assert next_step(view(lost, A, C, voter), PATIENCE_S) is None
+
+
+def test_a_machine_that_comes_back_after_its_member_was_replaced_gets_none() -> None:
+    assert next_step(view({}, A, C, Member(4, "d"), hosted="abcd"), PATIENCE_S) == Dismiss("b")
+
+
+def test_without_a_spare_machine_nothing_is_removed() -> None:
+    assert next_step(view({"b": LOST_S, "d": 1.0, "e": 1.0}, A, B, C), PATIENCE_S) is None
+
+
+def test_a_learner_whose_machine_is_lost_makes_room_for_another() -> None:
+    learner = Member(4, "d", learner=True)
+    assert next_step(view({"b": LOST_S, "d": LOST_S}, A, B, C, learner), PATIENCE_S) == Remove(4, "d")
+
+
+def test_a_member_that_was_taken_away_by_hand_is_made_again() -> None:
+    assert next_step(view({}, A, B), PATIENCE_S) == Add("c")
+
+
+def test_a_member_on_no_machine_of_the_cluster_counts_as_lost() -> None:
+    assert next_step(view({}, A, B, Member(9, "")), PATIENCE_S) == Add("c")
+
+
+def after(step: Step, seen: View) -> View:
+    """What there is once `step` was taken."""
+    members, hosted = list(seen.members), set(seen.hosted)
+    match step:
+        case Add(machine):
+            members.append(Member(max((m.id for m in members), default=0) + 1, machine, True, False))
+        case Host(_, machine):
+            hosted.add(machine)
+            members = [replace(m, has_started=True) if m.machine == machine else m for m in members]
+        case Promote(member, _):
+            members = [replace(m, learner=False) if m.id == member else m for m in members]
+        case Remove(member, _):
+            members = [m for m in members if m.id != member]
+        case Dismiss(machine):
+            hosted.discard(machine)
+    return replace(seen, members=tuple(members), hosted=frozenset(hosted))
+
+
+def steps(seen: View) -> Iterator[View]:
+    for _ in range(40):
+        step = next_step(seen, PATIENCE_S)
+        if step is None:
+            return
+        seen = after(step, seen)
+        yield seen
+    raise AssertionError(f"it does not come to rest: {seen}")
+
+
+@given(
+    st.sets(st.sampled_from("abcdefg"), min_size=3, max_size=5),
+    st.sets(st.sampled_from("abcdefg")),
+    st.sets(st.sampled_from("abcdefg")),
+)
+def test_whatever_is_lost_it_comes_to_rest_with_as_many_live_members_as_can_be(
+    homes: set[str], dead: set[str], hosted: set[str]
+) -> None:
+    """A quorum lives; the rest may be dead, and actors may be where they do not belong or missing where they do."""
+    voters = sorted(homes)
+    dead -= set(voters[: len(voters) // 2 + 1])
+    wanted = len(voters)
+    lost_s = {name: LOST_S if name in dead else 0.0 for name in "abcdefg"}
+    seen = begin = View(tuple(Member(n, name) for n, name in enumerate(voters, 1)), lost_s, frozenset(hosted), wanted)
+    for seen in steps(begin):
+        live = [m for m in seen.members if not m.learner and m.machine not in dead]
+        assert 2 * len(live) > len([m for m in seen.members if not m.learner]), "a step took the quorum"
+    live_homes = {m.machine for m in seen.members if m.machine not in dead}
+    assert len(live_homes) == min(wanted, 7 - len(dead))
+    assert live_homes <= seen.hosted
+    if len(live_homes) == wanted:
+        assert len(seen.members) == wanted
+        assert seen.hosted == live_homes
