@@ -1,125 +1,28 @@
 """The server side: services on a TCP address (mutual TLS) or on a unix socket."""
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from functools import lru_cache
-from typing import Any
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
-import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from raykube.rpc.errors import Code, RpcError
-from raykube.rpc.methods import Method, methods_of
-from raykube.rpc.tls import Identity, Tls, identity_of
+from raykube.rpc.core.limits import Limits
+from raykube.rpc.handlers import Call, Served, served_by
+from raykube.rpc.listen import BACKLOG, bind, split_address
+from raykube.rpc.serving import ServedConnection
+from raykube.rpc.tls import Tls, server_context
 
-log = logging.getLogger(__name__)
+__all__ = ["Call", "Server"]
 
-MESSAGE_BYTES_MAX = 512 * 1024 * 1024
-OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.so_reuseport", 0),  # two servers on one port must be an error, not a lottery
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
-
-_identity_of = lru_cache(maxsize=4096)(identity_of)
-
-
-class Call:
-    """What a handler learns of the call it answers."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    @property
-    def identity(self) -> Identity | None:
-        """Whom the client's certificate names; None on a connection without one (unix socket, plain TCP)."""
-        pem = self._context.auth_context().get("x509_pem_cert")
-        return _identity_of(pem[0]) if pem else None
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The request's headers, lower-case names."""
-        return dict(self._context.invocation_metadata() or ())
-
-    def remaining_s(self) -> float | None:
-        """Seconds until the client's deadline; None without one."""
-        remaining = self._context.time_remaining()
-        return None if remaining is None else float(remaining)
-
-
-async def _abort(context: Any, error: Exception, path: str) -> None:
-    if isinstance(error, RpcError):
-        await context.abort(grpc.StatusCode[error.code.name], error.message)
-    log.exception("unhandled error in %s", path)
-    await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
-
-
-Permit = Callable[[Call], None]
-
-
-def _permit(users: frozenset[str]) -> Permit:
-    """Refuses who shows no certificate of one of `users`; none given: whoever the CA signed may call."""
-
-    def check(call: Call) -> None:
-        try:
-            identity = call.identity
-        except ValueError:
-            identity = None
-        if identity is None or identity.user not in users:
-            shown = "nobody" if identity is None else repr(identity.user)
-            raise RpcError(Code.PERMISSION_DENIED, f"the client certificate names {shown}, which may not call this")
-
-    return check if users else lambda _call: None
-
-
-def _unary(function: Callable[[Any, Call], Awaitable[Any]], path: str, permit: Permit) -> Any:
-    async def answer(request: Any, context: Any) -> Any:
-        try:
-            call = Call(context)
-            permit(call)
-            return await function(request, call)
-        except Exception as error:
-            return await _abort(context, error, path)
-
-    return answer
-
-
-def _stream(function: Callable[[Any, Call], AsyncIterator[Any]], path: str, permit: Permit) -> Any:
-    async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            call = Call(context)
-            permit(call)
-            async for response in function(request, call):
-                yield response
-        except Exception as error:
-            await _abort(context, error, path)
-
-    return answer
-
-
-def _method_handler(method: Method, handler: object, permit: Permit) -> Any:
-    function = getattr(handler, method.name, None)
-    if function is None:
-
-        async def missing(_request: Any, _call: Call) -> Any:
-            raise RpcError(Code.UNIMPLEMENTED, f"{method.path} is not implemented")
-
-        # A streamed answer that fails before its first message looks the same on the wire as a unary one.
-        return grpc.unary_unary_rpc_method_handler(_unary(missing, method.path, permit))
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.client_streaming, method.server_streaming]
-    wrap = _stream if method.server_streaming else _unary
-    return make(
-        wrap(function, method.path, permit),
-        request_deserializer=method.request_type.FromString,
-        response_serializer=method.response_type.SerializeToString,
-    )
+MESSAGE_BYTES_MAX = Limits().message_bytes_max
+HANDSHAKE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 1.0  # for what was written to be sent, at the end
 
 
 class Server:
@@ -128,40 +31,147 @@ class Server:
     A handler method is `async def Name(self, request, call) -> response` or, for a streamed answer, an async
     generator of responses; `request` is an async iterator of messages where the client streams. With `users`, only
     clients whose certificate names one of them are answered; everybody else gets PERMISSION_DENIED.
+
+    A client that is silent for `keepalive_s` is asked for a sign of life, and dropped when it gives none for
+    `keepalive_timeout_s`.
     """
 
-    def __init__(self, users: Iterable[str] = ()) -> None:
-        self._permit = _permit(frozenset(users))
-        self._server = grpc.aio.server(options=OPTIONS)
+    def __init__(
+        self,
+        users: Iterable[str] = (),
+        limits: Limits | None = None,
+        keepalive_s: float = 10.0,
+        keepalive_timeout_s: float = 5.0,
+    ) -> None:
+        self._users = frozenset(users)
+        self._limits = limits or Limits()
+        self._keepalive_s = keepalive_s
+        self._keepalive_timeout_s = keepalive_timeout_s
+        self._methods: dict[str, Served] = {}
+        self._listeners: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[ServedConnection] = set()
+        self._none_left = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
 
     def add(self, service: ServiceDescriptor, handler: object) -> None:
         """Serves `service` by `handler`; methods it lacks answer UNIMPLEMENTED."""
-        handlers = {method.name: _method_handler(method, handler, self._permit) for method in methods_of(service)}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+        self._methods |= {served.method.path: served for served in served_by(service, handler)}
 
     def listen(self, address: str, tls: Tls | None = None) -> int:
-        """Binds `host:port` (port 0: any) or `unix:/path`; returns the port. Raises OSError when it is taken.
+        """Binds `host:port` (port 0: any) or `unix:/path`; returns the port, 0 for a path.
 
-        With `tls`, clients must show a certificate of its CA.
+        With `tls`, clients must show a certificate of its CA. Raises OSError when the address is taken or no address,
+        ValueError when the certificates cannot be read; both with a line for the user.
         """
-        try:
-            if tls is None:
-                return int(self._server.add_insecure_port(address))
-            credentials = grpc.ssl_server_credentials(
-                [(tls.key_file.read_bytes(), tls.cert_file.read_bytes())],
-                root_certificates=tls.ca_file.read_bytes(),
-                require_client_auth=True,
-            )
-            return int(self._server.add_secure_port(address, credentials))
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: the address is in use or not this machine's") from error
+        context: ssl.SSLContext | None = None
+        if tls is not None:
+            context = server_context(tls)
+            context.set_alpn_protocols(["h2"])
+        listener = _bind_path(Path(address.removeprefix("unix:"))) if address.startswith("unix:") else _bind(address)
+        self._listeners.append((listener, context))
+        return int(listener.getsockname()[1]) if listener.family != socket.AF_UNIX else 0
 
     async def start(self) -> None:
-        await self._server.start()
+        loop = asyncio.get_running_loop()
+        for listener, context in self._listeners:
+            timeout_s = HANDSHAKE_TIMEOUT_S if context is not None else None
+            make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+            server = await make(
+                self._connection, sock=listener, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=timeout_s
+            )
+            self._servers.append(server)
+        self._watcher = asyncio.create_task(self._watch())
+
+    def _connection(self) -> ServedConnection:
+        connection = ServedConnection(self._methods, self._users, self._limits, self._lost)
+        self._connections.add(connection)
+        return connection
+
+    def _lost(self, connection: ServedConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._none_left.set()
+
+    async def _watch(self) -> None:
+        """Finds clients that vanished without a word."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(self._keepalive_s, self._keepalive_timeout_s) / 4)
+            now_s = loop.time()
+            for connection in list(self._connections):
+                connection.check(now_s, self._keepalive_s, self._keepalive_timeout_s)
 
     async def stop(self, grace_s: float = 0.5) -> None:
         """Stops accepting, lets running calls end for `grace_s` seconds, then cancels them."""
-        await self._server.stop(grace_s)
+        for server in self._servers:
+            server.close()
+        for listener, _ in self._listeners:
+            _close(listener)
+        self._listeners.clear()
+        for connection in list(self._connections):
+            connection.go_away()
+        if grace_s:
+            await self._all_gone(grace_s)
+        tasks = [task for connection in list(self._connections) for task in connection.end_calls()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+        await self._all_gone(CLOSE_TIMEOUT_S)
+        for connection in list(self._connections):
+            connection.abort()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._stopped.set()
+
+    async def _all_gone(self, timeout_s: float) -> None:
+        """Waits until no connection is left, or so long."""
+        self._none_left.clear()
+        if self._connections:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._none_left.wait()
 
     async def wait(self) -> None:
-        await self._server.wait_for_termination()
+        """Returns when the server was stopped."""
+        await self._stopped.wait()
+
+
+def _bind(address: str) -> socket.socket:
+    try:
+        host, port = split_address(address)
+        return bind("127.0.0.1" if host == "localhost" else host, port)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"cannot listen on {address}: {error}") from None
+
+
+def _bind_path(path: Path) -> socket.socket:
+    """A listening unix socket; one that a dead server left at `path` is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                if _answers(path):
+                    raise OSError(errno.EADDRINUSE, "another process serves it")
+                path.unlink()
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from None
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(str(path)) == 0
+
+
+def _close(listener: socket.socket) -> None:
+    """Closes a listener; a path is freed."""
+    if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
+        with suppress(OSError):
+            os.unlink(listener.getsockname())
+    listener.close()

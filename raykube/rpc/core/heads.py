@@ -11,7 +11,6 @@ from raykube.rpc.core.status import encode_timeout as _timeout
 from raykube.rpc.errors import Code
 
 CONTENT_TYPE = b"application/grpc"
-MESSAGE_CHARS_MAX = 1024  # of a status message; percent-encoded it is at most 12 KiB, which peers' header limits allow
 USER_AGENT = b"raykube"
 
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
@@ -162,7 +161,7 @@ def trailers_block(code: Code, message: str) -> bytes:
         return TRAILERS_OK
     headers = [(b"grpc-status", str(int(code)).encode())]
     if message:
-        headers.append((b"grpc-message", encode_message(message[:MESSAGE_CHARS_MAX])))
+        headers.append((b"grpc-message", encode_message(message)))
     return encode(headers)
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from raykube.rpc.core.frames import ErrorCode
 from raykube.rpc.errors import Code
 
+MESSAGE_BYTES_MAX = 6 * 1024  # of a status message as it is encoded: peers take header lists of 8 KiB
 TIMEOUT_DIGITS_MAX = 99_999_999
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _FINE_TO_COARSE = (("n", 1e9), ("u", 1e6), ("m", 1e3), ("S", 1.0), ("M", 1 / 60), ("H", 1 / 3600))
@@ -34,8 +35,13 @@ _BY_HTTP_STATUS = {
 
 
 def encode_message(text: str) -> bytes:
-    """A status message as a header value: UTF-8, percent-encoded where it is not printable ASCII."""
-    return quote_from_bytes(text.encode("utf-8", "replace"), safe=_PLAIN).encode()
+    """A status message as a header value: UTF-8, percent-encoded where it is not printable ASCII; a long one is cut."""
+    value = quote_from_bytes(text[:MESSAGE_BYTES_MAX].encode("utf-8", "replace"), safe=_PLAIN).encode()
+    if len(value) > MESSAGE_BYTES_MAX:
+        value = value[:MESSAGE_BYTES_MAX]
+        escape = value.rfind(b"%", -2)
+        value = value[:escape] if escape >= 0 else value
+    return value
 
 
 def decode_message(value: bytes) -> str:
