@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt types unit sim props integration cluster bench proto clean
+.PHONY: help demo test lint fmt types unit sim robustness props integration cluster bench proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,10 @@ unit: $(STAMP) ## tests of the cores: transcripts, properties (seconds)
 
 sim: $(STAMP) ## the store's simulator; SEED=n replays one life, SEEDS=a:b runs many on all cores
 	@$(BIN)/python -m tests.sim $(or $(SEED),$(SEEDS),0:1000)
+
+ROUNDS ?= 50
+robustness: $(STAMP) ## members as processes, killed, paused and cut off; ROUNDS=200, FLAGS=--members=5
+	@$(BIN)/python -m tests.robustness --rounds $(ROUNDS) $(FLAGS)
 
 props: $(STAMP) ## property tests, ten times as many examples
 	@$(PYTEST) tests -m "not integration and not ray" --hypothesis-profile=deep

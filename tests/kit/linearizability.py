@@ -71,6 +71,10 @@ class Model(Generic[State]):
         """The value that only this operation brings into the object; None: it brings none, or is not the only one."""
         return None
 
+    def needed(self, operation: Operation) -> Iterable[Hashable]:
+        """The values that it must have met if it took effect."""
+        return ()
+
     def observed(self, operation: Operation) -> Iterable[Hashable]:
         """The values that its answer shows to be in the object."""
         return ()
@@ -113,6 +117,18 @@ def settle(model: Model[Any], history: Iterable[Operation]) -> list[Operation]:
         if not operation.is_unknown:
             for value in model.observed(operation):
                 seen_at[value] = min(seen_at.get(value, math.inf), operation.ended)
+    # What an operation of unknown outcome needs was there before the operation's own value was seen. Infinite: perhaps.
+    is_growing = True
+    while is_growing:
+        is_growing = False
+        for operation in operations:
+            value = model.written(operation)
+            if operation.is_unknown and (value is None or value in seen_at):
+                before = math.inf if value is None else seen_at[value]
+                for needed in model.needed(operation):
+                    if needed not in seen_at or seen_at[needed] > before:
+                        seen_at[needed] = before
+                        is_growing = True
     settled = []
     for operation in operations:
         if operation.is_unknown:

@@ -63,6 +63,9 @@ class Register(Model[Hashable]):
                 return value
         return None
 
+    def needed(self, operation: Operation) -> Iterable[Hashable]:
+        return (operation.request.expected,) if isinstance(operation.request, Swap) else ()
+
     def observed(self, operation: Operation) -> Iterable[Hashable]:
         match operation.request:
             case Read():

@@ -72,6 +72,10 @@ class TestRegister:
         assert register(op(1, 2, Write(1)), unknown, op(4, 5, Read(), 2))
         assert not register(op(1, 2, Write(7)), unknown, op(4, 5, Read(), 2))
 
+    def test_an_unknown_write_is_seen_through_a_swap(self) -> None:
+        assert register(op(0, LOST, Write(1)), op(2, LOST, Swap(1, 2)), op(3, 4, Read(), 2))
+        assert not register(op(5, LOST, Write(1)), op(2, LOST, Swap(1, 2)), op(3, 4, Read(), 2))
+
     def test_of_two_unknown_ones_either_may_have_been_it(self) -> None:
         swap, write = op(0, LOST, Swap(None, 2)), op(0, LOST, Write(2))
         reads = (op(1, 2, Read(), 2), op(3, 4, Write(5)), op(5, 6, Read(), 2))
@@ -158,7 +162,7 @@ def test_registers_against_all_orders(drawn: list[Any]) -> None:
 @given(st.lists(st.tuples(SPANS, LIST_REQUESTS), max_size=5))
 @settings(max_examples=400)
 def test_lists_and_sets_against_all_orders(drawn: list[Any]) -> None:
-    added: set[int] = set()
+    added: set[Any] = set()
     history = []
     for (started, length, is_lost), (request, answer) in drawn:
         if isinstance(request, Add):

@@ -1,0 +1,76 @@
+"""`python -m tests.robustness --rounds 200`: harms members of a store, and prints what it found.
+
+It is a program of its own because it moves into network namespaces. Exit status: 0 nothing was wrong; 1 something was,
+and the folder with the members' data and logs is kept; 3 this system does not allow what was asked for.
+"""
+
+import argparse
+import asyncio
+import itertools
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.robustness.faults import FAULTS, KILLS, PARTITIONS, PAUSES, Fault
+from tests.robustness.network import Impossible, Loopback, Namespaces
+from tests.robustness.rounds import Run
+
+GROUPS = {"kills": KILLS, "pauses": PAUSES, "partitions": PARTITIONS, "all": FAULTS}
+EXIT_IMPOSSIBLE = 3
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.robustness", description="Harms a store and checks it.")
+    parser.add_argument("--rounds", type=int, default=10, help="faults in all")
+    parser.add_argument("--seconds", type=float, default=0.0, help="no new round after this time; 0: all rounds")
+    parser.add_argument("--members", type=int, default=3, choices=[1, 3, 5])
+    parser.add_argument(
+        "--faults", default="all", help=f"names or groups, with commas: {', '.join([*GROUPS, *FAULTS])}"
+    )
+    parser.add_argument("--network", default="namespaces", choices=["namespaces", "loopback"])
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    options = parser.parse_args()
+    faults: dict[str, Fault] = {}
+    for name in options.faults.split(","):
+        faults |= GROUPS.get(name) or {name: FAULTS[name]}
+    names = [f"m{number}" for number in range(1, options.members + 1)]
+    try:
+        network = Loopback(names) if options.network == "loopback" else Namespaces(names, options.seed)
+    except Impossible as error:
+        say(f"not possible here: {error}")
+        return EXIT_IMPOSSIBLE
+    folder = Path(tempfile.mkdtemp(prefix="raykube-robustness-"))
+    say(f"seed {options.seed}, {options.members} members in {folder}")
+    run = Run(network, folder, names, options.seed, say)
+    plan = list(itertools.islice(itertools.cycle(faults.items()), options.rounds))
+    if len(faults) < options.rounds:
+        run.rng.shuffle(plan)
+    try:
+        asyncio.run(live(run, plan))
+    except AssertionError as error:
+        say(f"{run.report}\nWRONG (seed {options.seed}, files in {folder}): {error}")
+        return 1
+    finally:
+        network.close()
+    say(str(run.report))
+    shutil.rmtree(folder)
+    return 0
+
+
+async def live(run: Run, plan: list[tuple[str, Fault]]) -> None:
+    try:
+        await run.start()
+        await run.rounds(plan)
+    finally:
+        await run.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""A run: members, clients that never stop, faults one after the other, and audits of everything that was seen.
+
+A round: fresh objects and workers; some writes; a fault; writes again, so the store is whole; the workers end; the
+objects' histories must be linearizable. Every few rounds an audit asks all members for the whole history since the last
+one and holds against it what was acknowledged, read and watched; then the store is compacted up to there.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from raykube.client.kv import KvClient
+from raykube.pb import mvcc_pb2
+from tests.robustness.faults import Fault, Scene
+from tests.robustness.history import History
+from tests.robustness.leases import GONE_TIMEOUT_S, KeeperWork, LockWork, check_locks, gone
+from tests.robustness.members import Members
+from tests.robustness.network import Loopback, Namespaces
+from tests.robustness.report import Report
+from tests.robustness.truth import read_truth
+from tests.robustness.watching import Watcher
+from tests.robustness.workloads import Access, Crew
+
+AUDIT_ROUNDS = 10
+WARM_UP_WRITES = 30
+WATCHERS = 4
+LOCKERS = 3
+PREFIX, PREFIX_END = b"/", b"0"
+
+
+class Run:
+    """Rounds on one group of members. Raises AssertionError as soon as anything is wrong."""
+
+    def __init__(
+        self, network: Loopback | Namespaces, folder: Path, names: Sequence[str], seed: int, say: Callable[[str], None]
+    ) -> None:
+        self.report = Report(len(names))
+        self.rng = random.Random(seed)
+        self.members = Members(network, folder, names, "--snapshot-count=2000")
+        self.history = History()
+        self.scene = Scene(self.members, self.history, self.rng)
+        self._say = say
+        self._everywhere = KvClient(self.members.endpoints)
+        self._access = Access(self.members, self._everywhere, self.history, self.rng)
+        self._watchers: list[Watcher] = []
+        self._lease_numbers = itertools.count(1000)
+        self._lockers: list[LockWork] = []
+        self._state: Sequence[mvcc_pb2.KeyValue] = ()  # at the last audit
+        self._first = 2  # the first revision of the next audit; an empty store is at 1
+        self._number = 0
+
+    async def start(self) -> None:
+        for name in self.members.names:
+            await self.members.start(name)
+        await self.members.leader()
+        for number in range(WATCHERS):
+            first, end = (PREFIX, PREFIX_END) if number % 2 else (b"/r", b"/s")
+            self._watchers.append(Watcher(self.members, self.rng, first, end, self._first))
+
+    async def rounds(self, faults: Sequence[tuple[str, Fault]]) -> None:
+        for name, fault in faults:
+            self._number += 1
+            await self._round(name, fault)
+            if self._number % AUDIT_ROUNDS == 0:
+                await self.audit()
+        if self._number % AUDIT_ROUNDS:
+            await self.audit()
+
+    async def _round(self, name: str, fault: Fault) -> None:
+        since = self.history.now()
+        prefix = b"/r%d" % self._number
+        crew = Crew(self._access, prefix)
+        lockers = [
+            LockWork(self._access, f"locker{each}", prefix + b"/lock", self._lease_numbers) for each in range(LOCKERS)
+        ]
+        keeper = KeeperWork(self._access, prefix + b"/kept", self._lease_numbers)
+        for work in (*lockers, keeper):
+            crew.add(work)
+        try:
+            await self.scene.progress(WARM_UP_WRITES)
+            await fault(self.scene)
+            await self.members.leader()
+            await self.scene.progress()
+            crew.check()
+        finally:
+            await crew.end()
+        await self.members.caught_up()
+        self.members.check_alive()
+        await crew.read_all()
+        check_locks([held for locker in lockers for held in locker.held])
+        for watcher in self._watchers:
+            watcher.check_alive()
+        operations = self.history.check_objects()
+        waits_s = [
+            back - lost
+            for lost in self.scene.leader_lost_at
+            if (back := self.history.first_acknowledged(lost)) is not None
+        ]
+        self.scene.leader_lost_at.clear()
+        self.report.on_round(name, operations, sum(len(locker.held) for locker in lockers), waits_s)
+        self._say(
+            f"{self._number:4} {name:16} {self.history.now() - since:5.1f} s  {operations} operations"
+            + (f", no leader for {max(waits_s) * 1000:.0f} ms" if waits_s else "")
+        )
+
+    async def audit(self) -> None:
+        """Holds everything since the last audit against the store's own history."""
+        async with asyncio.timeout(GONE_TIMEOUT_S):
+            await gone(self._everywhere, b"/r%d/kept" % self._number)
+        truth = await read_truth(self.members, self._state, self._first)
+        history = self.history
+        lost = truth.check_written(history.written)
+        self.report.lost += len(lost)
+        assert not lost, f"{len(lost)} acknowledged writes are lost: {lost[:5]}"
+        truth.check_sightings(history.sightings)
+        async with asyncio.timeout(30):
+            for watcher in self._watchers:
+                await watcher.reach(truth.last)
+        watched = 0
+        for watcher in self._watchers:
+            watched += watcher.check(truth)
+            watcher.forget(truth.last)
+        self.report.on_audit(len(history.written), len(history.sightings), len(truth.events), watched)
+        self.report.on_history(history)
+        self._say(f"     audit: {len(truth.events)} events, {len(history.written)} writes, {watched} watched")
+        history.forget()
+        self._state = (await self._everywhere.range(b"\0", b"\0", truth.last)).kvs
+        self._first = truth.last + 1
+        await self._everywhere.compact(truth.last)
+
+    async def close(self) -> None:
+        for watcher in self._watchers:
+            await watcher.end()
+        await self._everywhere.close()
+        await self.members.close()
