@@ -1,78 +1,118 @@
 """The client side: a channel to one address, and stubs with an attribute per method."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import os
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from dataclasses import replace
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError
 
+from raykube.rpc.answers import StreamedAnswer, UnaryAnswer, Unprocessed
+from raykube.rpc.core.client import ClientConnection
 from raykube.rpc.errors import Code, RpcError
+from raykube.rpc.link import Link, Timing, pump
+from raykube.rpc.listen import split_address
 from raykube.rpc.methods import Method, methods_of
-from raykube.rpc.server import MESSAGE_BYTES_MAX
-from raykube.rpc.tls import Tls
+from raykube.rpc.tls import Tls, client_context
 
-OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.use_local_subchannel_pool", 1),  # a new Channel is a new connection, as callers expect
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # in truth the time that connecting and its TLS handshake may take
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 10_000),  # a peer that vanished without a FIN is found in 15 s
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_http_proxy", 0),
-]
+__all__ = ["Channel", "Stub", "Timing", "once"]
+
+ATTEMPTS_MAX = 3  # of one call that no handler saw
+CLOSE_S = 0.5  # for TLS to say farewell
 
 
-def _translate(error: grpc.aio.AioRpcError) -> RpcError:
-    return RpcError(Code[error.code().name], error.details() or "")
+class _Callable:
+    """What both shapes of answers share: how a call begins."""
+
+    def __init__(self, channel: "Channel", method: Method) -> None:
+        self._channel = channel
+        self._path = method.path
+        self._is_stream = method.client_streaming
+        self._serialize = method.request_type.SerializeToString
+        self._parse_bytes = method.response_type.FromString
+
+    def _parse(self, message: bytes) -> Any:
+        try:
+            return self._parse_bytes(message)
+        except DecodeError as error:
+            raise RpcError(Code.INTERNAL, f"the answer is no {self._path}: {error}") from None
+
+    def _send(self, link: Link, number: int, request: Any) -> "asyncio.Task[None] | None":
+        """Sends the request, or begins to send the stream of requests."""
+        if not self._is_stream:
+            link.send(number, request, end=True)
+            return None
+        return self._channel.spawn(pump(link, number, request, self._serialize))
 
 
-def _closed() -> RpcError | None:
-    """What a CancelledError out of grpc means here: None when this task is being cancelled, else that the channel was
-    closed under the call. grpc raises the same for both, and a caller must not take the second for its own end."""
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        return None
-    return RpcError(Code.UNAVAILABLE, "the channel was closed during the call")
-
-
-class _UnaryAnswer:
-    def __init__(self, multi: Any) -> None:
-        self._multi = multi
-
+class _UnaryAnswer(_Callable):
     async def __call__(self, request: Any, timeout: float | None = None) -> Any:
-        try:
-            return await self._multi(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error) from None
-        except asyncio.CancelledError:
-            closed = _closed()
-            if closed is not None:
-                raise closed from None
-            raise
+        channel, loop = self._channel, asyncio.get_running_loop()
+        if not self._is_stream:
+            request = self._serialize(request)
+        deadline = None if timeout is None else loop.time() + timeout
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            link = channel.link
+            if link is None or not link.is_free or (timeout is not None and timeout <= 0):
+                link, timeout = await channel.connect(deadline)
+            answer = UnaryAnswer(loop)
+            number = link.open(self._path, timeout, answer)
+            pumping = self._send(link, number, request)
+            timer = None if deadline is None else loop.call_at(deadline, _expire, link, number)
+            try:
+                return self._parse(await answer.future)
+            except asyncio.CancelledError:
+                link.cancel(number)
+                raise
+            except Unprocessed:
+                if self._is_stream or attempt == ATTEMPTS_MAX:
+                    raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if pumping is not None:
+                    pumping.cancel()
+        raise AssertionError("unreachable")
 
 
-class _StreamedAnswer:
-    def __init__(self, multi: Any) -> None:
-        self._multi = multi
-
+class _StreamedAnswer(_Callable):
     async def __call__(self, request: Any, timeout: float | None = None) -> AsyncIterator[Any]:
-        call = self._multi(request, timeout=timeout)
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error) from None
-        except asyncio.CancelledError:
-            closed = _closed()
-            if closed is not None:
-                raise closed from None
-            raise
-        finally:
-            call.cancel()
+        channel, loop = self._channel, asyncio.get_running_loop()
+        if not self._is_stream:
+            request = self._serialize(request)
+        deadline = None if timeout is None else loop.time() + timeout
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            link, timeout = await channel.connect(deadline)
+            answer = StreamedAnswer(loop)
+            number = link.open(self._path, timeout, answer)
+            pumping = self._send(link, number, request)
+            timer = None if deadline is None else loop.call_at(deadline, _expire, link, number)
+            try:
+                while True:
+                    while answer.messages:
+                        message = answer.messages.popleft()
+                        link.taken(number, message)
+                        yield self._parse(message)
+                    if answer.is_finished:
+                        break
+                    await answer.wait()
+            finally:
+                link.cancel(number)
+                if timer is not None:
+                    timer.cancel()
+                if pumping is not None:
+                    pumping.cancel()
+            if answer.error is None:
+                return
+            if not isinstance(answer.error, Unprocessed) or self._is_stream or attempt == ATTEMPTS_MAX:
+                raise answer.error
+
+
+def _expire(link: Link, number: int) -> None:
+    link.cancel(number, RpcError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
 
 class Stub:
@@ -89,39 +129,166 @@ class Stub:
 class Channel:
     """A connection to `host:port` or `unix:/path`, made when first used and remade when lost.
 
-    Calls fail with `RpcError`; UNAVAILABLE means that the peer is not there now.
+    Calls fail with `RpcError`; UNAVAILABLE means that the peer is not there now. After an attempt to connect failed,
+    calls fail at once until the time for another has come. With `tls`, the peer must prove the host's name or address
+    and speak HTTP/2. Raises ValueError when the certificates cannot be read.
     """
 
-    def __init__(self, address: str, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, tls: Tls | None = None, timing: Timing | None = None) -> None:
         self.address = address
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
-        else:
-            credentials = grpc.ssl_channel_credentials(
-                tls.ca_file.read_bytes(), tls.key_file.read_bytes(), tls.cert_file.read_bytes()
-            )
-            self._channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
+        self.attempts = 0  # to connect
+        self.link: Link | None = None  # takes calls, or is spent
+        self._timing = timing or Timing()
+        self._context: ssl.SSLContext | None = None
+        if tls is not None:
+            self._context = client_context(tls)
+            self._context.set_alpn_protocols(["h2"])
+        self._connecting: asyncio.Task[Link] | None = None
+        self._failures = 0  # attempts in a row
+        self._retry_at = 0.0  # by the loop's clock
+        self._problem = ""  # of the last attempt
+        self._links: set[Link] = set()  # all that are open, spent ones too
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def stub(self, service: ServiceDescriptor) -> Stub:
         return Stub(self, service)
 
     def method(self, method: Method) -> Any:
         """The callable behind one attribute of a stub."""
-        make = {
-            (False, False): self._channel.unary_unary,
-            (False, True): self._channel.unary_stream,
-            (True, False): self._channel.stream_unary,
-            (True, True): self._channel.stream_stream,
-        }[method.client_streaming, method.server_streaming]
-        multi = make(
-            method.path,
-            request_serializer=method.request_type.SerializeToString,
-            response_deserializer=method.response_type.FromString,
-        )
-        return _StreamedAnswer(multi) if method.server_streaming else _UnaryAnswer(multi)
+        return (_StreamedAnswer if method.server_streaming else _UnaryAnswer)(self, method)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a call would find a connection."""
+        return self.link is not None and not self.link.is_spent
 
     async def close(self) -> None:
-        await self._channel.close(None)
+        """Ends the calls under way with UNAVAILABLE, and the connections. Idempotent."""
+        self._is_closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        links, self.link = list(self._links), None
+        for link in links:
+            link.close("the channel was closed during the call")
+        for task in self._tasks:
+            task.cancel()
+        if links:
+            await asyncio.wait([link.closed for link in links], timeout=CLOSE_S)
+            for link in links:
+                link.abort()
+
+    async def connect(self, deadline: float | None) -> tuple[Link, float | None]:
+        """A link that takes a call at once, and the seconds left until `deadline` (the loop's clock).
+
+        Raises RpcError: UNAVAILABLE, DEADLINE_EXCEEDED.
+        """
+        loop = asyncio.get_running_loop()
+        left_s = None if deadline is None else deadline - loop.time()
+        if left_s is not None and left_s <= 0:
+            raise RpcError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        try:
+            async with asyncio.timeout_at(deadline):
+                link = await self._free_link(loop)
+        except TimeoutError:
+            text = f"{self.address} took no call before the deadline"
+            raise RpcError(Code.DEADLINE_EXCEEDED, f"{text}: {self._problem}" if self._problem else text) from None
+        return link, None if deadline is None else _rounded(deadline - loop.time())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task that ends with the channel."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _free_link(self, loop: asyncio.AbstractEventLoop) -> Link:
+        while not self._is_closed:
+            link = self.link
+            if link is not None and not link.is_spent:
+                if link.is_free or await link.slot():
+                    return link
+                continue
+            if self._connecting is None:
+                if loop.time() < self._retry_at:
+                    raise RpcError(Code.UNAVAILABLE, self._problem)
+                self._connecting = asyncio.create_task(self._attempt(loop))
+                self._connecting.add_done_callback(self._on_attempted)
+            await asyncio.wait((self._connecting,))
+            if not self.connected and not self._is_closed:
+                raise RpcError(Code.UNAVAILABLE, self._problem or f"{self.address} closed the connection at once")
+        raise RpcError(Code.UNAVAILABLE, "the channel is closed")
+
+    def _on_attempted(self, attempt: "asyncio.Task[Link]") -> None:
+        self._connecting = None
+        if attempt.cancelled():
+            return
+        error = attempt.exception()
+        if error is None:
+            self._failures, self._problem = 0, ""
+            self.link = attempt.result()
+            return
+        self._failures += 1
+        self._retry_at = attempt.get_loop().time() + self._timing.backoff.delay_s(self._failures)
+        self._problem = error.message if isinstance(error, RpcError) else f"cannot connect to {self.address}: {error!r}"
+
+    async def _attempt(self, loop: asyncio.AbstractEventLoop) -> Link:
+        """A ready link. Raises RpcError."""
+        self.attempts += 1
+        link: Link | None = None
+        try:
+            async with asyncio.timeout(self._timing.connect_s):
+                link = await self._open(loop)
+                await asyncio.shield(link.ready)
+                return link
+        except TimeoutError:
+            reason = f"no answer in {self._timing.connect_s:g} s"
+        except ssl.SSLError as error:
+            reason = error.strerror or str(error)
+        except OSError as error:
+            # In the system's words: asyncio puts its own and the address in their place.
+            reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+        except ValueError as error:
+            reason = str(error)
+        except RpcError as error:
+            reason = error.message
+        finally:
+            if link is not None and (not link.ready.done() or link.ready.exception() is not None):
+                link.abort()
+        raise RpcError(Code.UNAVAILABLE, f"cannot connect to {self.address}: {reason}")
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> Link:
+        if self.address.startswith("unix:"):
+            path = self.address.removeprefix("unix:").removeprefix("//")
+            # The kernel tells when such a peer is gone, and servers of others take pings amiss.
+            timing = replace(self._timing, keepalive_s=0)
+            _, link = await loop.create_unix_connection(lambda: self._new_link("localhost", timing), path)
+            return link
+        host, port = split_address(self.address)
+        transport, link = await loop.create_connection(
+            lambda: self._new_link(self.address, self._timing),
+            host,
+            port,
+            ssl=self._context,
+            server_hostname=host if self._context is not None else None,
+        )
+        found = transport.get_extra_info("ssl_object")
+        if found is not None and found.selected_alpn_protocol() != "h2":
+            transport.abort()
+            raise ValueError("it did not agree to speak HTTP/2")
+        return link
+
+    def _new_link(self, authority: str, timing: Timing) -> Link:
+        core = ClientConnection(authority, "http" if self._context is None else "https")
+        return Link(self.address, core, timing, self._links, self._on_too_many_pings)
+
+    def _on_too_many_pings(self) -> None:
+        self._timing = replace(self._timing, keepalive_s=self._timing.keepalive_s * 2)
+
+
+def _rounded(left_s: float) -> float:
+    """Up to whole milliseconds, so that equal time-outs look equal on the wire."""
+    return -(-left_s * 1000 // 1) / 1000
 
 
 async def once(message: Any) -> AsyncIterable[Any]:

@@ -59,7 +59,7 @@ async def test_every_code_arrives(echo: Echo, code: Code) -> None:
     assert (caught.value.code, caught.value.message) == (code, "because")
 
 
-@pytest.mark.parametrize("text", ["", "100% of it", "Grüße, 世界 🚀", "two\nlines\tand\r\n", "a" * 3000, "%41%zz"])
+@pytest.mark.parametrize("text", ["", "100% of it", "Grüße, 世界 🚀", "two\nlines\tand\r\n", "a" * 1000, "%41%zz"])
 async def test_every_message_arrives_as_it_was(echo: Echo, text: str) -> None:
     with pytest.raises(RpcError) as caught:
         await echo[1].Unary(say(f"fail ABORTED {text}"))

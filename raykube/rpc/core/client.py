@@ -37,6 +37,11 @@ class ClientConnection(Connection):
         return len(self._streams) < self._peer_streams_max and not self.spent
 
     @property
+    def room(self) -> int:
+        """How many more calls the server takes now; not positive: none."""
+        return 0 if self.spent else self._peer_streams_max - len(self._streams)
+
+    @property
     def spent(self) -> bool:
         """No call can be opened here any more: make a new connection."""
         return self.ended or self._peer_going_away or self.going_away or self._next > frames.STREAM_MAX
@@ -99,7 +104,7 @@ class ClientConnection(Connection):
         elif head.status[:1] != "1":  # those are interim answers, of no interest
             stream.answered = True
             if head.flaw is not None:
-                self._on_refused(stream, RpcError(*head.flaw))
+                self._refuse(stream, *head.flaw)
             else:
                 self._events.append(HeadReceived(number, dict(head.metadata)))
 
@@ -135,10 +140,14 @@ class ClientConnection(Connection):
         self._events.append(CallFinished(stream.id, error.code, error.message, {}))
 
     def _on_refused(self, stream: Stream, error: RpcError) -> None:
+        # An answer of a form that was not offered is the server's mistake, not a method it lacks.
+        self._refuse(stream, Code.INTERNAL if error.code is Code.UNIMPLEMENTED else error.code, error.message)
+
+    def _refuse(self, stream: Stream, code: Code, message: str) -> None:
         self._forget(stream)
         self._output.control(frames.rst_stream(stream.id, ErrorCode.CANCEL))
         self._remember_reset(stream.id)
-        self._events.append(CallFinished(stream.id, error.code, error.message, {}))
+        self._events.append(CallFinished(stream.id, code, message, {}))
 
     def _on_goaway(self, number: int, flags: int, payload: bytes) -> None:
         super()._on_goaway(number, flags, payload)
