@@ -105,6 +105,7 @@ class _Flags:
             "initial_advertise_peer_urls": [peer_url],
             "initial_cluster": members,
             "initial_cluster_token": self.state.id,
+            "auto_compaction_retention": "5m",  # as Kubernetes' apiserver asks of etcd; ours does not ask
             "cert_file": self._pem("kv.crt"),
             "key_file": self._pem("kv.key"),
             "trusted_ca_file": self._pem("ca.crt"),

@@ -31,9 +31,8 @@ class Config(BaseModel):
     quota_backend_bytes: int = Field(2 << 30, description="refuse writes when the store holds more; 0: 2 GiB", ge=0)
     auto_compaction_mode: Literal["periodic", "revision"] = Field("periodic", description="what is retained")
     auto_compaction_retention: str = Field(
-        "5m",
-        description="history to keep: a duration, hours without a unit, or with mode 'revision' a number; 0: all. "
-        "etcd's default is 0, and Kubernetes' apiserver asks for a compaction every 5 minutes; ours need not",
+        "0",
+        description="history to keep: a duration, hours without a unit, or with mode 'revision' a number; 0: all",
     )
     watch_progress_notify_interval: Duration = Field(600.0, description="how often an idle watch hears the revision")
     cert_file: Path | None = Field(None, description="certificate for clients")

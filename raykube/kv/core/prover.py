@@ -13,7 +13,7 @@ from raykube.kv.core.mvcc.vouching import Check
 from raykube.kv.core.raft.membership import Membership
 from raykube.pb import raft_pb2
 
-CHECK_S = 5.0
+CHECK_S = 5.0  # between two checks of a group that writes
 _DIGESTS_KEPT = 8
 
 
@@ -24,10 +24,9 @@ class Diverged(Exception):
 class Prover:
     """One member's part. `propose` puts a command into the log, or loses it."""
 
-    def __init__(self, member: int, propose: Callable[[Command, bytes], None], interval_s: float = CHECK_S) -> None:
+    def __init__(self, member: int, propose: Callable[[Command, bytes], None]) -> None:
         self._member = member
         self._propose = propose
-        self._interval_s = interval_s
         self._next: float | None = None
         self.has_news = True  # something was applied since the last check
         self._digests: dict[int, int] = {}  # index of a CHECK → what this member computed there
@@ -41,7 +40,7 @@ class Prover:
     def tick(self, now: float, machine: Machine, membership: Membership) -> None:
         """As leader: proposes a check when it is time, and there is something to check."""
         if self._next is None:
-            self._next = now + self._interval_s
+            self._next = now + CHECK_S
         if now < self._next:
             return
         vouching = machine.vouching
@@ -51,7 +50,7 @@ class Prover:
         # A member that does not know the command would have to stop at it.
         if not all(m in machine.attributes and machine.attributes[m].level >= Command.VOUCH for m in everybody):
             return
-        self._next = now + self._interval_s
+        self._next = now + CHECK_S
         check = raft_pb2.Check(voters=sorted(membership.voters), learners=sorted(everybody - set(membership.voters)))
         self._propose(Command.CHECK, check.SerializeToString())
 

@@ -136,9 +136,9 @@ class Replica:
             if self._round_ticks >= READ_RETRY_TICKS:
                 self._new_readers = self._round[1] + self._new_readers
                 self._round = None
+        self._compact(now)
         if self.node.is_leader:
             self._expire_leases(now)
-            self._compact(now)
             self.prover.tick(now, self.machine, self.membership)
 
     def _note_role(self) -> None:
@@ -162,7 +162,7 @@ class Replica:
     def _compact(self, now: float) -> None:
         store = self.machine.store
         target = self._compactor.due(now, store.revision, store.compact_revision)
-        if target is not None:
+        if target is not None and self.node.is_leader:
             body = etcd_pb2.CompactionRequest(revision=target).SerializeToString()
             self.node.propose([encode(self._new_id(), Command.COMPACT, body)])
 
