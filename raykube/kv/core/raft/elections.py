@@ -45,8 +45,9 @@ class Elections(Leading):
         self._heartbeat_elapsed = 0
         for member in self.membership.ids:
             self.progress[member] = Progress(next=self.log.last + 1)
-        own = self.progress[self.id]
-        own.sending, own.match = Sending.REPLICATE, self.log.stable
+        own = self.progress.get(self.id)
+        if own is not None:  # not in its own removal's eyes
+            own.sending, own.match = Sending.REPLICATE, self.log.stable
         self._append([b""], EntryKind.NORMAL)
 
     # ---- votes

@@ -110,7 +110,12 @@ class State:
     # ---- roles
 
     def _may_campaign(self) -> bool:
-        return self.id in self.membership.voters and self._pending_snapshot is None and self.role is not Role.LEADER
+        """A voter may. So may one whose removal is in its log and not committed: only its log may have that entry, and
+        the others cannot elect anybody behind it (Ongaro §4.2.2). It counts for nothing in its own election."""
+        is_voter = self.id in self.membership.voters or (
+            self._memberships[-1][0] > self.log.committed and self.id in self._memberships[-2][1].voters
+        )
+        return is_voter and self._pending_snapshot is None and self.role is not Role.LEADER
 
     def _reset_timeout(self) -> None:
         self._timeout = self.limits.election_ticks + self._draw(self.limits.election_ticks)
