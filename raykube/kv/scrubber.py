@@ -21,9 +21,8 @@ URGENT_PAUSE_S = 0.02
 class Scrubber:
     """Stops the member when its memory is not what was written to it."""
 
-    def __init__(self, member: Member, rest_s: float = REST_S) -> None:
+    def __init__(self, member: Member) -> None:
         self._member = member
-        self._rest_s = rest_s
         self._scrub: Scrub | None = None
         self._disputed = 0
         self._is_urgent = False
@@ -72,6 +71,6 @@ class Scrubber:
             return
         if is_done:
             self._scrub, self._is_urgent = None, False
-            self._later(self._rest_s)
+            self._later(REST_S)
         else:
             self._later(URGENT_PAUSE_S if self._is_urgent else PAUSE_S)

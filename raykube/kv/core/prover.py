@@ -27,7 +27,7 @@ class Prover:
     def __init__(self, member: int, propose: Callable[[Command, bytes], None]) -> None:
         self._member = member
         self._propose = propose
-        self._next: float | None = None
+        self._checked_at: float | None = None
         self.has_news = True  # something was applied since the last check
         self._digests: dict[int, int] = {}  # index of a CHECK → what this member computed there
         self._unvouched: int | None = None
@@ -39,9 +39,9 @@ class Prover:
 
     def tick(self, now: float, machine: Machine, membership: Membership) -> None:
         """As leader: proposes a check when it is time, and there is something to check."""
-        if self._next is None:
-            self._next = now + CHECK_S
-        if now < self._next:
+        if self._checked_at is None:
+            self._checked_at = now
+        if now - self._checked_at < CHECK_S:
             return
         vouching = machine.vouching
         if not (self.has_news or vouching.fenced or vouching.disputed):
@@ -50,7 +50,7 @@ class Prover:
         # A member that does not know the command would have to stop at it.
         if not all(m in machine.attributes and machine.attributes[m].level >= Command.VOUCH for m in everybody):
             return
-        self._next = now + CHECK_S
+        self._checked_at = now
         check = raft_pb2.Check(voters=sorted(membership.voters), learners=sorted(everybody - set(membership.voters)))
         self._propose(Command.CHECK, check.SerializeToString())
 
