@@ -55,6 +55,7 @@ class Handler:
     def __init__(self) -> None:
         self.started = 0
         self.cancelled = 0
+        self.ended = 0  # Both, however
         self.sent = 0  # messages given to the transport
         self.read = 0  # messages taken from the transport
         self.remaining_s: list[float | None] = []
@@ -114,9 +115,8 @@ class Handler:
             async for request in requests:
                 self.read += 1
                 yield await self._do(request)
-        except (asyncio.CancelledError, GeneratorExit):
-            self.cancelled += 1
-            raise
+        finally:
+            self.ended += 1
 
 
 class _ReferenceCall:

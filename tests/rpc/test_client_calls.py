@@ -130,20 +130,56 @@ async def test_leaving_a_stream_cancels_its_handler(echo: Echo) -> None:
     assert (await stub.Unary(say("still there"))).value == b"still there"
 
 
+async def test_an_error_while_the_client_streams(echo: Echo) -> None:
+    async def endless() -> AsyncIterator[Any]:
+        yield say("fail RESOURCE_EXHAUSTED full")
+        while True:
+            yield say("more")
+            await asyncio.sleep(0)
+
+    with pytest.raises(RpcError) as caught:
+        await echo[1].Gather(endless())
+    assert (caught.value.code, caught.value.message) == (Code.RESOURCE_EXHAUSTED, "full")
+    with pytest.raises(RpcError) as caught:
+        async for _ in echo[1].Both(endless()):
+            pass
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED
+
+
+async def test_a_stream_ended_by_the_server_ends_the_request_stream(echo: Echo) -> None:
+    """The request generator is closed, not left hanging."""
+    closed = asyncio.Event()
+
+    async def requests() -> AsyncIterator[Any]:
+        try:
+            yield say("fail ABORTED enough")
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    with pytest.raises(RpcError):
+        async for _ in echo[1].Both(requests()):
+            pass
+    await asyncio.wait_for(closed.wait(), 5)
+
+
 @pytest.mark.parametrize("kind", ["Gather", "Both"])
 async def test_an_error_of_the_request_stream_cancels_the_call(echo: Echo, kind: str) -> None:
-    stub = echo[1]
+    handler, stub = echo
 
     async def requests() -> AsyncIterator[Any]:
         yield say("x")
+        await until(lambda: handler.started == 1)
         raise KeyError("mine")
 
-    with pytest.raises((KeyError, RpcError)):
+    with pytest.raises(KeyError):
         if kind == "Gather":
             await stub.Gather(requests())
         else:
             async for _ in stub.Both(requests()):
                 pass
+    if kind == "Both":
+        await until(lambda: handler.ended == 1)
 
 
 @pytest.mark.parametrize("size", [16_383, 16_384, 65_530, 65_535, 65_536, 1 << 20, 20 << 20])
