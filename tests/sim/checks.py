@@ -6,16 +6,20 @@ answer is the one that the model gives at the entry's place; each operation's pl
 been answered before it was asked; no request is there twice, and none of which its client was told "never".
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from raykube.kv.core.member_changes import Changed
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import commands
 from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind
 from raykube.kv.core.replica import Replica
-from tests.sim.disk import SimDisk
 from tests.sim.model import Model
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
 
 WHOLE_EVERY = 16  # indexes: whole states are compared now and then, what changed is always
 
@@ -27,6 +31,8 @@ class Checks:
         self.model = Model()
         self.leaders: dict[int, int] = {}  # term → member
         self.entries: list[tuple[int, int]] = [(0, 0)]  # term, checksum of each committed entry
+        self.membership = Membership()  # the committed one
+        self.memberships: dict[int, Membership] = {}  # index → membership
         self.place: dict[int, int] = {}  # request → index
         self.answers: dict[int, Any] = {}  # request → what the model says
         self.floor = 0  # the highest index of anything answered
@@ -76,6 +82,8 @@ class Checks:
         if entry.kind == EntryKind.NORMAL and entry.data:
             for request, command, body in commands(entry.data):
                 self._happened(request, entry.index, self.model.apply(command, body))
+        elif entry.kind == EntryKind.CONFIG:
+            self.membership = self.memberships[entry.index] = Membership.decode(entry.data)
         self.model.mark()
 
     def _happened(self, request: int, index: int, answer: Any) -> None:
@@ -121,7 +129,7 @@ class Checks:
         assert request not in self.place, f"request {request} happened, and its client was told that it never will"
         self._never.add(request)
 
-    def on_answered(self, request: int, answer: Any, disks: list[SimDisk], quorum: int) -> None:
+    def on_answered(self, request: int, answer: Any, world: "World") -> None:
         """A client was told what became of its request."""
         index = self.place.get(request)
         assert index is not None, f"request {request} was answered and is not committed"
@@ -135,9 +143,24 @@ class Checks:
         for operation in getattr(told, "responses", ()):
             getattr(operation, operation.WhichOneof("response")).ClearField("header")  # of no meaning in there
         assert wanted is None or told == wanted, f"request {request} was told {told}, not {wanted}"
+        self._check_durable(index, world)
+
+    def on_changed(self, changed: Changed) -> None:
+        """A change of the membership was answered."""
+        assert self.memberships.get(changed.index) == changed.membership, f"{changed} is not what was committed"
+        self.floor = max(self.floor, changed.index)
+
+    def _check_durable(self, index: int, world: "World") -> None:
+        """An answered entry is on the disks of a quorum: of the members then, or of those in a newer membership."""
         term = self.entries[index][0]
-        holders = sum(1 for disk in disks if disk.terms.get(index) in (term, 0))
-        assert holders >= quorum, f"entry {index} of term {term} was acknowledged with {holders} disks having it"
+        first = max(at for at in self.memberships if at <= index)
+        deciding = [membership for at, membership in self.memberships.items() if at >= first]
+        deciding += [host.replica.node.membership for host in world.up() if host.replica is not None]
+        for membership in deciding:
+            disks = world.disks_of(membership)
+            if sum(1 for disk in disks if disk.terms.get(index) in (term, 0)) >= membership.quorum:
+                return
+        raise AssertionError(f"entry {index} of term {term} was acknowledged, and is on the disks of no quorum")
 
     def on_read(self, floor: int, replica: Replica) -> None:
         """A linearizable read happens at this member; `floor` is of when it was asked for."""

@@ -90,7 +90,7 @@ class SimDisk:
         if has_lost_power:
             self.fs.power_cut()
 
-    def crash_in_open(self, founders: Membership) -> None:
+    def crash_in_open(self, founders: Membership | None) -> None:
         """The machine dies while the member starts."""
         self.fs.cut_after = self._rng.randrange(CALLS_OF_A_WRITE)
         with suppress(PowerCut, OSError, ValueError):

@@ -8,7 +8,7 @@ from tests.sim.world import World
 INTERVAL_S = 1.2
 KINDS = [
     "kill", "power", "crash all", "crash in start", "partition", "partition", "partition", "flapping", "mend", "stall",
-    "clock", "loss", "slow disk", "full disk", "bit flip", "transfer", "lost peer",
+    "clock", "loss", "slow disk", "full disk", "bit flip", "transfer", "lost peer", "lost machine",
 ]  # fmt: skip
 
 
@@ -44,7 +44,9 @@ class Faults:
                         self._crash(other, has_lost_power)
             case "crash in start":
                 if host.replica is None:
-                    host.disk.crash_in_open(world.founders)
+                    host.crash_in_start()
+            case "lost machine":
+                self._lose(host)
             case "partition":
                 world.network.blocked = set(self._partition())
                 world.note("partition", sorted(world.network.blocked))
@@ -80,6 +82,16 @@ class Faults:
         if host.replica is not None:
             host.crash(has_lost_power)
             self._world.restart(host)
+
+    def _lose(self, host: Host) -> None:
+        """Only where somebody replaces it, and where every membership in anybody's log keeps a quorum without it."""
+        world = self._world
+        seen = [other.replica.node.membership for other in world.up() if other.replica is not None]
+        lost = {other.id for other in world.hosts.values() if other.is_lost} | {host.id}
+        if world.has_operator and all(
+            len(membership.voters - lost) >= membership.quorum for membership in [world.checks.membership, *seen]
+        ):
+            host.lose()
 
     def _transfer(self, leader: Host, member: int) -> None:
         """The leader hands over, as it does before it stops."""

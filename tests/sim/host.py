@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.core.replica import Output, Replica
+from raykube.pb import raft_pb2
 from tests.sim.disk import SimDisk
 
 if TYPE_CHECKING:
@@ -23,9 +26,12 @@ LIMITS = Limits(election_ticks=10, message_bytes_max=2000, window_messages_max=4
 class Host:
     """Drives its replica as `Member` does, event by event. What belongs to an earlier `life` is dropped."""
 
-    def __init__(self, world: "World", member: int) -> None:
+    def __init__(self, world: "World", member: int, founders: Membership | None) -> None:
         self.world = world
         self.id = member
+        self._founders = founders
+        self.is_gone = False  # removed from the group, for good
+        self.is_lost = False  # its machine burned down
         self.disk = SimDisk(member, world.rng)
         self.replica: Replica | None = None
         self.life = 0
@@ -62,11 +68,13 @@ class Host:
     def start(self) -> None:
         """Starts the process, if the disk lets it."""
         world = self.world
+        if self.is_gone or self.is_lost:
+            return
         self.life += 1
         world.note("start", self.id)
         world.checks.forget(self.id)
         try:
-            recovered = self.disk.open(world.founders)
+            recovered = self.disk.open(self._founders)
         except OSError as error:
             self._fail(error)
             return
@@ -90,7 +98,35 @@ class Host:
         if replica.node.membership.voters == {self.id}:
             replica.node.campaign()
         world.at(world.rng.random() * TICK_S, lambda: self._tick(life))
+        world.at(0.2, lambda: self._publish(life))
         self.pump()
+
+    def _publish(self, life: int) -> None:
+        """Tells the group the member's name, as the service does when it starts, until it is in the log."""
+        replica = self.replica
+        if self.life != life or replica is None:
+            return
+        own = raft_pb2.Attributes(member_id=self.id, name=f"m{self.id}", level=max(Command))
+        if replica.machine.attributes.get(self.id) != own:
+            self.world.at(1.0, lambda: self._publish(life))
+            number, body = self.world.new_id(), own.SerializeToString()
+            self.deliver(lambda: replica.propose(number, Command.ATTRIBUTES, body))
+            self.world.at(5.0, lambda: replica.forget(number) and None)
+
+    def leave(self) -> None:
+        """The member is none any more: it stops for good."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        self.world.note("left", self.id)
+        if self.replica is not None:
+            self._work = None
+            self._end()
+
+    def lose(self) -> None:
+        """The machine is gone, with its disk. (What was on it stays known to the checks.)"""
+        self.is_lost = True
+        self.crash(has_lost_power=True)
 
     def crash(self, has_lost_power: bool) -> None:
         """The process dies, perhaps with the whole machine, whatever it was doing."""
@@ -99,6 +135,10 @@ class Host:
         work, self._work = self._work, None
         self._end()
         self.disk.crash(work, has_lost_power)
+
+    def crash_in_start(self) -> None:
+        """The machine dies while the member starts."""
+        self.disk.crash_in_open(self._founders)
 
     def _end(self) -> None:
         self.replica = None
@@ -170,6 +210,10 @@ class Host:
         output = replica.ready()
         world = self.world
         world.checks.on_member(replica)
+        if replica.is_removed:
+            world.counts["learned that it was removed"] += 1
+            self.leave()
+            return
         is_leader = replica.node.is_leader
         if is_leader and not self._was_leader:
             world.note("leads", self.id, replica.node.term)

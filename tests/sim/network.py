@@ -43,6 +43,13 @@ class Network:
         host = world.hosts.get(message.to)
         if host is None or host.replica is None or (message.sender, message.to) in self.blocked:
             return
+        sender = world.hosts[message.sender]
+        node = host.replica.node
+        if message.sender in node.membership_at(max(node.log.base, node.log.committed)).removed:
+            # It is told so, and that ends it.
+            if (host.id, sender.id) not in self.blocked:
+                world.at(self._delay_s(), sender.leave)
+            return
         world.note("message", message.kind.name, message.sender, message.to, message.term, message.index)
 
         def step() -> None:

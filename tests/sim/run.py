@@ -6,6 +6,7 @@ from tests.sim import watching
 from tests.sim.clients import Clients
 from tests.sim.faults import Faults
 from tests.sim.lessees import END_S_MAX, Lessees
+from tests.sim.operators import Operator
 from tests.sim.paths import installed
 from tests.sim.watching import WatchClient
 from tests.sim.world import FAULTS_S, World
@@ -43,6 +44,8 @@ def _live(world: World) -> None:
     lessees = Lessees(world, clients)
     watchers = watching.some(world)
     faults = Faults(world)
+    if world.rng.random() < 0.5:
+        Operator(world)
     world.run_until(FAULTS_S)
     faults.heal()
     _demand_progress(world, clients)
@@ -63,8 +66,10 @@ def _demand_progress(world: World, clients: Clients) -> None:
             world.at(0.5, poke)
 
     def done() -> bool:
-        indexes = {host.replica.applied for host in world.hosts.values() if host.replica is not None}
-        return len(world.up()) == len(world.hosts) and clients.acknowledged >= before + 3 and len(indexes) == 1
+        members = world.members()
+        indexes = {host.replica.applied for host in members if host.replica is not None}
+        is_up = all(host.replica is not None for host in members) and len(members) == len(world.checks.membership.ids)
+        return is_up and clients.acknowledged >= before + 3 and len(indexes) == 1
 
     world.at(1.0, poke)
     assert world.run_until(world.now + HEAL_S_MAX, done), "a healed group makes no progress"
@@ -75,11 +80,11 @@ def _demand_agreement(world: World, watchers: list[WatchClient]) -> None:
 
     def is_quiet() -> bool:
         last = len(world.checks.entries) - 1
-        return all(host.replica is not None and host.replica.applied == last for host in world.hosts.values())
+        return all(host.replica is not None and host.replica.applied == last for host in world.members())
 
     assert world.run_until(world.now + HEAL_S_MAX, is_quiet), "members do not catch up"
     stores = []
-    for host in world.hosts.values():
+    for host in world.members():
         assert host.replica is not None
         world.checks.check_whole(host.replica.applied, host.replica.machine.store, host.id)
         stores.append(host.replica.machine.store)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from raykube.kv.core.raft.membership import Membership
+from raykube.kv.core.raft.membership import Member, Membership
 from tests.sim.checks import Checks
 from tests.sim.disk import SimDisk
 from tests.sim.host import Host
@@ -32,9 +32,13 @@ class World(Timeline):
         self.sync_s_max = self.rng.choice([0.001, 0.02, 0.2])
         self.compactor = self.rng.choice([(0.0, 0), (0.0, 40), (3.0, 0)])
         self.is_healing = False
+        self.has_operator = False
         self._ids = itertools.count(1)
-        self.founders = Membership.of(*range(1, members + 1))
-        self.hosts = {member: Host(self, member) for member in self.founders.ids}
+        self.founders = Membership(
+            tuple(Member(member, f"m{member}", (f"http://m{member}:2380",)) for member in range(1, members + 1))
+        )
+        self.checks.membership = self.founders
+        self.hosts = {member: Host(self, member, self.founders) for member in self.founders.ids}
 
     def new_id(self) -> int:
         return next(self._ids)
@@ -57,8 +61,17 @@ class World(Timeline):
     def up(self) -> list[Host]:
         return [host for host in self.hosts.values() if host.replica is not None]
 
-    def quorum_disks(self) -> tuple[list[SimDisk], int]:
-        return [host.disk for host in self.hosts.values()], self.founders.quorum
+    def members(self) -> list[Host]:
+        """The hosts of the committed membership."""
+        return [self.hosts[member] for member in self.checks.membership.ids if member in self.hosts]
+
+    def add_host(self, member: int) -> None:
+        """A machine for a new member; it starts blank, after a while."""
+        host = self.hosts[member] = Host(self, member, None)
+        self.restart(host)
+
+    def disks_of(self, membership: Membership) -> list[SimDisk]:
+        return [self.hosts[member].disk for member in membership.voters if member in self.hosts]
 
     # ---- requests
 
@@ -72,7 +85,7 @@ class World(Timeline):
 
         def told(answer: Any) -> None:
             self.counts["answers"] += 1
-            checks.on_answered(request, answer, *self.quorum_disks())
+            checks.on_answered(request, answer, self)
             answered(answer)
 
         def give_up() -> None:
