@@ -304,7 +304,12 @@ class Store:
         return base, recent, held & SUM_MASK
 
     def hash(self, revision: int = 0) -> int:
-        """A checksum of all versions up to `revision` (0: now), equal on members that agree."""
+        """A checksum of all versions up to `revision` (0: now), equal on members that agree.
+
+        Raises StoreError: as in etcd, at the compacted revision too, which can be read.
+        """
+        if 0 < revision <= self.compact_revision:
+            raise errors.compacted()
         self.check_readable(revision)
         last = revision or self.revision
         value = crc32(b"%d %d" % (last, self.compact_revision))

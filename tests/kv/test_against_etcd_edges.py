@@ -1,0 +1,116 @@
+"""Single requests at the edges of etcd's API, to the real etcd and to ours: sizes, empty fields, what is not there."""
+
+from typing import Any
+
+import pytest
+
+from raykube.pb import etcd_pb2
+from tests.kit.etcd import Refusal
+from tests.kv.etcd_requests import Request
+from tests.kv.test_against_etcd import Pair, comparable, pair
+
+__all__ = ["pair"]
+pytestmark = pytest.mark.integration
+
+Range, Put, Delete, Txn = (
+    etcd_pb2.RangeRequest,
+    etcd_pb2.PutRequest,
+    etcd_pb2.DeleteRangeRequest,
+    etcd_pb2.TxnRequest,
+)
+Operation = etcd_pb2.RequestOp
+
+
+def _put(key: bytes = b"a", **fields: Any) -> Any:
+    return Operation(request_put=Put(key=key, **fields))
+
+
+def _nested(depth: int, *innermost: Any) -> Any:
+    txn = Txn(success=innermost)
+    for _ in range(depth):
+        txn = Txn(success=[Operation(request_txn=txn)])
+    return txn
+
+
+CASES: dict[str, tuple[str, str, Any]] = {
+    "empty txn": ("KV", "Txn", Txn()),
+    "txn with 128 operations": ("KV", "Txn", Txn(success=[_put(b"%d" % n) for n in range(128)])),
+    "txn with 129 operations": ("KV", "Txn", Txn(success=[_put(b"%d" % n) for n in range(129)])),
+    "txn with 129 comparisons": ("KV", "Txn", Txn(compare=[etcd_pb2.Compare(key=b"a")] * 129)),
+    "nested txns share the bound": (
+        "KV", "Txn",
+        Txn(success=[_put(b"%d" % n) for n in range(100)]
+            + [Operation(request_txn=Txn(success=[_put(b"x%d" % n) for n in range(29)]))]),
+    ),
+    "nested txns as long as the bound": (
+        "KV", "Txn",
+        Txn(success=[_put(b"%d" % n) for n in range(63)]
+            + [Operation(request_txn=Txn(success=[_put(b"x%d" % n) for n in range(64)]))]),
+    ),
+    "deep txn": ("KV", "Txn", _nested(30, _put())),
+    "put of nothing": ("KV", "Put", Put()),
+    "put without value": ("KV", "Put", Put(key=b"a")),
+    "put of a value too large": ("KV", "Put", Put(key=b"a", value=bytes(1_572_864))),
+    "put of a value just not too large": ("KV", "Put", Put(key=b"a", value=bytes(1_572_000))),
+    "put of a key too large": ("KV", "Put", Put(key=bytes(1_600_000))),
+    "put with a lease that is not there": ("KV", "Put", Put(key=b"a", lease=5)),
+    "put ignoring the value of what is not there": ("KV", "Put", Put(key=b"a", ignore_value=True)),
+    "put ignoring and giving a value": ("KV", "Put", Put(key=b"a", value=b"1", ignore_value=True)),
+    "put ignoring and giving a lease": ("KV", "Put", Put(key=b"a", lease=1, ignore_lease=True)),
+    "put ignoring both": ("KV", "Put", Put(key=b"a", value=b"1", lease=1, ignore_value=True, ignore_lease=True)),
+    "txn too large": ("KV", "Txn", Txn(success=[_put(value=bytes(1_600_000))])),
+    "delete of nothing": ("KV", "DeleteRange", Delete()),
+    "delete of what is not there": ("KV", "DeleteRange", Delete(key=b"a", prev_kv=True)),
+    "delete of all": ("KV", "DeleteRange", Delete(key=b"\0", range_end=b"\0")),
+    "range of nothing": ("KV", "Range", Range()),
+    "range of all": ("KV", "Range", Range(key=b"\0", range_end=b"\0")),
+    "range at a future revision": ("KV", "Range", Range(key=b"a", revision=2)),
+    "range at a future revision, serializable": ("KV", "Range", Range(key=b"a", revision=2, serializable=True)),
+    "range at a negative revision": ("KV", "Range", Range(key=b"a", revision=-5)),
+    "compaction of the future": ("KV", "Compact", etcd_pb2.CompactionRequest(revision=2)),
+    "compaction of the present": ("KV", "Compact", etcd_pb2.CompactionRequest(revision=1)),
+    "lease of no time": ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=5, TTL=0)),
+    "lease of negative time": ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=5, TTL=-1)),
+    "lease of little time": ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=5, TTL=1)),
+    "lease of too much time": ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=5, TTL=9_000_000_001)),
+    "lease with a negative id": ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=-5, TTL=100)),
+    "revocation of no lease": ("Lease", "LeaseRevoke", etcd_pb2.LeaseRevokeRequest()),
+    "revocation of what is not there": ("Lease", "LeaseRevoke", etcd_pb2.LeaseRevokeRequest(ID=5)),
+    "time of no lease": ("Lease", "LeaseTimeToLive", etcd_pb2.LeaseTimeToLiveRequest()),
+    "time of a lease that is not there": ("Lease", "LeaseTimeToLive", etcd_pb2.LeaseTimeToLiveRequest(ID=5, keys=True)),
+    "leases": ("Lease", "LeaseLeases", etcd_pb2.LeaseLeasesRequest()),
+    "hash of the future": ("Maintenance", "HashKV", etcd_pb2.HashKVRequest(revision=2)),
+    "alarms": ("Maintenance", "Alarm", etcd_pb2.AlarmRequest()),
+    "leadership to nobody": ("Maintenance", "MoveLeader", etcd_pb2.MoveLeaderRequest(targetID=5)),
+}  # fmt: skip
+
+
+async def test_edges(pair: Pair) -> None:
+    """One after the other on the same servers, each on a store that the case before left."""
+    different = []
+    for name, case in CASES.items():
+        etcd, ours = comparable(await pair.etcd.call(*case)), comparable(await pair.ours.call(*case))
+        if etcd != ours:
+            different.append(f"{name}\n  etcd: {str(etcd)[:300]}\n  ours: {str(ours)[:300]}")
+    assert not different, "\n".join(different)
+
+
+async def test_keep_alive(pair: Pair) -> None:
+    await pair.ask(Request("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=5, TTL=100)))
+    answers = []
+    for wire in (pair.etcd, pair.ours):
+        stream = wire.stream("Lease", "LeaseKeepAlive")
+        answers.append([])
+        for lease in (5, 6, 5, 0):
+            await stream.write(etcd_pb2.LeaseKeepAliveRequest(ID=lease))
+            answers[-1].append(comparable(await stream.read()))
+        stream.cancel()
+    assert answers[1] == answers[0]
+    assert [answer.TTL for answer in answers[1]] == [100, 0, 100, 0]
+
+
+async def test_a_lease_id_is_chosen(pair: Pair) -> None:
+    for wire in (pair.etcd, pair.ours):
+        granted = await wire.call("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(TTL=100))
+        assert not isinstance(granted, Refusal)
+        assert 0 < granted.ID < 1 << 63
