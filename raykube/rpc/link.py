@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from raykube.base.backoff import Backoff
 from raykube.rpc.answers import Answer, Unprocessed
@@ -161,8 +161,7 @@ class Link(asyncio.Protocol):
     # What the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's only looks like one
         self._links.add(self)
         self._received_at = self._loop.time()
         self._flush()
