@@ -13,6 +13,7 @@ from raykube.kv.core.mvcc.machine import Machine
 from raykube.kv.core.raft.messages import HardState, Snapshot, Write
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.data_dir import DataDir
+from raykube.kv.disk import salted
 from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.kv.wal import Wal, sync_folder
 
@@ -122,7 +123,7 @@ def restore(found: Backup, cluster: NewCluster, data_dir: Path, bump_revision: i
         while store.sweep(len(store.events) + 1):
             pass
     snapshot = Snapshot(found.snapshot.index, found.snapshot.term, membership)
-    meta = Meta(cluster_id(membership), own.id, token_id(cluster.token))
+    meta = salted(Meta(cluster_id(membership), own.id, token_id(cluster.token)))
     # Under another name until it is whole: a half-written directory must not look like a member's.
     temporary = data_dir.with_name(f"{data_dir.name}.restoring")
     directory = DataDir(temporary)

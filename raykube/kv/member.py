@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from raykube.kv.core import recovery, wal_codec
+from raykube.kv.core import wal_codec
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image
@@ -23,8 +23,8 @@ from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
+from raykube.kv.disk import open_disk, salted
 from raykube.kv.snapshot_files import SnapshotFiles
-from raykube.kv.wal import Wal
 from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
@@ -38,26 +38,6 @@ class Carrier(Protocol):
     """What takes messages to other members. It may lose them; it must not repeat a proposal."""
 
     def send(self, messages: list[Message]) -> None: ...
-
-
-def open_disk(
-    data_dir: Path, meta: wal_codec.Meta, bootstrap: Membership | None
-) -> tuple[Wal, SnapshotFiles, recovery.Recovered]:
-    """Opens a member's files; a new member's log gets `bootstrap` as its first entry. Raises ValueError, OSError."""
-    files = SnapshotFiles(data_dir / "snap", meta.cluster_id)
-    wal, replay = Wal.open(data_dir / "wal", meta)
-    newest = files.newest()
-    if bootstrap is not None and recovery.is_blank(replay):
-        if newest is not None:
-            wal.close()
-            raise ValueError(f"{data_dir} has a snapshot at {newest.index} and no log: put the files in wal/ back")
-        first = recovery.founding_write(bootstrap)
-        wal.append(first)
-        recovery.add(replay, first)
-    found = recovery.recover(replay, newest)
-    if found.marker is not None:
-        wal.append(found.marker)
-    return wal, files, found
 
 
 def _refuse(waiting: asyncio.Future[Any], error: RpcError) -> None:
@@ -87,7 +67,7 @@ class Member:
         self.on_applied: list[Callable[[], None]] = []
         self.stalls = 0
         self._ids = itertools.count(secrets.randbits(31) << 32)
-        self._wal, self.files, found = open_disk(data_dir, meta, bootstrap)
+        self._wal, self.files, found = open_disk(data_dir, salted(meta), bootstrap)
         limits = Limits(election_ticks=election_ticks)
         self.replica = found.build(self.id, limits, secrets.randbelow, lambda: next(self._ids), compactor)
         self._snapshot_count = snapshot_count

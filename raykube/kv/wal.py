@@ -9,9 +9,10 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from raykube.kv.core import wal_codec
+from raykube.kv.core import wal_codec, wal_replay
 from raykube.kv.core.raft.messages import Write
-from raykube.kv.core.wal_codec import Corrupt, Meta, Replay
+from raykube.kv.core.wal_codec import LogWriter, Meta, Place
+from raykube.kv.core.wal_replay import Replay
 
 SEGMENT_BYTES_MAX = 64 << 20
 SUFFIX = ".wal"
@@ -52,15 +53,13 @@ def owner(folder: Path) -> Meta | None:
 class Wal:
     """An open log. `append` is called by one thread at a time."""
 
-    def __init__(self, folder: Path, meta: Meta) -> None:
+    def __init__(self, folder: Path, writer: LogWriter, sequence: int) -> None:
         self._folder = folder
-        self._meta = meta
-        self._crc = 0
-        self._sequence = 0
+        self._writer = writer
+        self._sequence = sequence
         self._path = folder
         self._file = -1
         self._size = 0
-        self._head = b""  # the last hard state's record: every segment starts with it
 
     @classmethod
     def open(cls, folder: Path, meta: Meta) -> tuple["Wal", Replay]:
@@ -70,37 +69,37 @@ class Wal:
         if is_new:
             sync_folder(folder.parent)
         paths = sorted(folder.glob(f"*{SUFFIX}"))
-        replay = wal_codec.replay([(path.name, path.read_bytes()) for path in paths])
+        replay = wal_replay.replay_lazily([(str(path), path.read_bytes) for path in paths])
+        if replay.meta is not None and replay.meta != meta:
+            raise ValueError(foreign(folder.parent, replay.meta, meta))
         if paths:
             with paths[-1].open("r+b") as last:
                 if last.seek(0, os.SEEK_END) > replay.kept_bytes:
                     last.truncate(replay.kept_bytes)
                 # Also what was read: it may have been in the kernel's memory only, and is about to be relied on.
                 os.fsync(last.fileno())
-        if replay.meta is not None and replay.meta != meta:
-            raise ValueError(foreign(folder.parent, replay.meta, meta))
-        if paths and replay.meta is None and any(path.stat().st_size for path in paths):
-            raise Corrupt(f"{folder}: the log does not say whose it is")
-        wal = cls(folder, meta)
-        wal._crc = replay.crc
-        wal._sequence = int(paths[-1].stem.partition("-")[0], 16) if paths else 0
-        if replay.meta is not None:
-            wal._head = wal_codec.encode_records(replay.hard_state, (), None)
+        writer = LogWriter(meta, replay.crc, replay.hard_state if replay.meta is not None else None, replay.tail)
+        wal = cls(folder, writer, int(paths[-1].stem.partition("-")[0], 16) if paths else 0)
         last_index = replay.entries[-1].index if replay.entries else (replay.base or (0, 0))[0]
-        wal._roll(last_index + 1)
+        try:
+            wal._roll(last_index + 1)
+        except BaseException:
+            wal.close()
+            raise
         return wal, replay
+
+    def hold_tail(self, tail: Place) -> None:
+        """As `LogWriter.hold_tail`; before the first append."""
+        self._writer.hold_tail(tail)
 
     def append(self, write: Write) -> None:
         """Makes a write's hard state and entries durable. Raises OSError: stop then."""
         first = write.entries[0].index if write.entries else None
         if self._size >= SEGMENT_BYTES_MAX and first is not None:
             self._roll(first)
-        if write.hard_state is not None:
-            self._head = wal_codec.encode_records(write.hard_state, (), None)
-        self._write(wal_codec.encode_records(write.hard_state, write.entries, write.snapshot))
+        self._write(self._writer.write(write))
 
-    def _write(self, payload: bytes) -> None:
-        data, self._crc = wal_codec.frame(payload, self._crc)
+    def _write(self, data: bytes) -> None:
         view = memoryview(data)
         try:
             while view:
@@ -113,13 +112,12 @@ class Wal:
 
     def _roll(self, first_index: int) -> None:
         """Starts a new segment whose entries begin at `first_index` or later."""
-        if self._file >= 0:
-            os.close(self._file)
+        self.close()
         self._sequence += 1
         self._path = self._folder / f"{self._sequence:016x}-{first_index:016x}{SUFFIX}"
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
-        self._write(wal_codec.encode_meta(self._meta) + self._head)
+        self._write(self._writer.head())
         sync_folder(self._folder)
 
     def purge(self, index: int) -> None:

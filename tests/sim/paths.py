@@ -240,6 +240,7 @@ def installed() -> Iterator[None]:
         patch("raykube.kv.wal.os", SimOs()),
         patch("raykube.kv.snapshot_files.os", SimOs()),
         patch("raykube.kv.wal.SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
+        patch("raykube.kv.disk.log"),
         patch("raykube.kv.snapshot_files.log"),  # it says which file is damaged, a thousand times
     ):
         yield

@@ -24,6 +24,7 @@ class Following(State):
             self._send(
                 Kind.APPEND_ANSWER, message.sender,
                 index=message.index, reject=True, hint=hint, log_term=self.log.term(hint) or 0,
+                lost_behind=self.log.last if self.log.is_lacking else None,
             )  # fmt: skip
             return
         # Cut only at a real conflict: a late message must not cut what a newer one appended.
@@ -39,13 +40,20 @@ class Following(State):
         self._send(Kind.APPEND_ANSWER, message.sender, index=last)
 
     def _on_heartbeat(self, message: Message) -> None:
-        if message.commit > self.log.last:
+        if message.commit > self.log.last and self.log.is_lacking:
+            last = self.log.last
+            self._send(
+                Kind.APPEND_ANSWER, message.sender,
+                reject=True, hint=last, log_term=self.log.last_term, lost_behind=last,
+            )  # fmt: skip
+        elif message.commit > self.log.last:
             # The leader never says more than this member acknowledged to it, on disk, in this very term.
             raise AssertionError(
                 f"this member acknowledged entries up to {message.commit} and has them only up to {self.log.last}: "
                 "its data directory was emptied or is an old copy"
             )
-        self.log.commit_to(message.commit)
+        else:
+            self.log.commit_to(message.commit)
         self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context)
 
     def _on_snapshot(self, message: Message) -> None:

@@ -91,6 +91,12 @@ class Leading(State):
     def _on_append_answer(self, message: Message, progress: Progress) -> None:
         progress.on_heard()
         if message.reject:
+            if message.force and progress.match > message.commit:
+                # It has lost entries that it acknowledged, and still answers for them: see recovery.py.
+                progress.match = 0
+                progress.become_probe(self.log.backtrack(message.hint, message.log_term))
+                self._send_append(message.sender)
+                return
             if (
                 progress.sending is Sending.SNAPSHOT
                 or message.index <= progress.match

@@ -22,6 +22,7 @@ class Log:
         self.stable = self.last
         self.committed = max(base, min(commit, self.last))
         self.handed = base
+        self.answers_for = (0, 0)  # term, index: beyond the last entry only when damage took some (see recovery.py)
 
     @property
     def last(self) -> int:
@@ -41,7 +42,12 @@ class Log:
 
     def is_up_to_date(self, index: int, term: int) -> bool:
         """Whether a log that ends so is at least as new as this one (Raft §5.4.1: term first, then length)."""
-        return (term, index) >= (self.last_term, self.last)
+        return (term, index) >= max((self.last_term, self.last), self.answers_for)
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether this log lacks entries that its member has acknowledged."""
+        return (self.last_term, self.last) < self.answers_for
 
     def slice(self, first: int, bytes_max: int) -> list[Entry]:
         """Entries from `first` on, at least one if there is one, no more than `bytes_max` of data."""

@@ -71,11 +71,11 @@ class Message:
     log_term: int = 0
     index: int = 0
     entries: Sequence[Entry] = ()
-    commit: int = 0
+    commit: int = 0  # in an APPEND_ANSWER with `force`: where the sender's log ends now
     reject: bool = False
     hint: int = 0
     context: int = 0
-    force: bool = False
+    force: bool = False  # in a vote: the leader told it to; in an APPEND_ANSWER: the sender lost what it acknowledged
     snapshot: Snapshot | None = None
 
 

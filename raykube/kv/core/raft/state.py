@@ -115,7 +115,8 @@ class State:
         is_voter = self.id in self.membership.voters or (
             self._memberships[-1][0] > self.log.committed and self.id in self._memberships[-2][1].voters
         )
-        return is_voter and self._pending_snapshot is None and self.role is not Role.LEADER
+        is_able = self._pending_snapshot is None and not self.log.is_lacking
+        return is_able and is_voter and self.role is not Role.LEADER
 
     def _reset_timeout(self) -> None:
         self._timeout = self.limits.election_ticks + self._draw(self.limits.election_ticks)
@@ -149,10 +150,11 @@ class State:
     # ---- the ways out
 
     def _send(self, kind: Kind, to: int, *, index: int = 0, reject: bool = False, hint: int = 0, log_term: int = 0,
-              context: int = 0, commit: int = 0) -> None:  # fmt: skip
+              context: int = 0, commit: int = 0, lost_behind: int | None = None) -> None:  # fmt: skip
         message = Message(
             kind, to, self.id, self.term,
-            index=index, reject=reject, hint=hint, log_term=log_term, context=context, commit=commit,
+            index=index, reject=reject, hint=hint, log_term=log_term, context=context,
+            commit=commit if lost_behind is None else lost_behind, force=lost_behind is not None,
         )  # fmt: skip
         self._outbox(kind).append(message)
 
