@@ -1,12 +1,20 @@
 """Every asynchronous test here runs on asyncio's own loop and on uvloop, which components use where there is one."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 import uvloop
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if inspect.iscoroutinefunction(metafunc.function):
+        metafunc.parametrize("event_loop_policy", ["asyncio", "uvloop"], indirect=True)
+
+
+@pytest.fixture
 def event_loop_policy(request: Any) -> Any:
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+    if getattr(request, "param", "") == "uvloop":
+        return uvloop.EventLoopPolicy()
+    return asyncio.DefaultEventLoopPolicy()

@@ -108,6 +108,11 @@ class ClientConnection(Connection):
             else:
                 self._events.append(HeadReceived(number, dict(head.metadata)))
 
+    def _on_bytes(self, stream: Stream, payload: bytes) -> bool:
+        if not stream.answered:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "an answer without a head")
+        return super()._on_bytes(stream, payload)
+
     def _on_end(self, stream: Stream, head: ResponseHead) -> None:
         if head.code is not None:
             code, message = head.code, head.message
