@@ -5,15 +5,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from raykube.kv.core.mvcc.key_index import UNBOUNDED
-from raykube.kv.core.mvcc.store import Store
-from raykube.kv.core.mvcc.version import Version, to_kv
-from raykube.kv.core.watchers import BYTES_MAX, Watcher, WatchTable, pull
+from raykube.kv.core.watchers import Watcher, WatchTable
 from raykube.kv.member import Member
-from raykube.pb import etcd_pb2, mvcc_pb2
+from raykube.kv.watch_feed import Feed
+from raykube.pb import etcd_pb2
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +21,7 @@ WatchResponse = etcd_pb2.WatchResponse
 _NOPUT = etcd_pb2.WatchCreateRequest.NOPUT
 _NODELETE = etcd_pb2.WatchCreateRequest.NODELETE
 ALL_WATCHES = -1  # watch id of an answer that is about the whole stream
-
-
-def _event(store: Store, version: Version, prev_kv: bool) -> mvcc_pb2.Event:
-    kind = mvcc_pb2.Event.PUT if version.value is not None else mvcc_pb2.Event.DELETE
-    event = mvcc_pb2.Event(type=kind, kv=to_kv(version))
-    if prev_kv:
-        previous = store.previous(version)
-        if previous is not None:
-            event.prev_kv.CopyFrom(to_kv(previous))
-    return event
+ANSWERS_MAX = 1000  # that wait to be sent; at the bound the stream's requests are not read
 
 
 class WatchService:
@@ -41,6 +31,8 @@ class WatchService:
         self._member = member
         self._progress_interval_s = progress_interval_s
         self._table = WatchTable()
+        self.feed = Feed()
+        self._notifier: asyncio.TimerHandle | None = None
         self._streams: dict[Watcher, _Stream] = {}
         self._open: set[_Stream] = set()
         self._is_closed = False
@@ -48,6 +40,7 @@ class WatchService:
         member.failed.add_done_callback(lambda _: self._end_all())
 
     def _on_applied(self) -> None:
+        self.feed.clear()
         if self._member.replica.machine.vouching.disputed:
             self._end_all()
             return
@@ -65,11 +58,21 @@ class WatchService:
     def close(self) -> None:
         """Ends all streams: the member stops."""
         self._is_closed = True
+        if self._notifier is not None:
+            self._notifier.cancel()
         self._end_all()
 
     def _end_all(self) -> None:
         for stream in self._open:
             stream.end()
+
+    def _notify_later(self) -> None:
+        self._notifier = asyncio.get_running_loop().call_later(self._progress_interval_s, self._notify)
+
+    def _notify(self) -> None:
+        for stream in self._open:
+            stream.notify_progress()
+        self._notify_later()
 
     def header(self) -> etcd_pb2.ResponseHeader:
         member = self._member
@@ -86,18 +89,18 @@ class WatchService:
         self._open.add(stream)
         if self._is_closed:
             stream.end()
+        elif self._notifier is None:
+            self._notify_later()
         reader = asyncio.create_task(stream.read(requests))
-        notifier = asyncio.create_task(stream.notify_progress(self._progress_interval_s))
         try:
             async for response in stream.responses():
                 yield response
             self._member.require_sound()
         finally:
             self._open.discard(stream)
-            for task in (reader, notifier):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reader
             stream.close()
 
 
@@ -111,6 +114,7 @@ class _Stream:
         self._dirty: dict[Watcher, None] = {}
         self._control: list[Any] = []
         self._woken = asyncio.Event()
+        self._has_room = asyncio.Event()
         self._is_ended = False
         self._ids = itertools.count()
 
@@ -135,6 +139,7 @@ class _Stream:
                 if self._is_ended:
                     return
                 control, self._control = self._control, []
+                self._has_room.set()
                 for response in control:
                     yield response
                 dirty, self._dirty = self._dirty, {}
@@ -142,39 +147,32 @@ class _Stream:
                     if watcher.id in self._watchers:
                         for response in self._pull(watcher):
                             yield response
-                # A long catch-up must let the others have their turn.
-                await asyncio.sleep(0)
+                if self._dirty:
+                    await asyncio.sleep(0)  # a long catch-up must let the others have their turn
             if self._is_ended:
                 return
 
-    def _pull(self, watcher: Watcher) -> Iterator[Any]:
+    def _pull(self, watcher: Watcher) -> Iterable[Any]:
+        """What is next for `watcher`."""
         store = self._member.store
-        found = pull(store, watcher)
-        if found.is_compacted:
+        found = self._service.feed.responses(store, watcher, self._service.header)
+        if found is None:
             self._remove(watcher.id)
-            yield WatchResponse(
-                header=self._service.header(),
-                watch_id=watcher.id,
-                canceled=True,
-                compact_revision=store.compact_revision,  # as etcd: this is the reason, and no text
-            )
-            return
+            # As etcd: the compacted revision is the reason, and there is no text.
+            gone = WatchResponse(watch_id=watcher.id, canceled=True, compact_revision=store.compact_revision)
+            gone.header.CopyFrom(self._service.header())
+            return (gone,)
         if watcher.is_dirty:
             self.mark(watcher)
-        if found.events:
-            events = [_event(store, version, watcher.prev_kv) for version in found.events]
-            header = self._service.header()
-            if not watcher.fragment:
-                yield WatchResponse(header=header, watch_id=watcher.id, events=events)
-                return
-            pieces = list(_fragments(events))
-            for number, piece in enumerate(pieces, 1):
-                yield WatchResponse(header=header, watch_id=watcher.id, events=piece, fragment=number < len(pieces))
+        return found
 
     async def read(self, requests: AsyncIterator[Any]) -> None:
         """Takes the client's requests until it has no more; its watches go on."""
         try:
             async for request in requests:
+                if len(self._control) >= ANSWERS_MAX:
+                    self._has_room.clear()
+                    await self._has_room.wait()
                 match request.WhichOneof("request_union"):
                     case "create_request":
                         self._create(request.create_request)
@@ -231,26 +229,14 @@ class _Stream:
 
     def _progress(self) -> None:
         """Says how far the stream is, if no watch of it has events to come: progress never runs ahead of events."""
-        if not any(watcher.is_dirty for watcher in self._watchers.values()):
-            self._control.append(WatchResponse(header=self._service.header(), watch_id=ALL_WATCHES))
+        header = self._service.header()
+        if self._watchers and all(watcher.is_synced(header.revision) for watcher in self._watchers.values()):
+            self._control.append(WatchResponse(header=header, watch_id=ALL_WATCHES))
 
-    async def notify_progress(self, interval_s: float) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            for watcher in self._watchers.values():
-                if watcher.progress_notify and not watcher.is_dirty:
-                    self._control.append(WatchResponse(header=self._service.header(), watch_id=watcher.id))
-                    self._woken.set()
-
-
-def _fragments(events: list[Any]) -> Iterator[list[Any]]:
-    piece: list[Any] = []
-    size = 0
-    for event in events:
-        bytes_of = event.ByteSize()
-        if piece and size + bytes_of > BYTES_MAX:
-            yield piece
-            piece, size = [], 0
-        piece.append(event)
-        size += bytes_of
-    yield piece
+    def notify_progress(self) -> None:
+        """Tells the watches that asked for it, and are idle, how far they are."""
+        header = self._service.header()
+        for watcher in self._watchers.values():
+            if watcher.progress_notify and watcher.is_synced(header.revision) and len(self._control) < ANSWERS_MAX:
+                self._control.append(WatchResponse(header=header, watch_id=watcher.id))
+                self._woken.set()

@@ -30,6 +30,18 @@ class Watcher:
     fragment: bool = False
     is_dirty: bool = True
 
+    @property
+    def place(self) -> tuple[object, ...]:
+        """All that decides what it gets next: equal for watchers who get the same."""
+        return (
+            *(self.key, self.range_end, self.next_revision),
+            *(self.without_puts, self.without_deletes, self.prev_kv, self.fragment),
+        )
+
+    def is_synced(self, revision: int) -> bool:
+        """Whether it has got all events up to `revision`, and may be told so."""
+        return not self.is_dirty and self.next_revision <= revision + 1
+
     def wants(self, version: Version) -> bool:
         if version.value is None:
             return not self.without_deletes
