@@ -64,6 +64,7 @@ class BatchService:
         try:
             if request.read_index or not request.writes:
                 await self._member.read_index()
+                self._member.require_sound()
                 return batch_pb2.BatchResponse(revision=self._member.store.revision)
             body = request.SerializeToString()
             self._admission.check_write(len(body), BATCH_BYTES_MAX)

@@ -45,6 +45,7 @@ class KvService:
             txn.check_range(request)
             if not request.serializable:
                 await self._member.read_index()
+            self._member.require_sound()
             return self._stamp(txn.read(self._member.store, request))
         except StoreError as error:
             raise refused(error) from None
@@ -69,6 +70,7 @@ class KvService:
             txn.check_txn(request, self._operations_max)
             if txn.is_read_only(request):
                 await self._member.read_index()
+                self._member.require_sound()
                 return self._stamp(txn.transact(self._member.store, request))
         except StoreError as error:
             raise refused(error) from None

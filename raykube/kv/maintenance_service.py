@@ -38,18 +38,25 @@ class MaintenanceService:
                 raftIndex=node.log.committed,
                 raftTerm=node.term,
                 raftAppliedIndex=member.replica.applied,
-                errors=([] if node.leader else ["etcdserver: no leader"])
-                + (["NOSPACE"] if self._admission.is_full else []),
+                errors=([] if node.leader else ["etcdserver: no leader"]) + [_text(alarm) for alarm in self._alarms()],
                 isLearner=bool(own and own[0].learner),
             )
         )
 
-    async def Alarm(self, request: Any, _call: Any) -> Any:
-        """The one alarm there can be raises and clears itself."""
-        response = etcd_pb2.AlarmResponse()
+    def _alarms(self) -> list[Any]:
+        alarms = []
         if self._admission.is_full:
-            response.alarms.add(memberID=self._member.id, alarm=etcd_pb2.NOSPACE)
-        return self._stamp(response)
+            alarms.append(etcd_pb2.AlarmMember(memberID=self._member.id, alarm=etcd_pb2.NOSPACE))
+        membership, vouching = self._member.replica.membership, self._member.replica.machine.vouching
+        # In a dispute any of them may be wrong.
+        suspects = membership.voters if vouching.disputed else vouching.fenced.keys() & set(membership.ids)
+        alarms += [etcd_pb2.AlarmMember(memberID=member, alarm=etcd_pb2.CORRUPT) for member in sorted(suspects)]
+        return alarms
+
+    async def Alarm(self, request: Any, _call: Any) -> Any:
+        """All alarms of the kind that is asked for. They raise and clear themselves, whatever the action."""
+        alarms = [alarm for alarm in self._alarms() if request.alarm in (etcd_pb2.NONE, alarm.alarm)]
+        return self._stamp(etcd_pb2.AlarmResponse(alarms=alarms))
 
     async def HashKV(self, request: Any, _call: Any) -> Any:
         store = self._member.store
@@ -93,3 +100,8 @@ class MaintenanceService:
         if request.targetID != self._member.id and not await self._member.transfer(request.targetID, REQUEST_TIMEOUT_S):
             raise RpcError(Code.UNAVAILABLE, "etcdserver: request timed out, leader transfer took too long")
         return self._stamp(etcd_pb2.MoveLeaderResponse())
+
+
+def _text(alarm: Any) -> str:
+    """As etcd writes it among a status' errors."""
+    return f"memberID:{alarm.memberID} alarm:{etcd_pb2.AlarmType.Name(alarm.alarm)} "

@@ -13,18 +13,21 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from raykube.kv.core import wal_codec
 from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.member_changes import Change, Changed
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.mvcc.scrub import Rotten
+from raykube.kv.core.prover import Diverged
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.disk import open_disk, salted
-from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.recall import Removed
 from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,9 @@ log = logging.getLogger(__name__)
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 SWEEP_EVENTS = 2000
 REQUEST_TIMEOUT_S = 7.0
+REMOVED_GRACE_S = 1.0
+CHANGE_RETRY_S = 0.02
+_PLAIN = (Removed, Diverged, Rotten)  # ends whose message says all: where they were raised says nothing
 
 
 class Carrier(Protocol):
@@ -82,6 +88,7 @@ class Member:
         self._deadlines: deque[tuple[float, int]] = deque()
         self._is_scheduled = False
         self._is_closed = False
+        self._is_leaving = False
         self._is_sweeping = False
         self._snapshot_task: asyncio.Task[None] | None = None
         self._ticked_at = time.monotonic()
@@ -125,10 +132,10 @@ class Member:
         self._deadlines.clear()
 
     def fail(self, error: BaseException) -> None:
-        """Something that must not happen did: nothing more is promised."""
+        """Something that must not happen did, or the member was removed: nothing more is promised."""
         if self._is_closed:
             return
-        log.critical("member %x stops: %s", self.id, error, exc_info=error)
+        log.critical("member %x stops: %s", self.id, error, exc_info=None if isinstance(error, _PLAIN) else error)
         self._is_closed = True
         if self._tick_timer is not None:
             self._tick_timer.cancel()
@@ -237,6 +244,9 @@ class Member:
         self._guard(run)
 
     def _applied(self) -> None:
+        if self.replica.is_removed and not self._is_leaving:
+            self._is_leaving = True  # not at once: what says so to the others, and to who asked for it, is on its way
+            self._loop.call_later(REMOVED_GRACE_S, self.fail, Removed(self.id))
         self._notify()
         replica = self.replica
         if replica.machine.store.compact_revision and not self._is_sweeping:
@@ -271,9 +281,9 @@ class Member:
     async def picture(self) -> tuple[Snapshot, Image]:
         """All that is applied now, for a copy of it. Raises RpcError."""
         while self.replica.node.is_installing:
-            self._require_alive()
+            self.require_alive()
             await asyncio.sleep(0.01)  # the log begins behind what is applied, until the leader's snapshot is in place
-        self._require_alive()
+        self.require_alive()
         return self.replica.capture()
 
     # ---- requests
@@ -289,7 +299,9 @@ class Member:
         Raises RpcError: UNAVAILABLE when it surely did not and will not happen, DEADLINE_EXCEEDED when that is unknown,
         or the state machine's own refusal.
         """
-        self._require_alive()
+        if command is not Command.ATTRIBUTES:
+            self.require_sound()
+        self.require_alive()
         request = next(self._ids)
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._answers[request] = answer
@@ -306,14 +318,21 @@ class Member:
             raise RpcError(Code[result.code], result.message)
         return result
 
-    def _require_alive(self) -> None:
+    def require_alive(self) -> None:
+        """Raises RpcError when this member has stopped."""
         if self._is_closed:
             raise RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
+
+    def require_sound(self) -> None:
+        """As `require_alive`, and raises RpcError while nobody can tell whose state is the right one."""
+        self.require_alive()
+        if self.replica.machine.vouching.disputed:
+            raise RpcError(Code.DATA_LOSS, "etcdserver: corrupt cluster")
 
     async def read_index(self) -> None:
         """Returns when the local store has all that was acknowledged before this call, or gives up after
         `REQUEST_TIMEOUT_S`. Raises RpcError."""
-        self._require_alive()
+        self.require_alive()
         reader = next(self._ids)
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._readers[reader] = waiting
@@ -349,13 +368,44 @@ class Member:
                 _refuse(self._readers.pop(number), error)
             deadlines.popleft()
 
+    async def change_members(self, change: Change, timeout_s: float) -> Changed:
+        """As leader, changes the membership; returns when that is applied.
+
+        Raises RpcError: the change's refusal; UNAVAILABLE, when nothing was done; DEADLINE_EXCEEDED, when that is not
+        known.
+        """
+        self.require_alive()
+        request = next(self._ids)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._answers[request] = answer
+        is_proposed = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (is_proposed := self.replica.change_members(request, change)):
+                    if not self.replica.node.is_leader:
+                        raise RpcError(Code.UNAVAILABLE, "etcdserver: not leader")
+                    await asyncio.sleep(CHANGE_RETRY_S)
+                    self.require_alive()
+                self.wake()
+                result = await answer
+        except StoreError as error:
+            result = error
+        except TimeoutError:
+            code = Code.DEADLINE_EXCEEDED if is_proposed else Code.UNAVAILABLE
+            raise RpcError(code, "etcdserver: request timed out") from None
+        finally:
+            self._answers.pop(request, None)
+        if isinstance(result, StoreError):
+            raise RpcError(Code[result.code], result.message)
+        return cast(Changed, result)
+
     async def hand_over(self, timeout_s: float) -> None:
         """If this member leads others, makes the most advanced of them leader; returns when it is, or time is up."""
         node = self.replica.node
-        voters = [member for member in node.membership.voters if member != self.id and member in node.progress]
-        if not node.is_leader or not voters:
+        heir = node.heir() if node.is_leader else 0
+        if not heir:
             return
-        node.transfer(max(voters, key=lambda member: (node.progress[member].is_active, node.progress[member].match)))
+        node.transfer(heir)
         self.wake()
         await self.until(lambda: not node.is_leader, timeout_s)
 

@@ -8,6 +8,7 @@ soon as a leader of before names entries that it no longer has (`Node._on_heartb
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from raykube.kv.core.identity import address_of
 from raykube.kv.core.raft.membership import Member, Membership
@@ -19,17 +20,34 @@ ASK_TIMEOUT_S = 2.0
 PEER = raft_pb2.DESCRIPTOR.services_by_name["Peer"]
 
 
+class Removed(ValueError):
+    """The others have removed this member, for good."""
+
+    exit_code = 3  # of the process, so that what started it does not start it again
+
+    def __init__(self, member: int) -> None:
+        super().__init__(
+            f"member {member:x} has been permanently removed from the cluster: to come back it needs an empty "
+            "--data-dir, etcdctl member add, and --initial-cluster-state=existing"
+        )
+
+
 def has_log(data_dir: Path) -> bool:
     """Whether the member of this directory has ever written to its log."""
     return any((data_dir / "wal").glob("*.wal"))
 
 
 async def refuse_if_remembered(data_dir: Path, own: Member, members: Membership, cluster: int, tls: Tls | None) -> None:
-    """Raises ValueError, saying what to do, when another member knows the owner of this empty directory."""
+    """Raises ValueError, saying what to do, when another member knows the owner of this empty directory.
+
+    That is `Removed` when it was a member once.
+    """
     others = [member for member in members.members if member.id != own.id and member.peer_urls]
     request = raft_pb2.RecallRequest(cluster_id=cluster, member=own.id)
     answers = await asyncio.gather(*(_ask(other, request, tls) for other in others))
-    witnesses = [other.name for other, is_known in zip(others, answers, strict=True) if is_known]
+    if any(answer.is_removed for answer in answers):
+        raise Removed(own.id)
+    witnesses = [other.name for other, answer in zip(others, answers, strict=True) if answer.is_known]
     if witnesses:
         raise ValueError(
             f"{data_dir} is empty, but {', '.join(witnesses)} knows {own.name} as a member that has data: put its "
@@ -38,12 +56,12 @@ async def refuse_if_remembered(data_dir: Path, own: Member, members: Membership,
         )
 
 
-async def _ask(other: Member, request: raft_pb2.RecallRequest, tls: Tls | None) -> bool:
+async def _ask(other: Member, request: raft_pb2.RecallRequest, tls: Tls | None) -> Any:
     scheme, address = address_of(other.peer_urls[0])
     channel = Channel(address, tls if scheme == "https" else None)
     try:
-        return bool((await channel.stub(PEER).Recall(request, timeout=ASK_TIMEOUT_S)).is_known)
+        return await channel.stub(PEER).Recall(request, timeout=ASK_TIMEOUT_S)
     except RpcError:
-        return False  # not there, or of another cluster: it knows nothing of this one
+        return raft_pb2.RecallResponse()  # not there, or of another cluster: it knows nothing of this one
     finally:
         await channel.close()

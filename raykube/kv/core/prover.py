@@ -17,7 +17,7 @@ CHECK_S = 5.0  # between two checks of a group that writes
 _DIGESTS_KEPT = 8
 
 
-class Diverged(Exception):
+class Diverged(ValueError):
     """This member's state is not the one that a quorum has."""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _KEYS_AT_ONCE = 64
 
 
-class Rotten(Exception):
+class Rotten(ValueError):
     """The store does not hold what was written to it."""
 
 
