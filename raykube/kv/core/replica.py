@@ -93,6 +93,18 @@ class Replica:
         proposal = self._proposals.pop(request, None)
         return proposal is not None and proposal.term == UNBOUND
 
+    def renew(self, lease: int) -> bool:
+        """As leader, gives a lease its whole time again, from the next tick on; False when there is none here.
+
+        Read linearizably before you tell anybody: this member may be deposed, or have the lease's end in its log.
+        """
+        record = self.machine.store.leases.get(lease)
+        if record is None or not self.node.is_leader:
+            return False
+        # Not from now on: a tick that finds out that this process stood still would give it that time once more.
+        self._granted.append((lease, record.ttl_s))
+        return True
+
     def change_members(self, request: int, change: Change) -> bool:
         """As leader, puts a new membership into the log; its `Changed`, or a StoreError, comes in an `Output`.
 
