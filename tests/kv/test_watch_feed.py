@@ -78,6 +78,14 @@ def test_each_gets_what_it_would_get_alone(several: list[Watcher]) -> None:
             assert not has_before or event.prev_kv.value == before[-1].value
 
 
+@pytest.mark.parametrize("option", ["without_puts", "without_deletes", "prev_kv", "fragment"])
+def test_watchers_with_other_wishes_are_at_other_places(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_feed, "BYTES_MAX", 50)
+    store, feed = filled(), Feed()
+    plain, special = Watcher(1, b"/", b"0", 1), Watcher(1, b"/", b"0", 1, **{option: True})
+    assert read(feed, store, plain) != read(feed, store, special)
+
+
 def test_a_thousand_at_one_place_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: Counter[int] = Counter()
     event = watch_feed._event
