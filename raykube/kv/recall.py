@@ -3,7 +3,7 @@
 Raft stands on members that keep what they promised. One whose data directory was emptied has forgotten its votes and
 the entries it acknowledged: if it began anew under its old name, it could help to elect a leader that lacks what was
 acknowledged to clients. So it does not start. When no other member answers, nobody can tell: it starts, and stops as
-soon as a leader of before names entries that it no longer has (`Node._on_heartbeat`).
+soon as a leader of before names entries that it no longer has (`Node._on_commit`).
 """
 
 import asyncio

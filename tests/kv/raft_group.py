@@ -22,6 +22,8 @@ def describe(message: Message) -> str:
                 parts.append(f"hint {message.hint}/{message.log_term}")
         case Kind.HEARTBEAT:
             parts.append(f"commit {message.commit} round {message.context}")
+        case Kind.COMMIT:
+            parts.append(f"commit {message.commit}")
         case Kind.HEARTBEAT_ANSWER:
             parts.append(f"round {message.context}")
         case Kind.VOTE | Kind.PRE_VOTE:

@@ -11,7 +11,10 @@ class Following(State):
         if message.kind is Kind.APPEND:
             self._on_append(message)
         elif message.kind is Kind.HEARTBEAT:
-            self._on_heartbeat(message)
+            self._on_commit(message)
+            self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context)
+        elif message.kind is Kind.COMMIT:
+            self._on_commit(message)
         else:
             self._on_snapshot(message)
 
@@ -39,7 +42,7 @@ class Following(State):
         self.log.commit_to(min(message.commit, last))
         self._send(Kind.APPEND_ANSWER, message.sender, index=last)
 
-    def _on_heartbeat(self, message: Message) -> None:
+    def _on_commit(self, message: Message) -> None:
         if message.commit > self.log.last and self.log.is_lacking:
             last = self.log.last
             self._send(
@@ -54,7 +57,6 @@ class Following(State):
             )
         else:
             self.log.commit_to(message.commit)
-        self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context)
 
     def _on_snapshot(self, message: Message) -> None:
         snapshot = message.snapshot

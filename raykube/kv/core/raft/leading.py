@@ -50,6 +50,7 @@ class Leading(State):
                 log_term=previous_term, index=previous, entries=entries, commit=self.log.committed,
             )
         )  # fmt: skip
+        progress.commit_told = min(self.log.committed, previous + len(entries))
         progress.on_sent(previous + len(entries), len(entries), sum(len(entry.data) for entry in entries))
 
     def _send_snapshot(self, member: int, progress: Progress) -> None:
@@ -58,6 +59,15 @@ class Leading(State):
             return
         progress.become_snapshot(self.snapshot.index)
         self._outbox(Kind.SNAPSHOT).append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
+
+    def _tell_commits(self) -> None:
+        """Once for all that was committed since the last `ready`, where no entries carry it."""
+        for member, progress in self.progress.items():
+            # Never beyond what the follower is known to have: its log may hold something else there.
+            commit = min(progress.match, self.log.committed)
+            if commit > progress.commit_told and member != self.id:
+                progress.commit_told = commit
+                self._send(Kind.COMMIT, member, commit=commit)
 
     def _broadcast_heartbeat(self) -> None:
         for member, progress in self.progress.items():
@@ -116,8 +126,6 @@ class Leading(State):
         if is_found:
             progress.become_replicate()
         if not self._maybe_commit():
-            if is_found:
-                self._send_append(message.sender)  # what was committed while it was looked for
             self._send_appends(message.sender)
         if message.sender == self.transferee and progress.match == self.log.last:
             self._send(Kind.TIMEOUT_NOW, message.sender)
@@ -153,12 +161,10 @@ class Leading(State):
         self.log.commit_to(index)
         newly = self.log.entries[first - self.log.base - 1 : index - self.log.base]
         self._uncommitted_bytes = max(0, self._uncommitted_bytes - sum(len(entry.data) for entry in newly))
-        for member in self.progress:
-            if member != self.id:
-                self._send_append(member)
-                self._send_appends(member)
+        self._broadcast_append()
         self._start_reads()
         if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
+            self._tell_commits()
             heir = self.heir()  # this member has removed itself, and that is committed: it leads no more
             if heir:
                 self._send(Kind.TIMEOUT_NOW, heir)

@@ -16,7 +16,7 @@ from raykube.kv.core.raft.state import Limits, Role
 
 __all__ = ["Limits", "Node", "Role"]
 
-_FROM_LEADER = frozenset({Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT})
+_FROM_LEADER = frozenset({Kind.APPEND, Kind.HEARTBEAT, Kind.COMMIT, Kind.SNAPSHOT})
 _VOTES = frozenset({Kind.VOTE, Kind.PRE_VOTE})
 
 
@@ -173,6 +173,8 @@ class Node(Elections, Following):
 
     def ready(self) -> Ready:
         """Takes what is to be done now."""
+        if self.role is Role.LEADER:
+            self._tell_commits()
         ready = Ready(self._now, None, self.log.take_committed(self.limits.apply_bytes_max), self._read_states)
         self._now, self._read_states = [], []
         if not self._is_writing:

@@ -26,6 +26,7 @@ class Progress:
     snapshot_index: int = 0
     is_active: bool = False  # heard of since the last check of the quorum
     silent_ticks: int = 0  # since it was heard of
+    commit_told: int = 0  # what it was told to be committed, if nothing was lost since
     round_confirmed: int = 0  # newest heartbeat round it answered
 
     def on_heard(self) -> None:
@@ -88,3 +89,4 @@ class Progress:
         self.in_flight.clear()
         self.in_flight_bytes = 0
         self.snapshot_index = 0
+        self.commit_told = 0
