@@ -82,7 +82,7 @@ class ServedCall:
     async def _answer(self) -> None:
         connection, method = self._connection, self.served.method
         try:
-            request = self._requests() if method.client_streaming else self._request()
+            request = Requests(self) if method.client_streaming else self._request()
             assert self.served.function is not None
             answer = self.served.function(request, self.call)
             if method.server_streaming:
@@ -123,24 +123,44 @@ class ServedCall:
             raise RpcError(Code.INTERNAL, f"{len(self._messages)} messages in a call that takes one")
         return self.served.parse(self._messages.popleft())
 
-    async def _requests(self) -> AsyncIterator[Any]:
-        while True:
-            while self._messages:
-                message = self._messages.popleft()
-                self._connection.taken(self.stream, message)
-                yield self.served.parse(message)
+    async def next_message(self) -> bytes:
+        """The next message of a client that streams. Raises StopAsyncIteration behind the last."""
+        while not self._messages:
             if self._ended:
-                return
+                raise StopAsyncIteration
+            if self.over:
+                raise RpcError(Code.CANCELLED, "the call is over")
             self._more = self._connection.loop.create_future()
             await self._more
+        message = self._messages.popleft()
+        self._connection.taken(self.stream, message)
+        return message
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         """Nothing can be sent in the call any more."""
         self.over = True
         if self.timer is not None:
             self.timer.cancel()
+        self._wake()
+
+    def cancel(self) -> None:
+        """Ends the handler."""
+        self.close()
         if self.task is not None:
             self.task.cancel()
+
+
+class Requests:
+    """The messages of a client that streams, as its handler reads them."""
+
+    def __init__(self, call: ServedCall) -> None:
+        self._call = call
+
+    def __aiter__(self) -> "Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._call.served.parse(await self._call.next_message())
 
 
 class ServedConnection(asyncio.Protocol):
@@ -257,9 +277,7 @@ class ServedConnection(asyncio.Protocol):
 
     def finish(self, call: ServedCall, code: Code, message: str) -> None:
         """Sends the call's status."""
-        call.over = True
-        if call.timer is not None:
-            call.timer.cancel()
+        call.close()
         del self._calls[call.stream]
         self.core.finish(call.stream, code, message)
         self.write_soon()
