@@ -59,7 +59,10 @@ def root() -> None:
 
 
 def main() -> None:
-    """Runs the command line. Exit code 1: it failed and said why in one line; 2: the command was not understood."""
+    """Runs the command line. Exit code 1: it failed and said why in one line; 2: the command was not understood.
+
+    A component may have codes of its own for reasons that whoever started it should tell apart.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines would stand between ours, and repeat what we say
     try:
         code = root.main(prog_name="raykube", standalone_mode=False)  # a command's Exit arrives as a number
@@ -71,6 +74,6 @@ def main() -> None:
         sys.exit(2)
     except click.ClickException as error:
         click.echo(f"raykube: {error.format_message()}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

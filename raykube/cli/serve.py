@@ -41,6 +41,14 @@ async def _run(service: Any) -> None:
         await service.stop()
 
 
+class Failure(click.ClickException):
+    """A component that ended by itself, and the exit code that tells why."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc] # click reads it from the instance
+
+
 class ComponentCommand(click.Command):
     """A subcommand whose options come from the component's Config, which is imported when they are needed."""
 
@@ -89,4 +97,4 @@ class ComponentCommand(click.Command):
         try:
             uvloop.run(_run(service_type(config)))
         except (OSError, ValueError) as error:
-            raise click.ClickException(str(error)) from None
+            raise Failure(str(error), getattr(error, "exit_code", 1)) from None

@@ -5,10 +5,10 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
+from raykube.kv.at_leader import AtLeader
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.kv_service import Stamp
 from raykube.kv.member import Member
-from raykube.kv.transport import Transport
 from raykube.pb import etcd_pb2, raft_pb2
 from raykube.rpc import Code, RpcError
 
@@ -19,9 +19,9 @@ ELECTION_TIMEOUTS_MIN = 1.5  # a lease must outlive an election
 class LeaseService:
     """Answers lease requests at any member."""
 
-    def __init__(self, member: Member, transport: Transport, election_timeout_s: float) -> None:
+    def __init__(self, member: Member, leader: AtLeader, election_timeout_s: float) -> None:
         self._member = member
-        self._transport = transport
+        self._leader = leader
         self._ttl_s_min = max(1, -int(-election_timeout_s * ELECTION_TIMEOUTS_MIN // 1))
         self._stamp = Stamp(member)
 
@@ -38,7 +38,7 @@ class LeaseService:
 
     async def LeaseKeepAlive(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
         async for request in requests:
-            remaining_s = await self._transport.renew(raft_pb2.RenewRequest(id=request.ID))
+            remaining_s = await self._leader.renew(raft_pb2.RenewRequest(id=request.ID))
             # etcd says "no such lease" with a TTL of 0.
             response = etcd_pb2.LeaseKeepAliveResponse(ID=request.ID, TTL=max(0, remaining_s))
             response.header.revision = self._member.store.revision
@@ -49,7 +49,7 @@ class LeaseService:
         lease = self._member.store.leases.get(request.ID)
         response = etcd_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
         if lease is not None:
-            response.TTL = await self._transport.renew(raft_pb2.RenewRequest(id=request.ID, only_ask=True))
+            response.TTL = await self._leader.renew(raft_pb2.RenewRequest(id=request.ID, only_ask=True))
             response.grantedTTL = lease.ttl_s
             if request.keys:
                 response.keys.extend(sorted(lease.keys))

@@ -4,21 +4,26 @@ import asyncio
 import contextlib
 import logging
 
-from raykube.kv import recall
+from raykube.kv import joins, recall
+from raykube.kv.at_leader import AtLeader
 from raykube.kv.batch_service import BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster, token_id
-from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.mvcc.machine import LEVEL, Command
 from raykube.kv.core.raft.membership import Member as Record
+from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.data_dir import DataDir
 from raykube.kv.kv_service import KvService
+from raykube.kv.learner_gate import LearnerGate
 from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
 from raykube.kv.maintenance_service import MaintenanceService
 from raykube.kv.member import Member
+from raykube.kv.peer_service import PeerService
+from raykube.kv.scrubber import Scrubber
 from raykube.kv.transport import Transport
 from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
@@ -46,6 +51,7 @@ class Service:
         self._data_dir: DataDir | None = None
         self._transport: Transport | None = None
         self._watch: WatchService | None = None
+        self._scrubber: Scrubber | None = None
         self._servers: list[Server] = []
         self._addresses: dict[str, str] = {}
         self._publisher: asyncio.Task[None] | None = None
@@ -72,51 +78,80 @@ class Service:
                 raise ValueError(foreign(config.data_dir, found, meta))
             meta = found  # ids that a restore or an addition gave are not made of the flags
         peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
-        if not recall.has_log(config.data_dir):
+        addresses = {record.id: record.peer_urls for record in members.members}
+        founders: Membership | None = None
+        if found is None and config.initial_cluster_state == "existing":
+            joined = await self._join(members, own, peer_tls)
+            meta, addresses = Meta(joined.cluster, joined.member, meta.token), joined.addresses
+        elif config.initial_cluster_state == "new" and meta.member_id == own.id:
+            founders = members
+        if not recall.has_log(config.data_dir) and founders is not None:
             await recall.refuse_if_remembered(config.data_dir, own, members, meta.cluster_id, peer_tls)
         self.member = member = Member(
             meta,
             config.data_dir,
-            members if config.initial_cluster_state == "new" else None,
+            founders,
             heartbeat_s,
             config.election_timeout // config.heartbeat_interval,
             config.snapshot_count,
             Compactor(config.retained_s, config.retained_revisions),
         )
         self._check_owner(own)
-        self._transport = Transport(member, peer_tls)
+        self._transport = Transport(member, own.peer_urls, addresses, peer_tls)
         member.carrier = self._transport
+        leader = AtLeader(member, self._transport)
         peers = Server(config.peer_cert_allowed_cn)
-        peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], self._transport)
+        peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(member, self._transport, leader))
         self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
         admission = Admission(member, config.quota_bytes, config.data_dir)
         self._watch = WatchService(member, config.watch_progress_notify_interval)
         clients = Server(config.client_cert_allowed_cn)
-        clients.add(ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops))
-        clients.add(ETCD["Watch"], self._watch)
-        clients.add(ETCD["Lease"], LeaseService(member, self._transport, config.election_timeout / 1000))
-        clients.add(ETCD["Cluster"], ClusterService(member))
-        clients.add(ETCD["Maintenance"], MaintenanceService(member, admission))
-        clients.add(batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission))
+        for service, handler in (
+            (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
+            (ETCD["Watch"], self._watch),
+            (ETCD["Lease"], LeaseService(member, leader, config.election_timeout / 1000)),
+            (ETCD["Cluster"], ClusterService(member, leader)),
+            (ETCD["Maintenance"], MaintenanceService(member, admission)),
+            (batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission)),
+        ):
+            clients.add(service, LearnerGate(member, handler))
         client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
         self._listen(clients, "client", config.listen_client_urls, client_tls)
         for server in self._servers:
             await server.start()
         member.start()
+        self._scrubber = Scrubber(member)
+        self._scrubber.start()
         self._publisher = asyncio.create_task(self._publish(member))
 
     def _check_owner(self, wanted: Record) -> None:
         """Raises ValueError when the log says that this directory is of a member with another name or address."""
         member = self.member
         assert member is not None
-        known = {record.id: record for record in member.replica.node.membership.members}.get(member.id)
+        known = member.replica.node.membership.get(member.id)
         if known is None or member.id == wanted.id:
             return
-        if known.name not in ("", wanted.name) or known.peer_urls != tuple(sorted(self.config.peer_urls)):
+        attributes = member.replica.machine.attributes.get(member.id)
+        name = attributes.name if attributes is not None else known.name
+        # Its own log may not know yet that it moves.
+        has_moved = self.config.initial_cluster_state == "new" and set(known.peer_urls) != set(wanted.peer_urls)
+        if name not in ("", wanted.name) or has_moved:
             raise ValueError(
-                f"{self.config.data_dir} belongs to member {known.name} at {','.join(known.peer_urls)}: "
-                "check --name, --data-dir and --initial-advertise-peer-urls"
+                f"{self.config.data_dir} belongs to member {name} at {','.join(known.peer_urls)}: check --name, "
+                "--data-dir and --initial-cluster, which names its peer URLs (after etcdctl member update: "
+                "--initial-cluster-state=existing)"
             )
+
+    async def _join(self, members: Membership, own: Record, tls: Tls | None) -> joins.Joined:
+        """Asks the members that are there who this one is. Raises ValueError."""
+        request = raft_pb2.JoinRequest(
+            peer_urls=own.peer_urls,
+            incarnation=joins.begin(self.config.data_dir),
+            name=own.name,
+            client_urls=self.config.client_urls,
+        )
+        others = [url for record in members.members if record.id != own.id for url in record.peer_urls]
+        return await joins.join(request, others, tls)
 
     def _listen(self, server: Server, name: str, urls: list[str], tls: Tls | None) -> None:
         self._servers.append(server)
@@ -131,7 +166,13 @@ class Service:
         urls = self.config.client_urls
         if not self.config.advertise_client_urls and len(urls) == 1:
             urls = [f"{address_of(urls[0])[0]}://{self._addresses['client']}"]
-        attributes = raft_pb2.Attributes(member_id=member.id, name=self.config.name, client_urls=urls)
+        attributes = raft_pb2.Attributes(
+            member_id=member.id,
+            name=self.config.name,
+            client_urls=urls,
+            incarnation=joins.incarnation(self.config.data_dir),
+            level=LEVEL,
+        )
         while member.replica.machine.attributes.get(member.id) != attributes:
             try:
                 await member.propose(Command.ATTRIBUTES, attributes.SerializeToString())
@@ -153,6 +194,8 @@ class Service:
             self._publisher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._publisher
+        if self._scrubber is not None:
+            self._scrubber.close()
         if self.member is not None:
             await self.member.hand_over(HAND_OVER_S)
         if self._watch is not None:

@@ -1,0 +1,103 @@
+# ruff: noqa: N802 - methods are named like the RPCs
+"""The Peer service: takes in what other members send."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from raykube.kv import wire
+from raykube.kv.at_leader import NOT_LEADER, AtLeader
+from raykube.kv.core import snapshot_codec
+from raykube.kv.core.raft.messages import Kind, Message
+from raykube.kv.joins import Joins
+from raykube.kv.member import Member
+from raykube.kv.transport import Transport
+from raykube.pb import raft_pb2
+from raykube.rpc import Code, RpcError
+
+
+class PeerService:
+    """Answers the other members of one member's cluster; those of other clusters are refused."""
+
+    def __init__(self, member: Member, transport: Transport, leader: AtLeader) -> None:
+        self._member = member
+        self._transport = transport
+        self._leader = leader
+        self._joins = Joins(member)
+        self._inbound: dict[int, object] = {}
+
+    def _check(self, cluster_id: int) -> None:
+        if cluster_id != self._member.cluster_id:
+            raise RpcError(
+                Code.FAILED_PRECONDITION,
+                f"this member is of cluster {self._member.cluster_id:x}, the caller of {cluster_id:x}",
+            )
+
+    def _require_leader(self) -> None:
+        if not self._member.replica.node.is_leader:
+            raise RpcError(Code.UNAVAILABLE, NOT_LEADER)
+
+    async def Stream(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
+        sender = 0
+        token = object()
+        try:
+            async for batch in requests:
+                self._check(batch.cluster_id)
+                if batch.to != self._member.id:
+                    raise RpcError(Code.FAILED_PRECONDITION, f"this is member {self._member.id:x}, not {batch.to:x}")
+                if self._transport.is_removed(batch.sender):
+                    yield raft_pb2.StreamState(removed=True)
+                    return
+                if not sender:
+                    sender = batch.sender
+                    self._inbound[sender] = token
+                    self._transport.on_addresses(sender, tuple(batch.sender_urls))
+                    yield raft_pb2.StreamState()
+                if batch.messages:
+                    self._member.step([wire.decode(message) for message in batch.messages])
+        finally:
+            if sender and self._inbound.get(sender) is token and not self._transport.is_closed:
+                del self._inbound[sender]
+                self._member.replica.node.on_peer_lost(sender)
+
+    async def Snapshot(self, requests: AsyncIterator[Any], _call: Any) -> Any:
+        message: Message | None = None
+        parts: list[bytes] = []
+        async for chunk in requests:
+            if message is None:
+                self._check(chunk.cluster_id)
+                message = wire.decode(chunk.message)
+            parts.append(chunk.data)
+        try:
+            cluster_id, snapshot = await asyncio.to_thread(lambda: snapshot_codec.decode(b"".join(parts)))
+        except ValueError as error:
+            raise RpcError(Code.DATA_LOSS, str(error)) from None
+        self._check(cluster_id)
+        if message is None or message.kind is not Kind.SNAPSHOT:
+            raise RpcError(Code.INVALID_ARGUMENT, "not a snapshot message")
+        message.snapshot = snapshot
+        self._member.step([message])
+        return raft_pb2.SnapshotAnswer()
+
+    async def Renew(self, request: Any, _call: Any) -> Any:
+        self._require_leader()
+        return raft_pb2.RenewResponse(remaining_s=await self._leader.renew_here(request))
+
+    async def Recall(self, request: Any, _call: Any) -> Any:
+        """Whether the member of the request has taken part in this cluster before."""
+        self._check(request.cluster_id)
+        replica = self._member.replica
+        progress = replica.node.progress.get(request.member)
+        has_acknowledged = progress is not None and progress.match > 0
+        return raft_pb2.RecallResponse(
+            is_known=has_acknowledged or request.member in replica.machine.attributes,
+            is_removed=self._transport.is_removed(request.member),
+        )
+
+    async def Join(self, request: Any, _call: Any) -> Any:
+        return await self._joins.answer(request)
+
+    async def Change(self, request: Any, _call: Any) -> Any:
+        self._check(request.cluster_id)
+        self._require_leader()
+        return await self._leader.change_here(request)

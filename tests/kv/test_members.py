@@ -1,0 +1,151 @@
+"""Members come, learn, are promoted, replaced and removed, over real sockets."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from raykube.kv.recall import Removed
+from raykube.kv.service import Service
+from raykube.pb import etcd_pb2
+from raykube.pb.batch_pb2 import Write
+from raykube.rpc import Code, RpcError
+from tests.kit.waiting import until
+from tests.kv.group import Group, running_group
+
+
+async def _write(group: Group, key: bytes, value: bytes = b"1") -> None:
+    await group.client.write([Write(key=key, value=value, expected_revision=-1)])
+
+
+async def test_a_cluster_grows_from_one_and_shrinks_again(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        await _write(group, b"/a")
+        for name in ("m2", "m3"):
+            await group.started("m1")
+            await group.add(name)
+            await group.start(name)
+            await group.started(name)
+            await _write(group, b"/" + name.encode())
+        await group.agree()
+        assert sorted(member.name for member in await group.members()) == ["m1", "m2", "m3"]
+        # The leader goes first: the others take over, and it says that it is none any more.
+        first = await group.leader()
+        await group.remove(first)
+        with pytest.raises(Removed, match="permanently removed"):
+            await group.services[first].wait()
+        await group.stop(first)
+        await _write(group, b"/after")
+        second = await group.leader()
+        other = next(name for name in group.services if name != second)
+        await group.remove(other)
+        await group.stop(other)
+        await _write(group, b"/alone")
+        assert [member.name for member in await group.members()] == [second]
+        with pytest.raises(RpcError, match="not enough started members"):
+            await group.remove(second)
+
+
+async def test_a_learner_learns_and_is_promoted(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3, snapshot_count=20) as group:
+        await until(group.all_started)
+        for number in range(50):
+            await _write(group, b"/k%d" % number)
+        member = await group.add("m4", learner=True)
+        with pytest.raises(RpcError, match="in sync with leader") as error:
+            await group.promote(member.ID)
+        assert error.value.code is Code.FAILED_PRECONDITION
+        with pytest.raises(RpcError, match="too many learner members"):
+            await group.add("m5", learner=True)
+        await group.start("m4")
+        await group.started("m4")
+        await group.agree()
+        for refused in (
+            group.call("m4", "KV", "Range", etcd_pb2.RangeRequest(key=b"/k1")),
+            group.call("m4", "KV", "Put", etcd_pb2.PutRequest(key=b"/k1")),
+            group.call("m4", "Cluster", "MemberList", etcd_pb2.MemberListRequest()),
+        ):
+            with pytest.raises(RpcError, match="rpc not supported for learner"):
+                await refused
+        found = await group.call("m4", "KV", "Range", etcd_pb2.RangeRequest(key=b"/k1", serializable=True))
+        assert found.kvs[0].value == b"1"
+        assert (await group.call("m4", "Maintenance", "Status", etcd_pb2.StatusRequest())).isLearner
+        await group.promote(member.ID)
+        with pytest.raises(RpcError, match="can only promote a learner member"):
+            await group.promote(member.ID)
+        found = await group.call("m4", "KV", "Range", etcd_pb2.RangeRequest(key=b"/k1"))
+        assert found.kvs[0].value == b"1"
+        # Four voters stand the loss of one.
+        await group.crash(await group.leader())
+        await _write(group, b"/after")
+        await group.agree()
+
+
+async def test_a_lost_member_is_replaced_under_its_old_name(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3, snapshot_count=20) as group:
+        await until(group.all_started)
+        leader = await group.leader()
+        victim = next(name for name in group.names if name != leader)
+        old = group.member_id(victim)
+        await group.crash(victim)
+        shutil.rmtree(tmp_path / victim)
+        for number in range(50):
+            await _write(group, b"/k%d" % number)
+        await group.remove(victim)
+        # It comes back as a founder with nothing: the others know better.
+        with pytest.raises(Removed):
+            await Service(group.configs[victim]).start()
+        added = await group.add(victim)
+        assert old != added.ID
+        await group.start(victim)
+        await group.started(victim)
+        await group.agree()
+        assert group.member_id(victim) == added.ID
+        assert len(await group.members()) == 3
+        # It keeps its place over a restart with the same flags, and with its files only.
+        await group.stop(victim)
+        await _write(group, b"/while-away")
+        await group.start(victim)
+        await group.agree()
+        await group.stop(victim)
+        shutil.rmtree(tmp_path / victim)
+        with pytest.raises(ValueError, match="has begun with another data directory"):
+            await Service(group.configs[victim]).start()
+
+
+async def test_a_member_that_was_away_while_it_was_removed_hears_it(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await until(group.all_started)
+        leader = await group.leader()
+        victim = next(name for name in group.names if name != leader)
+        await group.stop(victim)
+        await group.remove(victim)
+        service = group.services[victim] = Service(group.configs[victim])
+        await service.start()
+        with pytest.raises(Removed):
+            await service.wait()
+        assert not service.status()["healthy"]
+
+
+async def test_a_stranger_does_not_join(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        group.prepare("m4")
+        with pytest.raises(ValueError, match=r"has no member at .*: add it first"):
+            await Service(group.configs["m4"]).start()
+
+
+async def test_a_member_moves(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await until(group.all_started)
+        leader = await group.leader()
+        mover = next(name for name in group.names if name != leader)
+        await group.stop(mover)
+        await group.update(mover)
+        await group.start(mover)
+        await _write(group, b"/a")
+        await group.agree()
+        # The others reach it, whoever leads.
+        await group.stop(leader)
+        await group.start(leader)
+        await _write(group, b"/b")
+        await group.agree()
