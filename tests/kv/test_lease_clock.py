@@ -37,3 +37,18 @@ def test_a_new_lease_of_an_old_name_is_not_over() -> None:
     assert clock.expired(1.0) == [1]
     clock.start(1, 1, 1.5)
     assert not clock.is_over(1)
+
+
+def test_a_lease_whose_revocation_is_in_the_log_is_not_named_again() -> None:
+    clock = LeaseClock()
+    clock.start(1, 5, 0.0)
+    assert clock.expired(5.0) == [1]
+    clock.settle(1)
+    assert clock.expired(100.0) == []
+    assert clock.is_over(1)
+    assert clock.remaining_s(1, 100.0) == 0.0
+    clock.forget(1)
+    assert not clock.is_over(1)
+    clock.start(1, 5, 100.0)
+    assert clock.expired(104.9) == []
+    assert clock.expired(105.0) == [1]

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.mvcc.machine import Command, commands
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from tests.kit.waiting import until
@@ -51,3 +51,31 @@ async def test_leases_survive_a_crash_of_all_members(tmp_path: Path) -> None:
             assert (clock.remaining_s(lease, time.monotonic()) or 0) > 20
             assert await group.client.keep_alive(lease) == 30
             assert (await group.client.range(b"/held")).count == 1
+
+
+def test_leases_that_run_out_together_are_revoked_by_few_entries_and_once() -> None:
+    member = LoneReplica()
+    member.tick(BOOTED_S)
+    for lease in range(1, 1001):
+        member.propose(Command.LEASE_GRANT, etcd_pb2.LeaseGrantRequest(ID=lease, TTL=10))
+    before = len(member.entries)
+    member.tick(BOOTED_S + 1)
+    for second in range(2, 20):
+        member.tick(BOOTED_S + second)
+    assert not member.replica.machine.store.leases
+    revocations = [command for entry in member.entries[before:] for _, command, _ in commands(entry.data)]
+    assert revocations.count(Command.LEASE_REVOKE) == 1000
+    assert len(revocations) == 1000
+    assert len(member.entries) - before == 2
+    assert not any(member.replica.lease_clock.is_over(lease) for lease in range(1, 1001))
+
+
+def test_a_lease_that_its_owner_revoked_is_nobody_s_deadline() -> None:
+    member = LoneReplica()
+    member.propose(Command.LEASE_GRANT, etcd_pb2.LeaseGrantRequest(ID=LEASE, TTL=10))
+    member.tick(BOOTED_S)
+    member.propose(Command.LEASE_REVOKE, etcd_pb2.LeaseRevokeRequest(ID=LEASE))
+    member.propose(Command.LEASE_GRANT, etcd_pb2.LeaseGrantRequest(ID=LEASE, TTL=100))
+    member.tick(BOOTED_S + 9)
+    member.tick(BOOTED_S + 50)
+    assert LEASE in member.replica.machine.store.leases

@@ -2,7 +2,7 @@
 
 import heapq
 
-RETRY_S = 2.0  # a proposed revocation that did not come back is proposed again
+RETRY_S = 2.0  # a revocation that the log did not take now is proposed again
 
 
 class LeaseClock:
@@ -33,8 +33,17 @@ class LeaseClock:
         """Whether `expired` has named the lease: nothing brings it back, or a renewal would be told a lie."""
         return lease in self._over
 
+    def settle(self, lease: int) -> None:
+        """The revocation of a lease that is over is in the log: it need not be named again.
+
+        It must not: a second one could hit a new lease of the same name, granted in between.
+        """
+        self._deadlines.pop(lease, None)
+
     def remaining_s(self, lease: int, now: float) -> float | None:
         """Seconds that `lease` has left, None when its deadline is not known here."""
+        if lease in self._over:
+            return 0.0
         deadline = self._deadlines.get(lease)
         return None if deadline is None else max(0.0, deadline - now)
 
@@ -45,7 +54,7 @@ class LeaseClock:
         heapq.heapify(self._queue)
 
     def expired(self, now: float) -> list[int]:
-        """The leases whose time is over; each is named again after `RETRY_S` unless it was forgotten."""
+        """The leases whose time is over; each is named again after `RETRY_S` unless it was settled or forgotten."""
         over = []
         while self._queue and self._queue[0][0] <= now:
             deadline, lease = heapq.heappop(self._queue)

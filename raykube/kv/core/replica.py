@@ -27,6 +27,7 @@ from raykube.pb import etcd_pb2
 
 READ_RETRY_TICKS = 5
 UNBOUND = -1  # the term of a proposal that no leader has seen
+REVOCATIONS_MAX = 500  # of leases that ran out, in one entry
 ENTRY_BYTES_MAX = 1 << 20  # of proposals that share an entry; a larger one has an entry for itself
 
 
@@ -164,12 +165,13 @@ class Replica:
         self._was_leader = is_leader
 
     def _expire_leases(self, now: float) -> None:
-        for lease in self.lease_clock.expired(now):
-            if lease in self.machine.store.leases:
-                body = etcd_pb2.LeaseRevokeRequest(ID=lease).SerializeToString()
-                self.node.propose([encode(self._new_id(), Command.LEASE_REVOKE, body)])
-            else:
-                self.lease_clock.forget(lease)
+        leases = self.lease_clock.expired(now)
+        for start in range(0, len(leases), REVOCATIONS_MAX):
+            some = leases[start : start + REVOCATIONS_MAX]
+            bodies = [etcd_pb2.LeaseRevokeRequest(ID=lease).SerializeToString() for lease in some]
+            if self.node.propose([b"".join(encode(self._new_id(), Command.LEASE_REVOKE, body) for body in bodies)]):
+                for lease in some:
+                    self.lease_clock.settle(lease)
 
     def _compact(self, now: float) -> None:
         store = self.machine.store
@@ -280,7 +282,7 @@ class Replica:
                     else:
                         self.prover.on_applied(command, answer, entry.index)
                     if self.node.is_leader:
-                        self._follow_leases(answer)
+                        self._follow_leases(command, body, answer)
             elif entry.kind == EntryKind.CONFIG:
                 self._on_membership(entry, answers)
             if entry.term != self.applied_term:
@@ -297,10 +299,12 @@ class Replica:
             answer = Changed(member, entry.index, membership) if term == entry.term else _change_lost()
             answers.append((request, answer))
 
-    def _follow_leases(self, answer: Any) -> None:
-        # Only a tick brings the time: a lease starts with the next one, a little late and never early.
-        if isinstance(answer, etcd_pb2.LeaseGrantResponse):
+    def _follow_leases(self, command: int, body: bytes, answer: Any) -> None:
+        if command == Command.LEASE_GRANT and isinstance(answer, etcd_pb2.LeaseGrantResponse):
+            # Only a tick brings the time: a lease starts with the next one, a little late and never early.
             self._granted.append((answer.ID, answer.TTL))
+        elif command == Command.LEASE_REVOKE:
+            self.lease_clock.forget(etcd_pb2.LeaseRevokeRequest.FromString(body).ID)
 
     # ---- reads
 
