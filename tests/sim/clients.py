@@ -45,8 +45,7 @@ class Clients:
                 leaders = world.leaders()
                 self._read(world.rng.choice(leaders) if leaders and world.rng.random() < 0.5 else host)
             case "serializable":
-                assert host.replica is not None
-                world.checks.on_state_read(host.replica.machine.store, world.rng.choice(KEYS))
+                self._read_state(host)
             case "txn":
                 self._txn(host)
             case _:
@@ -99,6 +98,12 @@ class Clients:
             ],
             failure=[RequestOp(request_range=etcd_pb2.RangeRequest(key=key))],
         )
+        if rng.random() < 0.3:
+            # Maybe compacted: then the whole transaction is refused.
+            past = rng.randrange(
+                max(1, host.replica.machine.store.revision - 60), host.replica.machine.store.revision + 1
+            )
+            request.success.add(request_range=etcd_pb2.RangeRequest(key=key, revision=past))
         self._world.propose(host, Command.TXN, request.SerializeToString(), self._answered)
 
     def _compact(self, host: Host) -> None:
@@ -109,11 +114,12 @@ class Clients:
         self._world.propose(host, Command.COMPACT, body, self._answered)
 
     def _read(self, host: Host) -> None:
+        self._world.read(host, lambda: self._read_state(host))
+
+    def _read_state(self, host: Host) -> None:
+        """Of what the member has applied: now, or at some revision."""
         world = self._world
-        key = world.rng.choice(KEYS)
-
-        def ready() -> None:
-            assert host.replica is not None
-            world.checks.on_state_read(host.replica.machine.store, key)
-
-        world.read(host, ready)
+        assert host.replica is not None
+        store = host.replica.machine.store
+        revision = world.rng.choice([0, world.rng.randrange(max(1, store.revision - 80), store.revision + 2)])
+        world.checks.on_state_read(store, world.rng.choice(KEYS), revision)

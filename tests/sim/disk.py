@@ -7,7 +7,7 @@ from raykube.kv.core import wal_codec
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.recovery import Recovered
-from raykube.kv.member import open_disk
+from raykube.kv.disk import open_disk
 from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.kv.wal import Wal
 from tests.sim.filesystem import File, PowerCut, SimFs
@@ -26,7 +26,8 @@ class SimDisk:
         self.fs = SimFs(rng)
         self.path = SimPath(self.fs, ())
         self.terms: dict[int, int] = {}  # index → term of what is durable; 0 where a snapshot stands for it
-        self.damage: list[tuple[File, int, int]] = []  # flipped bits: file, byte, mask
+        self.damage: list[tuple[File, int, int]] = []  # flipped bits that may still hurt: file, byte, mask
+        self.flips = 0  # ever
         self._wal: Wal | None = None
         self._files: SnapshotFiles | None = None
 
@@ -104,24 +105,24 @@ class SimDisk:
     def empty(self) -> None:
         self.fs.bytes_max = 1 << 40
 
-    def flip(self) -> bool:
+    def flip(self) -> None:
         """Flips a bit at rest. Not in the log's last frame: that cannot be told from a torn one."""
         candidates = []
         files = self.fs.files()
-        segments = [name for name, _ in files if name.startswith("wal/")]
+        segments = [name for name, _ in files if name.endswith(".wal")]
         for name, file in files:
             end = len(file.cache)
             if segments and name == segments[-1]:
                 end = file.cache.rfind(wal_codec.MAGIC.to_bytes(4, "little"))
-            if end > 0 and not file.is_dirty and name.startswith(("wal/", "snap/")):
+            if end > 0 and not file.is_dirty and name.endswith((".wal", ".snap")):
                 candidates.append((file, end))
         if not candidates:
-            return False
+            return
         file, end = self._rng.choice(candidates)
         place, mask = self._rng.randrange(end), 1 << self._rng.randrange(8)
         self.damage.append((file, place, mask))
+        self.flips += 1
         _flip(file, place, mask)
-        return True
 
     def repair(self) -> None:
         """Takes back what `flip` did: a person restored the file."""

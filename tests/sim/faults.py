@@ -67,9 +67,7 @@ class Faults:
             case "sync error":
                 host.disk.fs.sync_errors = 1
             case "bit flip":
-                if not any(other.disk.damage for other in world.hosts.values()):
-                    host.disk.flip()
-                    world.at(rng.random() * 4, host.disk.repair)
+                self._flip(host)
             case "transfer":
                 for leader in world.leaders():
                     self._transfer(leader, host.id)
@@ -88,10 +86,26 @@ class Faults:
         world = self._world
         seen = [other.replica.node.membership for other in world.up() if other.replica is not None]
         lost = {other.id for other in world.hosts.values() if other.is_lost} | {host.id}
-        if world.has_operator and all(
-            len(membership.voters - lost) >= membership.quorum for membership in [world.checks.membership, *seen]
+        if any(not other.is_whole for other in world.members()):
+            return
+        is_all_seen = len(world.up()) == len([other for other in world.hosts.values() if not other.is_gone])
+        if (
+            world.has_operator
+            and is_all_seen
+            and all(
+                len(membership.voters - lost) >= membership.quorum for membership in [world.checks.membership, *seen]
+            )
         ):
             host.lose()
+
+    def _flip(self, host: Host) -> None:
+        """Never in two members at once: then what was on both disks may be nowhere."""
+        world = self._world
+        if all(other.is_whole and not other.is_lost for other in world.members() if other is not host):
+            host.flip()
+            if len(world.checks.membership.voters) == 1:
+                # It would not start without what it lost: a person puts it back.
+                world.at(world.rng.random() * 3, host.disk.repair)
 
     def _transfer(self, leader: Host, member: int) -> None:
         """The leader hands over, as it does before it stops."""
@@ -149,8 +163,11 @@ class Faults:
         world.sync_s_max = min(world.sync_s_max, 0.2)
         for host in world.hosts.values():
             host.disk.empty()
-            host.disk.repair()
             host.disk.fs.sync_errors = 0
             host.wake()
             if host.replica is None:
+                host.start()
+            if host.replica is None and host.disk.damage:
+                # The only voter does not start without what it lost: a person puts it back.
+                host.disk.repair()
                 host.start()

@@ -120,6 +120,7 @@ class SimFs:
         return all(
             found.durable.get(name) is item and (not isinstance(item, File) or item.is_durable)
             for name, item in found.names.items()
+            if not name.endswith(".tmp")  # of no use yet
         )
 
     def files(self) -> list[tuple[str, File]]:
@@ -198,6 +199,13 @@ class SimFs:
             ]
         file.is_dirty = True
         return len(data)
+
+    def allocate(self, file: File, size: int) -> None:
+        """Makes `file` that long, all zeros behind what it has; ENOSPC when there is no room for it."""
+        missing = size - len(file.cache)
+        if missing > 0 and self.bytes_max < 1 << 40 and self.bytes_used + missing > self.bytes_max:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.truncate(file, max(size, len(file.cache)))
 
     def truncate(self, file: File, size: int) -> None:
         self.call()

@@ -43,12 +43,27 @@ class Host:
         self._purge_index = 0
         self._seen_revision = 1
         self._was_leader = False
+        self._flipped_in = 0
         self._is_saving = False
         self._work: Write | None = None  # what the disk is busy with
         self._waiting: deque[Callable[[], None]] = deque()
         self.answers: dict[int, Callable[[Any], None]] = {}
         self.readers: dict[int, Callable[[], None]] = {}
         self.on_applied: list[Callable[[], None]] = []
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all that it promised to keep, as far as anybody can tell."""
+        replica = self.replica
+        # Once it has read its files, what it lacks comes from a leader.
+        if replica is not None and self.life > self._flipped_in and not replica.node.log.is_lacking:
+            self.disk.damage.clear()
+        return not self.disk.damage
+
+    def flip(self) -> None:
+        """A bit rots on the disk."""
+        self._flipped_in = self.life
+        self.disk.flip()
 
     # ---- the clock
 
@@ -79,7 +94,7 @@ class Host:
             self._fail(error)
             return
         except ValueError as error:
-            assert self.disk.damage, f"member {self.id} refuses to start on a disk that nobody damaged: {error}"
+            assert self.disk.flips, f"member {self.id} refuses to start on a disk that nobody damaged: {error}"
             world.counts["refused a damaged disk"] += 1
             self._fail(error)
             return
@@ -87,6 +102,8 @@ class Host:
         self.replica = replica = recovered.build(
             self.id, LIMITS, world.rng.randrange, world.new_id, Compactor(retained_s, retained)
         )
+        if replica.node.log.is_lacking:
+            world.counts["started lacking"] += 1
         self._snapshot_index = self._purge_index = replica.applied
         self._seen_revision = replica.machine.store.revision
         self._was_leader = False

@@ -93,20 +93,20 @@ class Lessees:
             self._renew(world.rng.choice(leaders), held)
 
     def _renew(self, host: Host, held: Held) -> None:
-        """As the leader's `Transport.renew`."""
+        """As `AtLeader.renew_here`: the time first, then proof that this is the leader and that the lease is there."""
         world = self._world
         asked_at = world.now
 
         def renew() -> None:
             replica = host.replica
             assert replica is not None
-            lease = replica.machine.store.leases.get(held.id)
-            if lease is not None and replica.node.is_leader and not replica.lease_clock.is_over(held.id):
-                replica.lease_clock.start(held.id, lease.ttl_s, host.clock)
+            if not replica.lease_clock.is_over(held.id) and replica.renew(held.id):
                 world.read(host, told)
 
         def told() -> None:
-            if held.id in self._held:
+            assert host.replica is not None
+            is_there = held.id in host.replica.machine.store.leases and host.replica.node.is_leader
+            if is_there and held.id in self._held:
                 held.told_at = asked_at
                 world.counts["leases renewed"] += 1
 

@@ -81,7 +81,13 @@ class Model:
     def _txn(self, request: Any) -> Any:
         succeeded = all(self._holds(compare) for compare in request.compare)
         response = etcd_pb2.TxnResponse(succeeded=succeeded)
-        for operation in request.success if succeeded else request.failure:
+        branch = request.success if succeeded else request.failure
+        if any(
+            operation.HasField("request_range") and not self._is_readable(operation.request_range.revision)
+            for operation in branch
+        ):
+            return "OUT_OF_RANGE"
+        for operation in branch:
             answer = response.responses.add()
             match operation.WhichOneof("request"):
                 case "request_put":
@@ -92,12 +98,21 @@ class Model:
                     deleted = [key for key in self._keys(operation.request_delete_range) if self._delete(key)]
                     answer.response_delete_range.deleted = len(deleted)
                 case "request_range":
-                    found = [kv_of(self.live[key]) for key in self._keys(operation.request_range)]
+                    found = self._range(operation.request_range)
                     answer.response_range.kvs.extend(found)
                     answer.response_range.count = len(found)
         self._commit()
         response.header.revision = self.revision
         return response
+
+    def _is_readable(self, revision: int) -> bool:
+        return not revision or self.compacted <= revision <= self.revision
+
+    def _range(self, request: Any) -> list[Any]:
+        if not request.revision:
+            return [kv_of(self.live[key]) for key in self._keys(request)]
+        version = self.value_at(request.key, request.revision)
+        return [] if version is None else [kv_of(version)]
 
     def _keys(self, request: Any) -> list[bytes]:
         if not request.range_end:

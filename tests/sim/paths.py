@@ -209,7 +209,13 @@ class SimOs:
             found = fs.create(path.parts)
         elif flags & os.O_EXCL:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        elif flags & os.O_TRUNC:
+            fs.truncate(fs.file(path.parts), 0)
         return SimFile(fs, found, bool(flags & os.O_APPEND))
+
+    @staticmethod
+    def posix_fallocate(file: SimFile, offset: int, length: int) -> None:
+        file.fs.allocate(file.file, offset + length)
 
     @staticmethod
     def write(file: SimFile, data: bytes | memoryview) -> int:
@@ -231,15 +237,20 @@ class SimOs:
 
 
 SEGMENT_BYTES_MAX = 4096
+EVENTS_MAX = 4
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """While it lasts, the shipped log works on simulated paths, with small segments."""
+    """While it lasts, the shipped log works on simulated paths and in small segments; watches get little at a time."""
     with (
         patch("raykube.kv.wal.os", SimOs()),
         patch("raykube.kv.snapshot_files.os", SimOs()),
         patch("raykube.kv.wal.SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
+        patch("raykube.kv.core.watchers.EVENTS_MAX", EVENTS_MAX),
+        patch(
+            "raykube.kv.wal.pause", lambda _: True, create=True
+        ),  # nobody makes room while the simulated thread waits
         patch("raykube.kv.disk.log"),
         patch("raykube.kv.snapshot_files.log"),  # it says which file is damaged, a thousand times
     ):

@@ -35,13 +35,14 @@ class WatchClient:
         world = self._world
         world.at(0.02 + world.rng.random() * PULL_S_MAX, self._turn)
         host = self._host
-        if host is None or host.life != self._life or (world.rng.random() < MOVES and not world.is_healing):
+        is_astray = world.is_healing and host not in world.members()  # one that is no member any more stands still
+        if host is None or host.life != self._life or is_astray or world.rng.random() < MOVES:
             self._connect()
         elif world.now >= host.stalled_until:
             self._pull()
 
     def _connect(self) -> None:
-        up = self._world.up()
+        up = [host for host in self._world.members() if host.replica is not None] or self._world.up()
         if not up:
             self._host = None
             return

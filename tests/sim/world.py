@@ -11,7 +11,6 @@ from typing import Any
 
 from raykube.kv.core.raft.membership import Member, Membership
 from tests.sim.checks import Checks
-from tests.sim.disk import SimDisk
 from tests.sim.host import Host
 from tests.sim.network import Network
 from tests.sim.timeline import Timeline
@@ -69,9 +68,6 @@ class World(Timeline):
         """A machine for a new member; it starts blank, after a while."""
         host = self.hosts[member] = Host(self, member, None)
         self.restart(host)
-
-    def disks_of(self, membership: Membership) -> list[SimDisk]:
-        return [self.hosts[member].disk for member in membership.voters if member in self.hosts]
 
     # ---- requests
 
