@@ -84,18 +84,19 @@ class Wire:
 
 
 @asynccontextmanager
-async def real_etcd(folder: Path, *flags: str) -> AsyncIterator[str]:
+async def real_etcd(folder: Path, *flags: str, name: str = "default") -> AsyncIterator[str]:
     """A single member of the real etcd; gives the address it serves clients on."""
     client, peer = free_ports(2)
     with (folder / "etcd.log").open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             etcd_program(),
+            f"--name={name}",
             f"--data-dir={folder / 'etcd'}",
             f"--listen-client-urls=http://127.0.0.1:{client}",
             f"--advertise-client-urls=http://127.0.0.1:{client}",
             f"--listen-peer-urls=http://127.0.0.1:{peer}",
             f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-cluster=default=http://127.0.0.1:{peer}",
+            f"--initial-cluster={name}=http://127.0.0.1:{peer}",
             "--unsafe-no-fsync",  # its answers are wanted, not its durability
             *flags,
             stdout=output,
