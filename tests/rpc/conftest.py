@@ -1,20 +1,10 @@
-"""Every asynchronous test here runs on asyncio's own loop and on uvloop, which components use where there is one."""
+"""Every asynchronous test here runs on uvloop, which the product uses, and on asyncio's own loop."""
 
 import asyncio
-import inspect
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import pytest
 import uvloop
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if inspect.iscoroutinefunction(metafunc.function):
-        metafunc.parametrize("event_loop_policy", ["asyncio", "uvloop"], indirect=True)
-
-
-@pytest.fixture
-def event_loop_policy(request: Any) -> Any:
-    if getattr(request, "param", "") == "uvloop":
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

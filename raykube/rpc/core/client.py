@@ -6,7 +6,7 @@ open_call(path, …) → 1   send_message(1, b"…", end=True)   →   MessageRe
 from raykube.rpc.core import frames
 from raykube.rpc.core.connection import Connection
 from raykube.rpc.core.events import CallFinished, GoingAway, HeadReceived
-from raykube.rpc.core.frames import ConnectionFault, ErrorCode, Setting, StreamFault
+from raykube.rpc.core.frames import ErrorCode, Setting, StreamFault
 from raykube.rpc.core.headers import HeaderDecoder
 from raykube.rpc.core.heads import Metadata, ResponseHead, parse_response, request_block
 from raykube.rpc.core.limits import Limits
@@ -92,7 +92,8 @@ class ClientConnection(Connection):
         stream = self._streams.get(number)
         if stream is None:
             if number not in self._reset_by_us:
-                raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is closed")
+                # Not the connection's end: we remember the latest of the calls that we gave up, not all.
+                raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that is closed")
             return
         if end_stream:
             stream.peer_ended = True

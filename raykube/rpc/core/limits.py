@@ -23,6 +23,7 @@ class Limits:
     frame_bytes_max: int = 64 * 1024
     stream_queue_bytes: int = 64 * 1024  # a stream with more to send than this waits before it is given more
     output_bytes_max: int = MIB // 4  # framed bytes waiting to be written; beyond, data stays in its streams
+    unread_bytes_max: int = 4 * MIB  # answers that wait to be written; a peer that opens calls beyond it is left
     control_frames_max: int = 10_000  # answers to a peer that it does not read: acknowledgements, resets
 
     def __post_init__(self) -> None:

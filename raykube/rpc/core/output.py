@@ -72,6 +72,11 @@ class Output:
             self._drained.append(stream.id)
 
     @property
+    def framed_bytes(self) -> int:
+        """Bytes that the transport has not taken; heads and statuses are among them however many they are."""
+        return self._out_bytes
+
+    @property
     def waiting(self) -> bool:
         """Whether there is something to write."""
         return bool(self._out) or (bool(self._ready) and self.window > 0)

@@ -109,6 +109,8 @@ class ServerConnection(Connection):
             self._decoded(block)
             self._remember_reset(number)
             return
+        if self._output.framed_bytes > self._limits.unread_bytes_max:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "answers are not read")
         self._last_opened = number
         head = self._decoder.decode(block)
         if len(self._streams) >= self._limits.streams_max:

@@ -1,0 +1,98 @@
+"""Clients that send the same for ever: they are borne at little cost, or left."""
+
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from raykube.rpc.core.server import ServerConnection
+from tests.rpc import peer as wire
+from tests.rpc.test_fuzz import TIGHT
+from tests.rpc.test_rfc9113 import REQUEST, block
+
+
+def _floods() -> dict[str, tuple[bytes, Iterator[bytes]]]:
+    """What comes first, and what comes then without an end."""
+    head = wire.frame(wire.HEADERS, wire.END_HEADERS, 1, block(*REQUEST))
+
+    def calls(*more: tuple[int, int, bytes], flags: int = wire.END_HEADERS, pairs: Any = REQUEST) -> Iterator[bytes]:
+        content = block(*pairs)
+        for stream in range(1, 2**31, 2):
+            yield wire.frame(wire.HEADERS, flags, stream, content) + b"".join(
+                wire.frame(kind, bits, stream, payload) for kind, bits, payload in more
+            )
+
+    def again(*frames: bytes) -> Iterator[bytes]:
+        while True:
+            yield b"".join(frames)
+
+    def unique_headers() -> Iterator[bytes]:
+        for stream in range(1, 2**31, 2):
+            content = b"\x40\x05" + b"x%04d" % (stream // 2 % 10_000) + b"\x7f\x81\x06" + bytes(1024)[: 127 + 769]
+            yield wire.frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, stream, content)
+
+    kib = bytes(1024)
+    cancel = struct.pack(">I", 8)
+    return {
+        "pings": (b"", again(wire.frame(wire.PING, 0, 0, bytes(8)))),
+        "settings": (b"", again(wire.settings((4, 65_535)))),
+        "empty data": (head, again(wire.frame(wire.DATA, 0, 1))),
+        "padding": (head, again(wire.frame(wire.DATA, wire.PADDED, 1, b"\xff" + bytes(255)))),
+        "continuations": (
+            wire.frame(wire.HEADERS, 0, 1, b""),
+            again(wire.frame(wire.CONTINUATION, 0, 1, kib)),
+        ),
+        "empty continuations": (wire.frame(wire.HEADERS, 0, 1, b""), again(wire.frame(wire.CONTINUATION, 0, 1))),
+        "rapid resets": (b"", calls((wire.RST_STREAM, 0, cancel))),
+        "resets that we are made to send": (b"", calls((wire.WINDOW_UPDATE, 0, bytes(4)))),
+        "open calls": (b"", calls()),
+        "refused calls": (b"", calls(pairs=(*REQUEST, ("grpc-encoding", "gzip")))),
+        "headers of every kind": (b"", unique_headers()),
+        "messages that nobody takes": (head, again(wire.frame(wire.DATA, 0, 1, wire.message(kib)))),
+        "a message without an end": (
+            head + wire.frame(wire.DATA, 0, 1, b"\0\xff\xff\xff\xff"),
+            again(wire.frame(wire.DATA, 0, 1, kib)),
+        ),
+        "messages of many calls, not ended": (b"", calls((wire.DATA, 0, b"\0\0\1\0\0" + kib))),
+        "priorities": (b"", again(wire.frame(wire.PRIORITY, 0, 1, bytes(5)))),
+        "unknown frames": (b"", again(wire.frame(77, 0, 0, kib))),
+        "window updates": (head, again(wire.frame(wire.WINDOW_UPDATE, 0, 1, struct.pack(">I", 1)))),
+        "goaways": (b"", again(wire.frame(wire.GOAWAY, 0, 0, bytes(8) + kib))),
+    }
+
+
+# They cost the time to read them and nothing else.
+BORNE = {
+    "messages that nobody takes",
+    "a message without an end",
+    "priorities",
+    "unknown frames",
+    "window updates",
+    "goaways",
+}
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("name", _floods())
+def test_floods_are_borne_or_ended(name: str, reads: bool) -> None:
+    """20,000 frames in no time: little memory is held, whether our answers are read or not."""
+    first, then = _floods()[name]
+    made = ServerConnection(TIGHT)
+    made.receive(wire.PREFACE + wire.settings() + first, 0.0)
+    made.outgoing()
+    tracemalloc.start()
+    try:
+        for _ in range(20_000):
+            made.receive(next(then), 0.0)
+            if reads:
+                made.outgoing()
+                made.drained()
+            if made.ended:
+                break
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 3_000_000, f"{held} bytes are held"
+    assert made.ended == (name not in BORNE and not (reads and name == "refused calls"))
