@@ -177,9 +177,7 @@ class _Search:
             before = self._configurations
             self._configurations = self._after(slot)
             if not self._configurations:
-                under_way = tuple(
-                    self._slots[each] for each in sorted(self._slots) if self._slots[each] is not operation
-                )
+                under_way = tuple(each for each in self._slots.values() if each not in (operation, _NOTHING))
                 return Verdict(False, operation, tuple({state for _, state in before}), under_way)
             free.append(slot)
             self._slots[slot] = _NOTHING

@@ -11,11 +11,13 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from tests.robustness.faults import FAULTS, KILLS, PARTITIONS, PAUSES, Fault
 from tests.robustness.network import Impossible, Loopback, Namespaces
 from tests.robustness.rounds import Run
+from tests.robustness.sabotage import MISTAKES
 
 GROUPS = {"kills": KILLS, "pauses": PAUSES, "partitions": PARTITIONS, "all": FAULTS}
 EXIT_IMPOSSIBLE = 3
@@ -29,13 +31,14 @@ def say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.robustness", description="Harms a store and checks it.")
     parser.add_argument("--rounds", type=int, default=10, help="faults in all")
-    parser.add_argument("--seconds", type=float, default=0.0, help="no new round after this time; 0: all rounds")
     parser.add_argument("--members", type=int, default=3, choices=[1, 3, 5])
     parser.add_argument(
         "--faults", default="all", help=f"names or groups, with commas: {', '.join([*GROUPS, *FAULTS])}"
     )
     parser.add_argument("--network", default="namespaces", choices=["namespaces", "loopback"])
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--folder", type=Path, help="an empty one for data and logs; without it, a temporary one")
+    parser.add_argument("--mistake", choices=list(MISTAKES), help="plant one, which must be noticed")
     options = parser.parse_args()
     faults: dict[str, Fault] = {}
     for name in options.faults.split(","):
@@ -46,16 +49,19 @@ def main() -> int:
     except Impossible as error:
         say(f"not possible here: {error}")
         return EXIT_IMPOSSIBLE
-    folder = Path(tempfile.mkdtemp(prefix="raykube-robustness-"))
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="raykube-robustness-"))
     say(f"seed {options.seed}, {options.members} members in {folder}")
     run = Run(network, folder, names, options.seed, say)
+    if options.mistake:
+        run.members.program = [sys.executable, "-m", "tests.robustness.sabotage", options.mistake]
     plan = list(itertools.islice(itertools.cycle(faults.items()), options.rounds))
     if len(faults) < options.rounds:
         run.rng.shuffle(plan)
     try:
         asyncio.run(live(run, plan))
-    except AssertionError as error:
-        say(f"{run.report}\nWRONG (seed {options.seed}, files in {folder}): {error}")
+    except Exception as error:
+        where = "" if isinstance(error, AssertionError) else traceback.format_exc()
+        say(f"{run.report}\nWRONG (seed {options.seed}, files in {folder}): {error}\n{where}")
         return 1
     finally:
         network.close()

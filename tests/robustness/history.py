@@ -20,6 +20,7 @@ from tests.kit.linearizability import Model, Operation, check
 REFUSED = frozenset(
     {Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED, Code.FAILED_PRECONDITION, Code.NOT_FOUND, Code.OUT_OF_RANGE}
 )
+NEVER = frozenset({Code.INTERNAL, Code.UNKNOWN, Code.UNIMPLEMENTED, Code.DATA_LOSS})
 
 
 class Sighting(NamedTuple):
@@ -81,6 +82,7 @@ class History:
             self.unknown += 1
             return Outcome(is_unknown=True, error=error)
         except RpcError as error:
+            assert error.code not in NEVER, f"no answer to anything: {error}"
             is_unknown = is_write and error.code not in REFUSED and error.code not in surely_not
             self.unknown += is_unknown
             self.refused += not is_unknown

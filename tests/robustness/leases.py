@@ -13,7 +13,7 @@ from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write as BatchWrite
 from tests.robustness.workloads import CALL_TIMEOUT_S, Access, equals
 
-TTL_S = 3
+TTL_S = 2
 GONE_TIMEOUT_S = 30.0  # an election starts a lease's time anew; and the machine may be busy
 
 
@@ -140,8 +140,8 @@ class KeeperWork:
                 if outcome.is_known and access.history.now() < lease.safe_until:
                     self.lease = lease
             return
-        await asyncio.sleep(access.rng.uniform(0, TTL_S / 6))
-        if access.rng.random() < 0.5:
+        # Renewed late, so that a lease that ends early is missed.
+        if self.lease.safe_until - access.history.now() > TTL_S / 2:
             outcome = await access.get(self._key)
             if outcome.is_known and access.history.now() < self.lease.safe_until:
                 found = [kv.lease for kv in outcome.answer.kvs]

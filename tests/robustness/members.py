@@ -25,6 +25,7 @@ class Members:
         self.network = network
         self.names = list(names)
         self.running: dict[str, asyncio.subprocess.Process] = {}
+        self.program = [sys.executable, "-m", "raykube"]
         self.may_exit: set[str] = set()  # what was done to them is a reason to stop
         self._folder = folder
         self._flags = flags
@@ -53,7 +54,7 @@ class Members:
         network = self.network
         cluster = ",".join(f"{each}=http://{network.peer_address(each)}" for each in self.names)
         command = [
-            sys.executable, "-m", "raykube", "kv", f"--name={name}", f"--data-dir={self.data_dir(name)}",
+            *self.program, "kv", f"--name={name}", f"--data-dir={self.data_dir(name)}",
             f"--listen-client-urls=http://{network.client_address(name)}",
             f"--listen-peer-urls=http://{network.peer_address(name)}",
             f"--initial-cluster={cluster}", "--auto-compaction-retention=0", *self._flags,
@@ -100,6 +101,12 @@ class Members:
 
     def log_end(self, name: str, lines: int = 15) -> str:
         return "\n".join(self.log_of(name).read_text(errors="replace").splitlines()[-lines:])
+
+    def check_logs(self) -> None:
+        """Fails when a member wrote a traceback: whatever is done to it, it says what is wrong in a line."""
+        for name in self.names:
+            text = self.log_of(name).read_text(errors="replace")
+            assert "Traceback" not in text, f"{name} wrote:\n{text[text.index('Traceback') - 300 :][:3000]}"
 
     async def status(self, name: str, timeout_s: float = STATUS_TIMEOUT_S) -> Any:
         """What it says of itself; None when it does not answer."""

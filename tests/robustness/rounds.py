@@ -21,12 +21,13 @@ from tests.robustness.network import Loopback, Namespaces
 from tests.robustness.report import Report
 from tests.robustness.truth import read_truth
 from tests.robustness.watching import Watcher
-from tests.robustness.workloads import Access, Crew
+from tests.robustness.workloads import Access, Crew, works_on_objects
 
 AUDIT_ROUNDS = 10
 WARM_UP_WRITES = 30
 WATCHERS = 4
 LOCKERS = 3
+KEEPERS = 2
 PREFIX, PREFIX_END = b"/", b"0"
 
 
@@ -46,7 +47,7 @@ class Run:
         self._access = Access(self.members, self._everywhere, self.history, self.rng)
         self._watchers: list[Watcher] = []
         self._lease_numbers = itertools.count(1000)
-        self._lockers: list[LockWork] = []
+        self._keepers: Crew | None = None  # from one audit to the next
         self._state: Sequence[mvcc_pb2.KeyValue] = ()  # at the last audit
         self._first = 2  # the first revision of the next audit; an empty store is at 1
         self._number = 0
@@ -68,27 +69,33 @@ class Run:
         if self._number % AUDIT_ROUNDS:
             await self.audit()
 
+    def _kept(self, number: int) -> bytes:
+        return b"/kept/%d/%d" % (self._first, number)
+
     async def _round(self, name: str, fault: Fault) -> None:
         since = self.history.now()
         prefix = b"/r%d" % self._number
-        crew = Crew(self._access, prefix)
+        if self._keepers is None:
+            keepers = (KeeperWork(self._access, self._kept(each), self._lease_numbers) for each in range(KEEPERS))
+            self._keepers = Crew(self._access, keepers)
         lockers = [
             LockWork(self._access, f"locker{each}", prefix + b"/lock", self._lease_numbers) for each in range(LOCKERS)
         ]
-        keeper = KeeperWork(self._access, prefix + b"/kept", self._lease_numbers)
-        for work in (*lockers, keeper):
-            crew.add(work)
+        works = works_on_objects(self._access, prefix)
+        crew = Crew(self._access, [*works, *lockers])
         try:
             await self.scene.progress(WARM_UP_WRITES)
             await fault(self.scene)
             await self.members.leader()
             await self.scene.progress()
             crew.check()
+            self._keepers.check()
         finally:
             await crew.end()
         await self.members.caught_up()
         self.members.check_alive()
-        await crew.read_all()
+        for work in works:
+            await work.read()  # what was acknowledged is there, now that the store is whole
         check_locks([held for locker in lockers for held in locker.held])
         for watcher in self._watchers:
             watcher.check_alive()
@@ -107,8 +114,13 @@ class Run:
 
     async def audit(self) -> None:
         """Holds everything since the last audit against the store's own history."""
-        async with asyncio.timeout(GONE_TIMEOUT_S):
-            await gone(self._everywhere, b"/r%d/kept" % self._number)
+        if self._keepers is not None:
+            await self._keepers.end()
+            self._keepers = None
+            async with asyncio.timeout(GONE_TIMEOUT_S):
+                for number in range(KEEPERS):
+                    await gone(self._everywhere, self._kept(number))
+        self.members.check_logs()
         truth = await read_truth(self.members, self._state, self._first)
         history = self.history
         lost = truth.check_written(history.written)

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
     """The program's end; skips when this system does not let us make networks."""
-    command = [sys.executable, "-m", "tests.robustness", *arguments]
+    command = [sys.executable, "-m", "tests.robustness", f"--folder={folder}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
     if done.returncode == EXIT_IMPOSSIBLE:
         missing(done.stdout.strip())
@@ -32,14 +32,32 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
     assert [line.split()[-1] for line in lost] == ["0"], done.stdout
 
 
-def test_kills_and_pauses() -> None:
+def test_kills_and_pauses(tmp_path: Path) -> None:
     """Also where nobody may make networks: all on loopback."""
-    check(run("--faults=kills,pauses", "--rounds=7", "--network=loopback"))
+    check(run(tmp_path, "--faults=kills,pauses", "--rounds=7", "--network=loopback"))
 
 
-def test_partitions() -> None:
-    check(run("--faults=partitions", "--rounds=7"))
+def test_partitions(tmp_path: Path) -> None:
+    check(run(tmp_path, "--faults=partitions", "--rounds=7"))
 
 
-def test_five_members() -> None:
-    check(run("--members=5", "--faults=kill-twice,halves,ring", "--rounds=3"))
+def test_five_members(tmp_path: Path) -> None:
+    check(run(tmp_path, "--members=5", "--faults=kill-twice,halves,ring", "--rounds=3"))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "faults", "said"),
+    [
+        ("stale-reads", "pause-any", ""),
+        ("late-writes", "kill-all", ""),
+        ("lost-events", "pause-any", "a watch at"),
+        ("short-leases", "pause-any", "lease"),
+    ],
+)
+def test_mistakes_are_noticed(tmp_path: Path, mistake: str, faults: str, said: str) -> None:
+    """Members that get it wrong are found out: the checks are no decoration."""
+    done = run(tmp_path, f"--mistake={mistake}", f"--faults={faults}", "--rounds=4", "--network=loopback")
+    assert done.returncode == 1, done.stdout + done.stderr
+    wrong = done.stdout.partition("WRONG")[2]
+    assert "Traceback" not in wrong
+    assert said in wrong, done.stdout

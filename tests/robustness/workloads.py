@@ -7,8 +7,8 @@ picks or at whichever answers. Values are unique, so that every answer says whic
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from raykube.client.kv import KvClient
 from raykube.pb import etcd_pb2
@@ -289,30 +289,24 @@ class PairWork:
         self._access.history.record(Register, self._name, self._client, started, request, outcome, answer)
 
 
-class Crew:
-    """Workers on fresh objects, from the start of a round to its end."""
+class Work(Protocol):
+    """What a worker does again and again."""
 
-    def __init__(self, access: Access, prefix: bytes) -> None:
+    async def act(self) -> None: ...
+
+
+class Crew:
+    """Workers at their work, until `end`."""
+
+    def __init__(self, access: Access, works: Iterable[Work]) -> None:
         self._access = access
-        self._prefix = prefix
         self._is_done = False
-        works: list[RegisterWork | SetWork | ListWork | PairWork] = [
-            RegisterWork(access, f"register{number}", prefix + b"/register%d" % (number % 2)) for number in range(4)
-        ]
-        works += [SetWork(access, f"set{number}", prefix + b"/set") for number in range(3)]
-        works += [ListWork(access, f"list{number}", prefix + b"/list") for number in range(3)]
-        works += [PairWork(access, f"pair{number}", prefix + b"/pair") for number in range(2)]
-        self._works = works
         self._tasks = [asyncio.create_task(self._run(work)) for work in works]
 
-    async def _run(self, work: Any) -> None:
+    async def _run(self, work: Work) -> None:
         while not self._is_done:
             await work.act()
             await asyncio.sleep(self._access.rng.uniform(0, 2 * PACE_S))
-
-    def add(self, work: Any) -> None:
-        """One more worker: something with `act`."""
-        self._tasks.append(asyncio.create_task(self._run(work)))
 
     def check(self) -> None:
         """Raises what a worker raised."""
@@ -325,7 +319,15 @@ class Crew:
         self._is_done = True
         await asyncio.gather(*self._tasks)
 
-    async def read_all(self) -> None:
-        """Reads every object once more: what was acknowledged is there, now that the store is whole."""
-        for work in self._works:
-            await work.read()
+
+ObjectWork = RegisterWork | SetWork | ListWork | PairWork
+
+
+def works_on_objects(access: Access, prefix: bytes) -> list[ObjectWork]:
+    """Work on fresh objects below a prefix, several workers on each."""
+    return [
+        *(RegisterWork(access, f"register{number}", prefix + b"/register%d" % (number % 2)) for number in range(4)),
+        *(SetWork(access, f"set{number}", prefix + b"/set") for number in range(3)),
+        *(ListWork(access, f"list{number}", prefix + b"/list") for number in range(3)),
+        *(PairWork(access, f"pair{number}", prefix + b"/pair") for number in range(2)),
+    ]
