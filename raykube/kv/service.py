@@ -6,6 +6,7 @@ import logging
 
 from raykube.kv import joins, recall
 from raykube.kv.at_leader import AtLeader
+from raykube.kv.auth_service import AuthService
 from raykube.kv.batch_service import BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
@@ -112,6 +113,7 @@ class Service:
             (ETCD["Lease"], LeaseService(member, leader, config.election_timeout / 1000)),
             (ETCD["Cluster"], ClusterService(member, leader)),
             (ETCD["Maintenance"], MaintenanceService(member, admission)),
+            (ETCD["Auth"], AuthService(member)),
             (batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission)),
         ):
             clients.add(service, LearnerGate(member, handler))

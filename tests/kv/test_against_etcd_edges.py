@@ -82,6 +82,13 @@ CASES: dict[str, tuple[str, str, Any]] = {
     "hash of the future": ("Maintenance", "HashKV", etcd_pb2.HashKVRequest(revision=2)),
     "alarms": ("Maintenance", "Alarm", etcd_pb2.AlarmRequest()),
     "leadership to nobody": ("Maintenance", "MoveLeader", etcd_pb2.MoveLeaderRequest(targetID=5)),
+    "removal of nobody": ("Cluster", "MemberRemove", etcd_pb2.MemberRemoveRequest(ID=5)),
+    "promotion of nobody": ("Cluster", "MemberPromote", etcd_pb2.MemberPromoteRequest(ID=5)),
+    "update of nobody": ("Cluster", "MemberUpdate", etcd_pb2.MemberUpdateRequest(ID=5, peerURLs=["http://h:1"])),
+    "member without a scheme": ("Cluster", "MemberAdd", etcd_pb2.MemberAddRequest(peerURLs=["127.0.0.1:1"])),
+    "member without an address": ("Cluster", "MemberAdd", etcd_pb2.MemberAddRequest()),
+    "state of authentication": ("Auth", "AuthStatus", etcd_pb2.AuthStatusRequest()),
+    "authentication": ("Auth", "Authenticate", etcd_pb2.AuthenticateRequest(name="root", password="x")),
 }  # fmt: skip
 
 

@@ -102,6 +102,9 @@ SCRIPTS: dict[str, list[tuple[str, ...] | str]] = {
         ("defrag", "--cluster"),
         ("move-leader", "77"), ("move-leader",), ("member", "list"), ("member", "list", "-w", "table"),
     ],
+    "auth": [
+        ("auth", "status"), ("--user=root:x", "put", "a", "1"), ("--user=root:x", "get", "a"),
+    ],
     "lock": [
         ("lock", "name", "echo", "locked"), ("get", "name", "--prefix", "-w", "fields"),
         ("lock", "name", "false"), ("lock", "other", "--ttl=5", "true"),
