@@ -19,7 +19,8 @@ from raykube.kv.core import wal_codec
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.member_changes import Change, Changed
 from raykube.kv.core.mvcc.errors import StoreError
-from raykube.kv.core.mvcc.image import Image
+from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.image import Image, Restored
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.mvcc.scrub import Rotten
 from raykube.kv.core.prover import Diverged
@@ -115,6 +116,9 @@ class Member:
             await asyncio.wait(self._writes)
         self._thread.shutdown(wait=True)
         self._wal.close()
+        error = self.failed.exception() if self.failed.done() else None
+        if isinstance(error, Diverged | Rotten):
+            self.files.set_aside(error.sound)
         self._release_all()
 
     def _release_all(self) -> None:
@@ -213,7 +217,7 @@ class Member:
         if not write.touches_disk:
             self._written(write)
             return
-        done: asyncio.Future[None] = self._loop.run_in_executor(self._thread, self._persist, write)
+        done: asyncio.Future[Restored | None] = self._loop.run_in_executor(self._thread, self._persist, write)
         self._writes.add(done)
 
         def finish(done: asyncio.Future[None]) -> None:
@@ -222,19 +226,22 @@ class Member:
             if error is not None:
                 self.fail(error)
             elif not self._is_closed:
-                self._written(write)
+                self._written(write, done.result())
 
         done.add_done_callback(finish)
 
-    def _persist(self, write: Write) -> None:
-        """In the worker thread: snapshot first, then the log that refers to it."""
+    def _persist(self, write: Write) -> Restored | None:
+        """In the worker thread: snapshot first, then the log that refers to it. What the snapshot says, if there is one."""
+        restored = None
         if write.snapshot is not None:
-            self.files.save(write.snapshot, [write.snapshot.data])
+            self.files.adopt(write.snapshot)
+            restored = image.restore(write.snapshot.data)
         self._wal.append(write)
+        return restored
 
-    def _written(self, write: Write) -> None:
+    def _written(self, write: Write, restored: Restored | None = None) -> None:
         def run() -> None:
-            self.replica.persisted(write)
+            self.replica.persisted(write, restored)
             if write.snapshot is not None:
                 self._snapshot_index = self._purge_index = write.snapshot.index
                 self._notify()

@@ -26,6 +26,7 @@ class Scrubber:
         self._scrub: Scrub | None = None
         self._disputed = 0
         self._is_urgent = False
+        self._began_at = self._sound = member.replica.applied - 1  # no pass has seen what this member started with
         self._timer: asyncio.TimerHandle | None = None
         member.on_applied.append(self._on_applied)
 
@@ -61,16 +62,18 @@ class Scrubber:
             return
         if self._scrub is None or self._scrub.store is not member.store:
             self._scrub = Scrub(member.store)
+            self._began_at = member.replica.applied
         until = time.monotonic() + (URGENT_SLICE_S if self._is_urgent else SLICE_S)
         is_done = False
         try:
             while not is_done and time.monotonic() < until:
                 is_done = self._scrub.step(SLICE_VERSIONS)
         except Rotten as error:
+            error.sound = self._sound
             member.fail(error)
             return
         if is_done:
-            self._scrub, self._is_urgent = None, False
+            self._scrub, self._is_urgent, self._sound = None, False, self._began_at
             self._later(REST_S)
         else:
             self._later(URGENT_PAUSE_S if self._is_urgent else PAUSE_S)

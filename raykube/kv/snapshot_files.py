@@ -2,6 +2,7 @@
 so that a file of that name is always whole; two are kept, in case the newer one cannot be read.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable
@@ -9,11 +10,13 @@ from pathlib import Path
 
 from raykube.kv.core import snapshot_codec
 from raykube.kv.core.raft.messages import Snapshot
+from raykube.kv.stored_snapshot import Arriving, StoredBody, check
 from raykube.kv.wal import sync_folder
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".snap"
+WRONG_SUFFIX = ".wrong"  # of what is damaged, or was taken of a state that turned out to be wrong; to be looked at
 KEPT = 2
 
 
@@ -23,6 +26,7 @@ class SnapshotFiles:
     def __init__(self, folder: Path, cluster_id: int) -> None:
         self._folder = folder
         self._cluster_id = cluster_id
+        self._arrivals = itertools.count()
         if not folder.exists():
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
@@ -35,6 +39,24 @@ class SnapshotFiles:
     def save(self, snapshot: Snapshot, body: Iterable[bytes]) -> None:
         """Writes a snapshot durably, and removes those that it makes superfluous."""
         self._save(self.path(snapshot), snapshot_codec.encode(snapshot, self._cluster_id, body))
+        self._drop_superfluous()
+
+    def arrive(self) -> Arriving:
+        """Begins a file for a snapshot that another member sends."""
+        return Arriving(self._folder / f"arriving-{next(self._arrivals)}.tmp")
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Makes a snapshot that arrived this member's own, durably."""
+        if not isinstance(snapshot.data, StoredBody):
+            self.save(snapshot, [snapshot.data] if isinstance(snapshot.data, bytes) else snapshot.data)
+            return
+        path = self.path(snapshot)
+        snapshot.data.path.rename(path)
+        snapshot.data.path = path
+        sync_folder(self._folder)
+        self._drop_superfluous()
+
+    def _drop_superfluous(self) -> None:
         for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-KEPT]:
             old.unlink(missing_ok=True)  # a leader's snapshot and an own one may be saved at the same time
 
@@ -53,17 +75,37 @@ class SnapshotFiles:
         temporary.rename(path)
         sync_folder(self._folder)
 
+    def set_aside(self, sound: int) -> None:
+        """Takes the snapshots behind the entry `sound` out of use: the state of which they were taken was wrong."""
+        wrong = [path for path in self._folder.glob(f"*{SUFFIX}") if int(path.name.partition("-")[0], 16) > sound]
+        for path in wrong:
+            log.warning("%s is not used any more: its state was wrong", path)
+        self._put_away(wrong)
+
+    def _put_away(self, wrong: list[Path]) -> None:
+        if not wrong:
+            return
+        for older in self._folder.glob(f"*{WRONG_SUFFIX}"):
+            older.unlink()
+        for path in wrong:
+            path.rename(path.with_suffix(WRONG_SUFFIX))
+        sync_folder(self._folder)
+
     def newest(self) -> Snapshot | None:
-        """The newest snapshot that is whole, with its data."""
+        """The newest snapshot that is whole; its data is read from the file. Damaged ones are put away."""
+        damaged = []
+        found = None
         for path in sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True):
             try:
-                cluster_id, snapshot = snapshot_codec.decode(path.read_bytes())
+                cluster_id, found = check(path)
             except ValueError as error:
                 log.error("%s cannot be used: %s", path, error)
+                damaged.append(path)
                 continue
             if cluster_id != self._cluster_id:
                 raise ValueError(
                     f"{path} belongs to cluster {cluster_id:x}, not {self._cluster_id:x}: check --data-dir"
                 )
-            return snapshot
-        return None
+            break
+        self._put_away(damaged)
+        return found

@@ -18,22 +18,28 @@ _DIGESTS_KEPT = 8
 
 
 class Diverged(ValueError):
-    """This member's state is not the one that a quorum has."""
+    """This member's state is not the one that a quorum has. Up to the entry `sound` it was."""
+
+    def __init__(self, message: str, sound: int) -> None:
+        super().__init__(message)
+        self.sound = sound
 
 
 class Prover:
-    """One member's part. `propose` puts a command into the log, or loses it."""
+    """One member's part; `start` is what it has applied. `propose` puts a command into the log, or loses it."""
 
-    def __init__(self, member: int, propose: Callable[[Command, bytes], None]) -> None:
+    def __init__(self, member: int, start: int, propose: Callable[[Command, bytes], None]) -> None:
         self._member = member
+        self._sound = start - 1  # nobody has judged the state with which this member starts
         self._propose = propose
         self._checked_at: float | None = None
         self.has_news = True  # something was applied since the last check
         self._digests: dict[int, int] = {}  # index of a CHECK → what this member computed there
         self._unvouched: int | None = None
 
-    def forget(self) -> None:
-        """The state was replaced: nothing that was computed before says anything about it."""
+    def forget(self, index: int) -> None:
+        """The state was replaced by one of `index`: nothing that was computed before says anything about it."""
+        self._sound = index - 1
         self._digests.clear()
         self._unvouched = None
 
@@ -68,11 +74,15 @@ class Prover:
 
     def _compare(self, check: Check) -> None:
         own = self._digests.get(check.index)
-        if own is not None and check.settled is not None and own != check.settled:
+        if own is None or check.settled is None:
+            return
+        if own != check.settled:
             raise Diverged(
                 f"the state of this member at entry {check.index} has digest {own:016x}, and a quorum has "
-                f"{check.settled:016x}: it is damaged, or was computed wrongly"
+                f"{check.settled:016x}: it is damaged, or was computed wrongly",
+                self._sound,
             )
+        self._sound = max(self._sound, check.index)
 
     def vouch(self) -> None:
         """Once there is a leader: this member's word for the newest check."""

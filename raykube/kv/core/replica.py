@@ -17,7 +17,8 @@ from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.lease_clock import LeaseClock
 from raykube.kv.core.member_changes import Change, Changed, Circumstances, decide
 from raykube.kv.core.mvcc.errors import StoreError
-from raykube.kv.core.mvcc.image import Image
+from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.image import Image, Restored
 from raykube.kv.core.mvcc.machine import Command, Machine, commands, encode
 from raykube.kv.core.prover import Prover
 from raykube.kv.core.raft.membership import Membership
@@ -63,7 +64,7 @@ class Replica:
         self.applied = node.log.handed
         self.applied_term = node.log.base_term
         self.lease_clock = LeaseClock()
-        self.prover = Prover(node.id, self._say)
+        self.prover = Prover(node.id, self.applied, self._say)
         self._compactor = compactor or Compactor()
         self._new_id = new_id
         self._granted: list[tuple[int, int]] = []  # lease, seconds: those that began since the last tick
@@ -253,11 +254,11 @@ class Replica:
         output.readers = self._release_readers()
         return output
 
-    def persisted(self, write: Write) -> None:
-        """The write is durable; a snapshot in it becomes this member's state."""
+    def persisted(self, write: Write, restored: Restored | None = None) -> None:
+        """The write is durable; a snapshot in it becomes this member's state: `restored`, when it was read already."""
         if write.snapshot is not None:
-            self.machine.restore(write.snapshot.data)
-            self.prover.forget()
+            self.machine.adopt(restored or image.restore(write.snapshot.data))
+            self.prover.forget(write.snapshot.index)
             self.applied, self.applied_term = write.snapshot.index, write.snapshot.term
             self.is_removed = self.node.id in write.snapshot.membership.removed
             # What was in flight may be inside the image: its outcome cannot be told from here.

@@ -17,7 +17,9 @@ _KEYS_AT_ONCE = 64
 
 
 class Rotten(ValueError):
-    """The store does not hold what was written to it."""
+    """The store does not hold what was written to it. Up to the entry `sound` it did."""
+
+    sound = 0
 
 
 class Scrub:
