@@ -1,8 +1,8 @@
 # ruff: noqa: N802 - methods are named like the RPCs
 """etcd's Auth service: says that it is not enabled, as etcd's own does before somebody enables it.
 
-Clients that come with a user and a password anyway take that answer and go on without. Who may call is decided by client
-certificates (`--client-cert-allowed-cn`); users and roles are not implemented.
+Clients that come with a user and a password anyway take that answer and go on without. Who may call is decided by
+client certificates (`--client-cert-allowed-cn`); users and roles are not implemented.
 """
 
 from typing import Any
