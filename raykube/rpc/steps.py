@@ -60,7 +60,9 @@ def start(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None])
         return None
     finally:
         _leave_task(loop, starting)
-    task = loop.create_task(_rest(coroutine, awaited), context=context)
+    rest = _rest(coroutine, awaited)
+    rest.send(None)  # up to its pause: a task that is cancelled before its first step never enters a new coroutine
+    task = loop.create_task(rest, context=context)
     starting.become(task)
     return task
 
@@ -71,18 +73,25 @@ async def _rest(coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
 
 @types.coroutine
 def _resume(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """Goes on with a coroutine that was stepped once and waits for `awaited`."""
+    """Goes on with a coroutine that was stepped once and waits for `awaited`, after a pause."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        # As a task does: what it waits for is cancelled, and then says so to who waits.
+        if awaited is None or not awaited.cancel():
+            try:
+                awaited = coroutine.throw(error)
+            except StopIteration:
+                return
     while True:
+        step: Callable[[Any], Any] = coroutine.send
         try:
             sent = yield awaited
         except GeneratorExit:
             coroutine.close()
             raise
         except BaseException as error:
-            step: Callable[[Any], Any] = coroutine.throw
-            sent = error
-        else:
-            step = coroutine.send
+            step, sent = coroutine.throw, error
         try:
             awaited = step(sent)
         except StopIteration:

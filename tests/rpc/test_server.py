@@ -1,0 +1,291 @@
+"""Our server against grpcio's client, which knows nothing of us: calls of all kinds, ends of all kinds."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from raykube.rpc import Code, RpcError
+from raykube.rpc.core.limits import Limits
+from raykube.rpc.server import Server
+from tests.kit.waiting import until
+from tests.rpc.echo import ECHO, Bytes, Handler, say
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+LARGE = 20 << 20
+MIB = 1 << 20
+
+
+class Client:
+    """grpcio's client of the echo service."""
+
+    def __init__(self, address: str) -> None:
+        self.channel: Any = grpc.aio.insecure_channel(address, options=OPTIONS)
+        types: Any = {"request_serializer": Bytes.SerializeToString, "response_deserializer": Bytes.FromString}
+        self.Unary = self.channel.unary_unary("/tests.rpc.Echo/Unary", **types)
+        self.Spread = self.channel.unary_stream("/tests.rpc.Echo/Spread", **types)
+        self.Gather = self.channel.stream_unary("/tests.rpc.Echo/Gather", **types)
+        self.Both = self.channel.stream_stream("/tests.rpc.Echo/Both", **types)
+
+
+Served = tuple[Server, Handler, Client]
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    handler, server = Handler(), Server()
+    server.add(ECHO, handler)
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    client = Client(f"127.0.0.1:{port}")
+    yield server, handler, client
+    await client.channel.close(None)
+    await server.stop(0)
+
+
+async def stream_of(*requests: Any) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
+
+
+async def test_the_four_kinds(served: Served) -> None:
+    client = served[2]
+    assert await client.Unary(say("hello")) == say("hello")
+    assert [len(m.value) async for m in client.Spread(say("count 3 7"))] == [7, 7, 7, 3]
+    assert await client.Gather(stream_of(say("aa"), say("b"))) == say("2 3")
+    assert [m async for m in client.Both(stream_of(say("x"), say("y")))] == [say("x"), say("y")]
+
+
+async def test_empty_messages_and_streams(served: Served) -> None:
+    client = served[2]
+    assert await client.Unary(Bytes()) == Bytes()
+    assert await client.Gather(stream_of()) == say("0 0")
+    assert [m async for m in client.Both(stream_of())] == []
+
+
+@pytest.mark.parametrize("text", ["", "no such key", "Grüße, 100 % 🚀", "two\nlines"])
+@pytest.mark.parametrize("kind", ["Unary", "Spread", "Gather", "Both"])
+async def test_errors_arrive_as_they_are(served: Served, kind: str, text: str) -> None:
+    request: Any = say(f"fail OUT_OF_RANGE {text}")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        call = getattr(served[2], kind)(request if kind in ("Unary", "Spread") else stream_of(request))
+        if kind in ("Spread", "Both"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.OUT_OF_RANGE, text)
+
+
+async def test_a_deadline_of_the_client_reaches_the_handler_and_ends_it(served: Served) -> None:
+    _, handler, client = served
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.Unary(say("hang"), timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: handler.cancelled == 1)
+    (remaining_s,) = handler.remaining_s
+    assert remaining_s is not None and 0 < remaining_s <= 0.3
+
+
+async def test_cancelling_ends_the_handler(served: Served) -> None:
+    _, handler, client = served
+    calls: list[Any] = [client.Unary(say("hang")), client.Spread(say("hang")), client.Both(stream_of(say("hang")))]
+    await until(lambda: handler.started == 3 and handler.read == 1)
+    for call in calls:
+        call.cancel()
+    await until(lambda: handler.cancelled == 4 and handler.ended == 1)  # Spread counts twice
+
+
+async def test_a_client_that_is_gone_ends_its_handlers(served: Served) -> None:
+    _, handler, client = served
+    calls = [client.Unary(say("hang")) for _ in range(5)]
+    await until(lambda: handler.started == 5)
+    await client.channel.close(None)
+    await until(lambda: handler.cancelled == 5)
+    assert len(calls) == 5
+
+
+async def test_large_messages_both_ways(served: Served) -> None:
+    client = served[2]
+    large = Bytes(value=bytes(range(256)) * (LARGE // 256))
+    assert await client.Unary(large) == large
+    assert [len(m.value) async for m in client.Spread(say(f"count 2 {LARGE}"))] == [LARGE, LARGE, 3]
+
+
+async def test_a_thousand_calls_at_once_on_one_connection(served: Served) -> None:
+    client = served[2]
+    calls = [client.Unary(say(f"{number}")) for number in range(1000)]
+    assert await asyncio.gather(*calls) == [say(f"{number}") for number in range(1000)]
+    streams = [client.Both(stream_of(say(f"{number}"))) for number in range(1000)]
+    assert [await stream.read() for stream in streams] == [say(f"{number}") for number in range(1000)]
+
+
+async def test_a_client_that_does_not_read_is_not_sent_more(served: Served) -> None:
+    _, handler, client = served
+    call = client.Spread(say(f"count 400 {MIB // 4}"))
+    answers = aiter(call)
+    assert len((await anext(answers)).value) == MIB // 4
+    sent = -1
+    while sent != handler.sent:
+        sent = handler.sent
+        for _ in range(20):
+            assert await client.Unary(say("others go on")) == say("others go on")
+    assert handler.sent < 400
+    assert len([m async for m in answers]) == 400
+
+
+async def test_requests_that_are_not_read_stop_the_client(served: Served) -> None:
+    _, handler, client = served
+    given = 0
+
+    async def requests() -> AsyncIterator[Any]:
+        nonlocal given
+        yield say("wait")
+        for _ in range(400):
+            given += 1
+            yield Bytes(value=bytes(MIB // 4))
+
+    call = client.Gather(requests())
+    before = -1
+    while before != given or not given:
+        before = given
+        for _ in range(20):
+            assert await client.Unary(say("others go on")) == say("others go on")
+    assert given < 400
+    handler.gate.set()
+    assert await call == say(f"401 {4 + 100 * MIB}")
+
+
+async def test_stop_lets_calls_end(served: Served) -> None:
+    server, handler, client = served
+    calls: list[Any] = [client.Unary(say("sleep 0.3")), client.Spread(say("count 2 9 sleep 0.3"))]
+    await until(lambda: handler.started == 2)
+    stopped = asyncio.create_task(server.stop(20))
+    assert await calls[0] == say("sleep 0.3")
+    assert len([m async for m in calls[1]]) == 3
+    async with asyncio.timeout(10):
+        await stopped
+
+
+async def test_stop_ends_calls_after_the_grace(served: Served) -> None:
+    server, handler, client = served
+    calls: list[Any] = [client.Unary(say("hang")), client.Spread(say("hang"))]
+    await until(lambda: handler.started == 2)
+    async with asyncio.timeout(10):
+        await server.stop(0.1)
+    assert handler.cancelled == 3  # Spread counts twice
+    for call in calls:
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+    async with asyncio.timeout(10):
+        await server.wait()
+
+
+async def test_what_is_no_request(served: Served) -> None:
+    raw = served[2].channel.unary_unary("/tests.rpc.Echo/Unary")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await raw(b"\xff\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "google.protobuf.BytesValue" in str(caught.value.details())
+
+
+async def test_compressed_requests_are_not_taken(served: Served) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served[2].Unary(say("x" * 10_000), compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_methods_and_services_that_are_not_there(served: Served) -> None:
+    for path in ("/tests.rpc.Echo/Missing", "/tests.rpc.Echo/Nothing", "/no.Service/Unary"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served[2].channel.unary_unary(path)(b"")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_messages_and_metadata_have_limits() -> None:
+    server = Server(limits=Limits(message_bytes_max=1000))
+    server.add(ECHO, Handler())
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    client = Client(f"127.0.0.1:{port}")
+    for kind, request in (("Unary", say("x" * 2000)), ("Both", stream_of(say("x" * 2000)))):
+        call = getattr(client, kind)(request)
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, kind
+    assert await client.Unary(say("x" * 900)) == say("x" * 900)
+    await client.channel.close(None)
+    await server.stop(0)
+
+
+class InTheFirstStep:
+    """A handler that needs its task before it first suspends."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Any] = []
+
+    async def Unary(self, request: Any, call: Any) -> Any:
+        self.tasks.append(asyncio.current_task())
+        if request.value == b"timeout":
+            try:
+                async with asyncio.timeout(0.05):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                return say("timed out")
+        if request.value == b"group":
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._fail())
+                    await asyncio.Event().wait()
+            except* RpcError as errors:
+                raise errors.exceptions[0] from None
+        if request.value == b"cancel":
+            self.tasks[-1].cancel()
+            await asyncio.Event().wait()
+        return say("at once")
+
+    async def _fail(self) -> None:
+        await asyncio.sleep(0)
+        raise RpcError(Code.ABORTED, "a part failed")
+
+
+async def test_a_handler_has_a_task_in_its_first_step() -> None:
+    server = Server()
+    server.add(ECHO, InTheFirstStep())
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    client = Client(f"127.0.0.1:{port}")
+    async with asyncio.timeout(10):
+        assert await client.Unary(say("timeout")) == say("timed out")
+        assert await client.Unary(say("")) == say("at once")
+        assert await client.Unary(say("group")).code() is grpc.StatusCode.ABORTED
+        assert await client.Unary(say("cancel")).code() is grpc.StatusCode.CANCELLED
+    await client.channel.close(None)
+    await server.stop(0)
+
+
+async def test_a_client_that_vanished_is_found() -> None:
+    handler, server = Handler(), Server(keepalive_s=0.2, keepalive_timeout_s=0.2)
+    server.add(ECHO, handler)
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    client = Client(f"127.0.0.1:{port}")
+    assert await client.Unary(say("sleep 1")) == say("sleep 1")  # who answers pings stays
+    mute = socket.create_connection(("127.0.0.1", port))
+    mute.setblocking(False)
+    mute.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        try:
+            while await loop.sock_recv(mute, 65536):
+                pass
+        except ConnectionError:
+            pass
+    mute.close()
+    await client.channel.close(None)
+    await server.stop(0)
