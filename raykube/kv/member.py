@@ -18,8 +18,8 @@ from typing import Any, Protocol, cast
 from raykube.kv.core import wal_codec
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.member_changes import Change, Changed
-from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image, Restored
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.mvcc.scrub import Rotten
@@ -29,12 +29,14 @@ from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.disk import open_disk, salted
 from raykube.kv.recall import Removed
+from raykube.kv.wal import PASSING
 from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 SWEEP_EVENTS = 2000
+SNAPSHOT_RETRY_S = 10.0  # after one for which there was no room
 REQUEST_TIMEOUT_S = 7.0
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
@@ -82,7 +84,7 @@ class Member:
         self._purge_index = self.replica.applied
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wal")
-        self._writes: set[asyncio.Future[None]] = set()
+        self._writes: set[asyncio.Future[Restored | None]] = set()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._readers: dict[int, asyncio.Future[None]] = {}
         # Who waits until when, oldest first: a timer for each would cost more than the request.
@@ -92,6 +94,7 @@ class Member:
         self._is_leaving = False
         self._is_sweeping = False
         self._snapshot_task: asyncio.Task[None] | None = None
+        self._snapshot_not_before = 0.0
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
 
@@ -108,6 +111,7 @@ class Member:
     async def close(self) -> None:
         """Ends all work and closes the files; whoever waits is told that the member stopped."""
         self._is_closed = True
+        self._wal.abandon()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         if self._snapshot_task is not None:
@@ -220,7 +224,7 @@ class Member:
         done: asyncio.Future[Restored | None] = self._loop.run_in_executor(self._thread, self._persist, write)
         self._writes.add(done)
 
-        def finish(done: asyncio.Future[None]) -> None:
+        def finish(done: asyncio.Future[Restored | None]) -> None:
             self._writes.discard(done)
             error = done.exception()
             if error is not None:
@@ -231,7 +235,7 @@ class Member:
         done.add_done_callback(finish)
 
     def _persist(self, write: Write) -> Restored | None:
-        """In the worker thread: snapshot first, then the log that refers to it. What the snapshot says, if there is one."""
+        """In the worker thread: snapshot first, then the log that refers to it. Returns what the snapshot says."""
         restored = None
         if write.snapshot is not None:
             self.files.adopt(write.snapshot)
@@ -259,10 +263,19 @@ class Member:
         if replica.machine.store.compact_revision and not self._is_sweeping:
             self._is_sweeping = True
             self._loop.call_soon(self._sweep)
-        if replica.applied - self._snapshot_index >= self._snapshot_count and self._snapshot_task is None:
-            snapshot, image = replica.capture()
+        if replica.applied - self._snapshot_index >= self._snapshot_count:
+            self._begin_snapshot()
+
+    def _begin_snapshot(self) -> None:
+        if self._snapshot_task is None and not self._is_closed and time.monotonic() >= self._snapshot_not_before:
+            snapshot, picture = self.replica.capture()
             self._snapshot_index = snapshot.index
-            self._snapshot_task = asyncio.create_task(self._save_snapshot(snapshot, image))
+            self._snapshot_task = asyncio.create_task(self._save_snapshot(snapshot, picture))
+
+    def renew_snapshot(self) -> None:
+        """The file of the newest snapshot cannot be used: another takes its place, soon."""
+        if not self.replica.node.is_installing:
+            self._begin_snapshot()
 
     def _notify(self) -> None:
         for callback in self.on_applied:
@@ -273,9 +286,17 @@ class Member:
         if self._is_sweeping:
             self._loop.call_later(0.001, self._sweep)
 
-    async def _save_snapshot(self, snapshot: Snapshot, image: Image) -> None:
+    async def _save_snapshot(self, snapshot: Snapshot, picture: Image) -> None:
         try:
-            await asyncio.to_thread(self.files.save, snapshot, image.chunks())
+            try:
+                await asyncio.to_thread(self.files.save, snapshot, picture.chunks())
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+                log.warning("no snapshot now, the log grows: %s", error)
+                self._snapshot_index -= self._snapshot_count
+                self._snapshot_not_before = time.monotonic() + SNAPSHOT_RETRY_S
+                return
             self.replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
             # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
             purge, self._purge_index = self._purge_index, snapshot.index

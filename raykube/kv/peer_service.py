@@ -7,10 +7,10 @@ from typing import Any
 
 from raykube.kv import wire
 from raykube.kv.at_leader import NOT_LEADER, AtLeader
-from raykube.kv.core import snapshot_codec
 from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.joins import Joins
 from raykube.kv.member import Member
+from raykube.kv.stored_snapshot import Arriving
 from raykube.kv.transport import Transport
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError
@@ -61,23 +61,34 @@ class PeerService:
                 self._member.replica.node.on_peer_lost(sender)
 
     async def Snapshot(self, requests: AsyncIterator[Any], _call: Any) -> Any:
+        """Writes the leader's snapshot to a file as it comes, and hands the message on when all of it is durable."""
+        try:
+            arriving = await asyncio.to_thread(self._member.files.arrive)
+            try:
+                await self._take_snapshot(requests, arriving)
+            except BaseException:
+                await asyncio.to_thread(arriving.drop)
+                raise
+        except ValueError as error:
+            raise RpcError(Code.DATA_LOSS, str(error)) from None
+        except OSError as error:
+            raise RpcError(Code.RESOURCE_EXHAUSTED, str(error)) from None
+        return raft_pb2.SnapshotAnswer()
+
+    async def _take_snapshot(self, requests: AsyncIterator[Any], arriving: Arriving) -> None:
         message: Message | None = None
-        parts: list[bytes] = []
         async for chunk in requests:
             if message is None:
                 self._check(chunk.cluster_id)
                 message = wire.decode(chunk.message)
-            parts.append(chunk.data)
-        try:
-            cluster_id, snapshot = await asyncio.to_thread(lambda: snapshot_codec.decode(b"".join(parts)))
-        except ValueError as error:
-            raise RpcError(Code.DATA_LOSS, str(error)) from None
-        self._check(cluster_id)
+            await asyncio.to_thread(arriving.write, chunk.data)
         if message is None or message.kind is not Kind.SNAPSHOT:
             raise RpcError(Code.INVALID_ARGUMENT, "not a snapshot message")
-        message.snapshot = snapshot
+        snapshot = message.snapshot = await asyncio.to_thread(arriving.finish)
+        self._check(arriving.cluster_id)
         self._member.step([message])
-        return raft_pb2.SnapshotAnswer()
+        if not self._member.replica.node.installs(snapshot):
+            await asyncio.to_thread(arriving.drop)  # it was not needed
 
     async def Renew(self, request: Any, _call: Any) -> Any:
         self._require_leader()

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from raykube.kv import wire
+from raykube.kv import stored_snapshot, wire
 from raykube.kv.core.identity import address_of
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Kind, Message
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 SERVICE = raft_pb2.DESCRIPTOR.services_by_name["Peer"]
 WAITING_BYTES_MAX = 64 << 20  # beyond it, messages to that member are dropped: it is gone or far too slow
 BATCH_BYTES_MAX = 8 << 20
-CHUNK_BYTES = 1 << 20
 RECONNECT_S = 0.2
 SNAPSHOT_TIMEOUT_S = 300.0
+SNAPSHOT_RETRY_S = 1.0
 
 
 class _Peer:
@@ -222,21 +223,28 @@ class Transport:
         arrived = False
         peer.is_sending_snapshot = True
         try:
-            data = await asyncio.to_thread(self._member.files.path(message.snapshot).read_bytes)
-            await peer.stub.Snapshot(self._chunks(message, data), timeout=SNAPSHOT_TIMEOUT_S)
+            path = self._member.files.path(message.snapshot)
+            await peer.stub.Snapshot(self._chunks(message, path), timeout=SNAPSHOT_TIMEOUT_S)
             arrived = True
         except (OSError, RpcError) as error:
             log.warning("snapshot for member %x did not arrive: %s", peer.member, error)
+            if isinstance(error, OSError) or error.code is Code.DATA_LOSS:
+                self._member.renew_snapshot()  # it cannot be read, or is not what was written
+            await asyncio.sleep(SNAPSHOT_RETRY_S)
         finally:
             peer.is_sending_snapshot = False
         self._member.replica.node.on_snapshot_sent(peer.member, arrived)
         self._member.wake()
 
-    async def _chunks(self, message: Message, data: bytes) -> AsyncIterator[Any]:
+    async def _chunks(self, message: Message, path: Path) -> AsyncIterator[Any]:
         head = {"cluster_id": self._member.cluster_id, "message": wire.encode(message)}
-        for offset in range(0, len(data), CHUNK_BYTES):
-            yield raft_pb2.SnapshotChunk(data=data[offset : offset + CHUNK_BYTES], **head)
-            head = {}
+        content = stored_snapshot.pieces(path)
+        try:
+            while (piece := await asyncio.to_thread(next, content, None)) is not None:
+                yield raft_pb2.SnapshotChunk(data=piece, **head)
+                head = {}
+        finally:
+            content.close()
 
     async def close(self) -> None:
         """Ends all streams."""

@@ -250,7 +250,7 @@ def test_the_newest_whole_snapshot_is_used(tmp_path: Path) -> None:
         files.save(Snapshot(index, 1, Membership.of(1, 2)), [b"body ", b"%d" % index])
     newest = files.newest()
     assert newest is not None
-    assert (newest.index, newest.data, newest.membership) == (30, b"body 30", Membership.of(1, 2))
+    assert (newest.index, b"".join(newest.data), newest.membership) == (30, b"body 30", Membership.of(1, 2))
     assert len(list((tmp_path / "snap").iterdir())) == 2
     path = files.path(newest)
     data = bytearray(path.read_bytes())
@@ -262,6 +262,7 @@ def test_the_newest_whole_snapshot_is_used(tmp_path: Path) -> None:
         found = files.newest()
         assert found is not None
         assert found.index == 20
+        assert path.with_suffix(".wrong").read_bytes() == damaged  # kept for who wants to look at it
     path.write_bytes(data)
     with pytest.raises(ValueError, match="belongs to cluster"):
         SnapshotFiles(tmp_path / "snap", 6).newest()

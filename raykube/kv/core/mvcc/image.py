@@ -151,7 +151,10 @@ class Restorer:
         return store, self._head
 
 
-def restore(data: bytes | Iterable[bytes]) -> tuple[Store, raft_pb2.StoreHead]:
+Restored = tuple[Store, raft_pb2.StoreHead]
+
+
+def restore(data: bytes | Iterable[bytes]) -> Restored:
     """The store that `Image.chunks` encoded, whole or in pieces. Raises ValueError on bytes that are none."""
     restorer = Restorer()
     for piece in (data,) if isinstance(data, bytes) else data:

@@ -1,6 +1,6 @@
 """The values that go in and out of a Raft node."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -58,7 +58,7 @@ class Snapshot:
     index: int
     term: int
     membership: Membership
-    data: bytes = b""  # the image; empty where it has its place on disk
+    data: bytes | Iterable[bytes] = b""  # the image, perhaps in pieces; empty where it has its place on disk
 
 
 @dataclass(slots=True)

@@ -103,6 +103,10 @@ class State:
         """Whether a leader's snapshot waits for the disk: until then the log begins behind what is applied."""
         return self._pending_snapshot is not None
 
+    def installs(self, snapshot: Snapshot) -> bool:
+        """Whether this very snapshot waits for the disk."""
+        return self._pending_snapshot is snapshot
+
     def membership_at(self, index: int) -> Membership:
         """The membership as of the entry at `index`, which must not be before the log's base."""
         return next(membership for at, membership in reversed(self._memberships) if at <= index)
