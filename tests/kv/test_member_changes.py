@@ -15,7 +15,7 @@ from raykube.kv.core.member_changes import (
     decide,
 )
 from raykube.kv.core.mvcc.errors import StoreError
-from raykube.kv.core.mvcc.machine import Machine
+from raykube.kv.core.mvcc.machine import Command, Machine
 from raykube.kv.core.raft.membership import Member, Membership
 from raykube.kv.core.raft.node import Limits, Node
 from raykube.kv.core.replica import Replica
@@ -170,3 +170,16 @@ def test_a_replica_answers_when_the_change_is_applied() -> None:
     assert not lone.replica.is_removed
     with pytest.raises(StoreError, match="not enough started"):
         lone.replica.change_members(8, RemoveMember(1))
+
+
+def test_the_first_data_directory_of_a_member_is_the_member() -> None:
+    machine = Machine()
+
+    def publish(incarnation: int, name: str) -> raft_pb2.Attributes:
+        record = raft_pb2.Attributes(member_id=9, name=name, incarnation=incarnation)
+        machine.apply(Command.ATTRIBUTES, record.SerializeToString(), False)
+        return machine.attributes[9]
+
+    assert publish(5, "m9").incarnation == 5
+    assert publish(6, "other").name == "m9"
+    assert publish(5, "renamed").name == "renamed"

@@ -118,8 +118,11 @@ class Machine:
                 return etcd_pb2.LeaseRevokeResponse(header=txn.header(store))
             case Command.ATTRIBUTES:
                 attributes = raft_pb2.Attributes.FromString(body)
-                self.attributes[attributes.member_id] = attributes
-                return attributes
+                known = self.attributes.get(attributes.member_id)
+                # The first data directory that a member began with is the member: see joins.py.
+                if known is None or known.incarnation in (0, attributes.incarnation):
+                    self.attributes[attributes.member_id] = attributes
+                return self.attributes[attributes.member_id]
             case Command.CHECK:
                 check = raft_pb2.Check.FromString(body)
                 digest = self.digest()
@@ -150,11 +153,7 @@ class Machine:
 
     def restore(self, data: bytes | Iterable[bytes]) -> None:
         """Becomes what the picture shows, whole or in pieces. Raises ValueError, and is as it was then."""
-        self.adopt(image.restore(data))
-
-    def adopt(self, restored: image.Restored) -> None:
-        """Becomes what was read of a picture."""
-        self.store, head = restored
+        self.store, head = image.restore(data)
         self.attributes = {record.member_id: record for record in head.attributes}
         self.vouching = Vouching.decode(head.vouching)
 

@@ -44,7 +44,7 @@ class Elections(Leading):
         self._leave_role()
         self._heartbeat_elapsed = 0
         for member in self.membership.ids:
-            self.progress[member] = Progress(next=self.log.last + 1)
+            self.progress[member] = Progress(next=self.log.last + 1, silent_ticks=self.limits.election_ticks)
         own = self.progress.get(self.id)
         if own is not None:  # not in its own removal's eyes
             own.sending, own.match = Sending.REPLICATE, self.log.stable

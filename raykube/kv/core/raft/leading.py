@@ -85,10 +85,9 @@ class Leading(State):
         )
 
     def heir(self) -> int:
-        """The voter that should lead when this leader goes: one that answers, and of those the most advanced."""
-        voters = [member for member in sorted(self.membership.voters) if member != self.id and member in self.progress]
-        alive = self.alive()
-        return max(voters, key=lambda member: (member in alive, self.progress[member].match), default=0)
+        """The voter that should lead when this leader goes: of those that answer, the most advanced; 0: none does."""
+        voters = sorted(self.alive() & self.membership.voters - {self.id})
+        return max(voters, key=lambda member: self.progress[member].match, default=0)
 
     def _check_quorum(self) -> bool:
         active = {member for member, progress in self.progress.items() if progress.is_active or member == self.id}

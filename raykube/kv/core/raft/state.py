@@ -147,7 +147,9 @@ class State:
         if self.role is Role.LEADER:
             for member in self.membership.ids:
                 if member not in self.progress:
-                    self.progress[member] = Progress(next=self.log.last, is_active=True)
+                    self.progress[member] = Progress(
+                        next=self.log.last, is_active=True, silent_ticks=self.limits.election_ticks
+                    )
             for member in [member for member in self.progress if member not in self.membership.ids]:
                 del self.progress[member]
 

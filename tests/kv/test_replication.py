@@ -1,0 +1,115 @@
+"""A leader and its followers' windows: bounded in messages and bytes, opened again after losses, shut for the dead."""
+
+from raykube.kv.core.raft.log import Log
+from raykube.kv.core.raft.membership import Membership
+from raykube.kv.core.raft.messages import Entry, HardState, Kind, Message
+from raykube.kv.core.raft.node import Limits, Node
+from raykube.kv.core.raft.progress import Sending
+
+LIMITS = Limits(message_bytes_max=100, window_messages_max=100, window_bytes_max=1000)
+
+
+def leader(entries: int = 0) -> Node:
+    """Member 1 of three, elected with the vote of member 2."""
+    log = Log(entries=[Entry(1, index, 0, b"") for index in range(1, entries + 1)])
+    node = Node(1, Membership.of(1, 2, 3), lambda _: 0, log, HardState(1, 0, entries), LIMITS)
+    node.campaign()
+    node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 2))
+    node.step(Message(Kind.VOTE_ANSWER, 1, 2, 2))
+    assert node.is_leader
+    take(node)
+    return node
+
+
+def take(node: Node) -> list[Message]:
+    """What the node sends, with a disk that is always done."""
+    messages = []
+    while True:
+        ready = node.ready()
+        messages += ready.messages
+        if ready.write is None:
+            return messages
+        node.persisted(ready.write)
+        messages += ready.write.messages
+
+
+def sent(node: Node, to: int) -> list[Message]:
+    return [message for message in take(node) if message.to == to and message.kind is Kind.APPEND]
+
+
+def answer(node: Node, sender: int, index: int) -> None:
+    node.step(Message(Kind.APPEND_ANSWER, 1, sender, node.term, index=index))
+
+
+def test_a_window_is_bounded_in_bytes() -> None:
+    node = leader()
+    answer(node, 2, 1)
+    take(node)
+    for _ in range(50):
+        assert node.propose([bytes(90)])
+    first = sent(node, 2)
+    assert sum(len(entry.data) for message in first for entry in message.entries) <= 1000 + 90
+    assert len(first) < 50
+    answer(node, 2, first[-1].entries[-1].index)
+    second = sent(node, 2)
+    assert second[0].entries[0].index == first[-1].entries[-1].index + 1
+    assert len(second) == len(first)
+
+
+def test_one_large_message_goes_alone() -> None:
+    node = leader()
+    answer(node, 2, 1)
+    take(node)
+    node.propose([bytes(5000)])
+    node.propose([b"behind it"])
+    assert [len(message.entries) for message in sent(node, 2)] == [1]
+    answer(node, 2, 2)
+    assert [entry.data for message in sent(node, 2) for entry in message.entries] == [b"behind it"]
+
+
+def test_a_lost_answer_does_not_shut_the_window_for_ever() -> None:
+    node = leader()
+    answer(node, 2, 1)
+    take(node)
+    for _ in range(50):
+        node.propose([bytes(90)])
+    before = sent(node, 2)
+    node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 2, node.term))
+    after = sent(node, 2)
+    assert after[0].entries[0].index == before[-1].entries[-1].index + 1
+
+
+def test_a_dead_follower_far_behind_gets_no_snapshot_and_holds_nobody_up() -> None:
+    node = leader(entries=20)
+    answer(node, 2, 21)
+    take(node)
+    node.on_snapshot_saved(node.snapshot.__class__(21, node.term, node.membership), 0)
+    node.step(Message(Kind.APPEND_ANSWER, 1, 3, node.term, index=20, reject=True, hint=0))
+    assert [message.kind for message in take(node) if message.to == 3] == [Kind.SNAPSHOT]
+    node.on_snapshot_sent(3, False)
+    for _ in range(2 * LIMITS.election_ticks):
+        node.tick()
+        node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 2, node.term))
+    node.progress[3].is_probe_sent = False
+    node.propose([b"x"])  # returns
+    messages = take(node)
+    assert not [message for message in messages if message.to == 3 and message.kind is Kind.SNAPSHOT]
+    node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 3, node.term))
+    assert [message.kind for message in take(node) if message.to == 3] == [Kind.SNAPSHOT]
+    assert node.progress[3].sending is Sending.SNAPSHOT
+
+
+def test_the_heir_is_the_most_advanced_voter_that_answers() -> None:
+    node = leader()
+    assert node.heir() == 0  # nobody answered yet
+    assert node.alive() == {1}
+    answer(node, 3, 1)
+    assert node.heir() == 3
+    node.propose([b"x"])
+    answer(node, 2, 2)
+    assert node.heir() == 2
+    for _ in range(LIMITS.election_ticks):
+        node.tick()
+        node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 3, node.term))
+    assert node.alive() == {1, 3}
+    assert node.heir() == 3
