@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 
 def _is(annotation: Any, wanted: type) -> bool:
@@ -20,6 +21,13 @@ def _is(annotation: Any, wanted: type) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_is(argument, wanted) for argument in typing.get_args(annotation))
     return annotation is wanted or origin is wanted
+
+
+def _also(field: FieldInfo) -> list[str]:
+    """Other names of the field's flag: `json_schema_extra={"also": ["former-name"]}`."""
+    extra = field.json_schema_extra
+    names = extra.get("also", []) if isinstance(extra, dict) else []
+    return [f"--{name}" for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def options_of(config: type[BaseModel]) -> list[click.Option]:
@@ -39,7 +47,7 @@ def options_of(config: type[BaseModel]) -> list[click.Option]:
             help_text = f"{help_text} [default: {shown.lower() if is_bool else shown}]"
         options.append(
             click.Option(
-                [f"--{name.replace('_', '-')}", name],
+                [f"--{name.replace('_', '-')}", *_also(field), name],
                 multiple=is_list,
                 is_flag=False,
                 flag_value="true" if is_bool else None,

@@ -1,7 +1,7 @@
 """The flags of `raykube kv`: etcd's names and defaults."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,42 +15,71 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("default", description="this member's name, as in --initial-cluster")
-    data_dir: Path = Field(Path("default.etcd"), description="where this member keeps its log and snapshots")
-    listen_client_urls: list[str] = Field(["http://127.0.0.1:2379"], description="addresses for clients")
+    data_dir: Path = Field(
+        Path("default.etcd"), description="where this member keeps its log and snapshots; not given: NAME.etcd"
+    )
+    snapshot_count: int = Field(10_000, description="applied entries between two snapshots", gt=0)
+    heartbeat_interval: int = Field(100, description="milliseconds between heartbeats of the leader", gt=0)
+    election_timeout: int = Field(1000, description="milliseconds without a leader before an election", gt=0)
     listen_peer_urls: list[str] = Field(["http://127.0.0.1:2380"], description="addresses for other members")
-    advertise_client_urls: list[str] = Field([], description="addresses told to clients; empty: where it listens")
-    initial_advertise_peer_urls: list[str] = Field([], description="addresses told to members; empty: as above")
+    listen_client_urls: list[str] = Field(["http://127.0.0.1:2379"], description="addresses for clients")
+    quota_backend_bytes: int = Field(2 << 30, description="refuse writes when the store holds more; 0: 2 GiB", ge=0)
+    max_txn_ops: int = Field(128, description="most operations in a transaction", gt=0)
+    max_request_bytes: int = Field(1_572_864, description="largest request of etcd's API", gt=0)
+    initial_advertise_peer_urls: list[str] = Field(
+        [], description="addresses told to members; empty: --listen-peer-urls"
+    )
     initial_cluster: list[str] = Field([], description="the members: m1=https://10.0.0.1:2380,m2=…; empty: this one")
     initial_cluster_state: Literal["new", "existing"] = Field("new", description="'existing' joins a cluster that runs")
     initial_cluster_token: str = Field("etcd-cluster", description="tells clusters with equal addresses apart")
-    heartbeat_interval: int = Field(100, description="milliseconds between heartbeats of the leader", gt=0)
-    election_timeout: int = Field(1000, description="milliseconds without a leader before an election", gt=0)
-    snapshot_count: int = Field(10_000, description="applied entries between two snapshots", gt=0)
-    max_request_bytes: int = Field(1_572_864, description="largest request of etcd's API", gt=0)
-    max_txn_ops: int = Field(128, description="most operations in a transaction", gt=0)
-    quota_backend_bytes: int = Field(2 << 30, description="refuse writes when the store holds more; 0: 2 GiB", ge=0)
-    auto_compaction_mode: Literal["periodic", "revision"] = Field("periodic", description="what is retained")
+    advertise_client_urls: list[str] = Field([], description="addresses told to clients; empty: where it listens")
+    strict_reconfig_check: bool = Field(True, description="members change only while a quorum is left; always so")
+    pre_vote: bool = Field(True, description="a member asks before it calls an election; always so")
     auto_compaction_retention: str = Field(
         "0",
         description="history to keep: a duration, hours without a unit, or with mode 'revision' a number; 0: all",
     )
-    watch_progress_notify_interval: Duration = Field(600.0, description="how often an idle watch hears the revision")
+    auto_compaction_mode: Literal["periodic", "revision"] = Field("periodic", description="what is retained")
     cert_file: Path | None = Field(None, description="certificate for clients")
     key_file: Path | None = Field(None, description="key of --cert-file")
-    trusted_ca_file: Path | None = Field(None, description="the CA that signs clients' certificates")
     client_cert_auth: bool = Field(True, description="clients must show a certificate; always so with https")
     client_cert_allowed_cn: list[str] = Field(
         [], description="common names of the certificates that clients may show; empty: all that the CA signed"
     )
+    trusted_ca_file: Path | None = Field(None, description="the CA that signs clients' certificates")
     peer_cert_file: Path | None = Field(None, description="certificate for other members")
     peer_key_file: Path | None = Field(None, description="key of --peer-cert-file")
-    peer_trusted_ca_file: Path | None = Field(None, description="the CA that signs members' certificates")
     peer_client_cert_auth: bool = Field(True, description="members must show a certificate; always so with https")
+    peer_trusted_ca_file: Path | None = Field(None, description="the CA that signs members' certificates")
     peer_cert_allowed_cn: list[str] = Field(
         [], description="common names of the certificates that members may show; empty: all that the CA signed"
     )
+    listen_metrics_urls: list[str] = Field(
+        [], description="addresses for /health, /livez, /readyz and /metrics; with https as --listen-client-urls"
+    )
+    watch_progress_notify_interval: Duration = Field(
+        600.0,
+        description="how often an idle watch hears the revision",
+        json_schema_extra={"also": ["experimental-watch-progress-notify-interval"]},
+    )
+    initial_corrupt_check: bool = Field(
+        True,
+        description="members compare what they hold; always so, and all the time",
+        json_schema_extra={"also": ["experimental-initial-corrupt-check"]},
+    )
 
-    @field_validator("listen_client_urls", "listen_peer_urls", "advertise_client_urls", "initial_advertise_peer_urls")
+    @model_validator(mode="before")
+    @classmethod
+    def _name_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"data_dir": f"{values.get('name', 'default')}.etcd", **values}
+
+    @field_validator(
+        "listen_client_urls",
+        "listen_peer_urls",
+        "advertise_client_urls",
+        "initial_advertise_peer_urls",
+        "listen_metrics_urls",
+    )
     @classmethod
     def _check_urls(cls, urls: list[str]) -> list[str]:
         for url in urls:
@@ -76,7 +105,11 @@ class Config(BaseModel):
         if self.name not in {member.name for member in members.members}:
             raise ValueError(f"--initial-cluster does not name this member, {self.name!r}")
         for flag, urls, files in (
-            ("cert-file", self.listen_client_urls, (self.cert_file, self.key_file, self.trusted_ca_file)),
+            (
+                "cert-file",
+                [*self.listen_client_urls, *self.listen_metrics_urls],
+                (self.cert_file, self.key_file, self.trusted_ca_file),
+            ),
             (
                 "peer-cert-file",
                 self.listen_peer_urls,
@@ -91,8 +124,14 @@ class Config(BaseModel):
         ):
             if names and not all(url.startswith("https:") for url in urls):
                 raise ValueError(f"--{flag} needs https: without it nobody shows a certificate")
-        if not (self.client_cert_auth and self.peer_client_cert_auth):
-            raise ValueError("--client-cert-auth=false is not supported: with https, certificates are always checked")
+        for flag, is_on, reason in (
+            ("client-cert-auth", self.client_cert_auth, "with https, certificates are always checked"),
+            ("peer-client-cert-auth", self.peer_client_cert_auth, "with https, certificates are always checked"),
+            ("strict-reconfig-check", self.strict_reconfig_check, "a change that costs the quorum is always refused"),
+            ("pre-vote", self.pre_vote, "a member that comes back would depose a good leader"),
+        ):
+            if not is_on:
+                raise ValueError(f"--{flag}=false is not supported: {reason}")
         return self
 
     @property

@@ -23,6 +23,7 @@ from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
 from raykube.kv.maintenance_service import MaintenanceService
 from raykube.kv.member import Member
+from raykube.kv.monitor import Monitor
 from raykube.kv.peer_service import PeerService
 from raykube.kv.scrubber import Scrubber
 from raykube.kv.transport import Transport
@@ -52,6 +53,7 @@ class Service:
         self._data_dir: DataDir | None = None
         self._transport: Transport | None = None
         self._watch: WatchService | None = None
+        self._monitor: Monitor | None = None
         self._scrubber: Scrubber | None = None
         self._servers: list[Server] = []
         self._addresses: dict[str, str] = {}
@@ -121,6 +123,9 @@ class Service:
         self._listen(clients, "client", config.listen_client_urls, client_tls)
         for server in self._servers:
             await server.start()
+        self._monitor = Monitor(member, admission, client_tls)
+        for number, address in enumerate(await self._monitor.start(config.listen_metrics_urls)):
+            self._addresses["metrics" if number == 0 else f"metrics-{number}"] = address
         member.start()
         self._scrubber = Scrubber(member)
         self._scrubber.start()
@@ -203,6 +208,8 @@ class Service:
         if self._watch is not None:
             self._watch.close()
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
+        if self._monitor is not None:
+            await self._monitor.stop()
         if self._transport is not None:
             await self._transport.close()
         if self.member is not None:
