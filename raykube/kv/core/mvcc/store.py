@@ -26,6 +26,7 @@ from raykube.pb import batch_pb2
 
 _mod = attrgetter("mod")
 _place = attrgetter("mod", "sub")
+CUTS_MAX = 16  # of the event log while a compaction is swept
 VERSION_OVERHEAD_BYTES = 160  # what a version costs beside its key and value, for the quota
 
 
@@ -61,6 +62,7 @@ class Store:
         self.leases_sum = 0
         self.scrub: Scrub | None = None
         self._sub = 0
+        self._swept = 0  # events at the front that were looked at, and wait to be cut off
 
     # ---- writing
 
@@ -241,9 +243,10 @@ class Store:
         Not replicated: members may sweep at different times, as nothing forgotten can be read.
         """
         horizon = self.compact_revision
-        stop = min(self.position(horizon), events_max)
+        end = self.position(horizon)
+        stop = min(end, self._swept + events_max)
         histories = self.index.histories
-        for event in self.events[:stop]:
+        for event in self.events[self._swept : stop]:
             history = histories.get(event.key)
             if history is None:
                 continue
@@ -252,8 +255,12 @@ class Store:
             if len(history) == 1 and history[0].value is None and history[0].mod <= horizon:
                 self._release(history[0])
                 self.index.remove(event.key)
-        del self.events[:stop]
-        return bool(self.events) and self.events[0].mod < horizon
+        self._swept = stop
+        # A cut moves all that is behind it: not at every slice.
+        if stop == end or stop >= len(self.events) // CUTS_MAX:
+            del self.events[:stop]
+            self._swept = 0
+        return stop < end
 
     def _release(self, version: Version) -> None:
         value = checksum(version)
