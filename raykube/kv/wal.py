@@ -102,7 +102,13 @@ class Wal:
             with paths[-1].open("r+b") as last:
                 if last.seek(0, os.SEEK_END) > replay.kept_bytes:
                     last.truncate(replay.kept_bytes)
-                # Also what was read: it may have been in the kernel's memory only, and is about to be relied on.
+                # Also what was read: it may have been in the kernel's memory only, and is about to be relied on. The
+                # last frame is written again: if its sync failed, the kernel shows it and takes it for written.
+                last.seek(replay.last_frame)
+                frame = last.read(replay.kept_bytes - replay.last_frame)
+                last.seek(replay.last_frame)
+                last.write(frame)
+                last.flush()
                 os.fsync(last.fileno())
         writer = LogWriter(meta, replay.crc, replay.hard_state if replay.meta is not None else None, replay.tail)
         wal = cls(folder, writer, int(paths[-1].stem.partition("-")[0], 16) if paths else 0)

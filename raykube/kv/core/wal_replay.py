@@ -29,6 +29,7 @@ class Replay:
     damage: list[str] = field(default_factory=list)  # places, for a person to read
     crc: int = 0
     kept_bytes: int = 0  # of the last segment; what is behind is a torn tail, or unused
+    last_frame: int = 0  # where the last whole frame of the last segment begins
 
 
 def replay(segments: Sequence[tuple[str, bytes]]) -> Replay:
@@ -54,7 +55,7 @@ class _Reader:
     def read(self, name: str, data: bytes, is_last: bool) -> None:
         """Reads a segment to its end."""
         state = self.state
-        offset = 0
+        state.last_frame = offset = 0
         used = len(data.rstrip(b"\0"))  # allocated, and never written
         while offset < used:
             header = self._whole_at(data, offset)
@@ -78,7 +79,7 @@ class _Reader:
             self._is_first = False
             state.crc = header.crc
             self._replay_payload(data, header, name)
-            offset = header.end
+            state.last_frame, offset = offset, header.end
         state.kept_bytes = offset
 
     def _begin_run(self) -> None:
