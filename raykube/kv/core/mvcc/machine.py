@@ -153,7 +153,11 @@ class Machine:
 
     def restore(self, data: bytes | Iterable[bytes]) -> None:
         """Becomes what the picture shows, whole or in pieces. Raises ValueError, and is as it was then."""
-        self.store, head = image.restore(data)
+        self.adopt(image.restore(data))
+
+    def adopt(self, restored: image.Restored) -> None:
+        """Becomes what was read of a picture."""
+        self.store, head = restored
         self.attributes = {record.member_id: record for record in head.attributes}
         self.vouching = Vouching.decode(head.vouching)
 
