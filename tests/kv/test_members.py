@@ -1,5 +1,6 @@
 """Members come, learn, are promoted, replaced and removed, over real sockets."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -46,7 +47,8 @@ async def test_a_cluster_grows_from_one_and_shrinks_again(tmp_path: Path) -> Non
             await group.remove(second)
 
 
-async def test_a_learner_learns_and_is_promoted(tmp_path: Path) -> None:
+async def test_a_learner_learns_and_is_promoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 5)
     async with running_group(tmp_path, 3, snapshot_count=20) as group:
         await until(group.all_started)
         for number in range(50):
@@ -60,6 +62,8 @@ async def test_a_learner_learns_and_is_promoted(tmp_path: Path) -> None:
         await group.start("m4")
         await group.started("m4")
         await group.agree()
+        assert any((tmp_path / "m4" / "snap").glob("*.snap"))  # nobody's log had all of it any more
+        assert group.services["m4"].member.replica.node.membership.get(member.ID).learner
         for refused in (
             group.call("m4", "KV", "Range", etcd_pb2.RangeRequest(key=b"/k1")),
             group.call("m4", "KV", "Put", etcd_pb2.PutRequest(key=b"/k1")),
@@ -149,3 +153,40 @@ async def test_a_member_moves(tmp_path: Path) -> None:
         await group.start(leader)
         await _write(group, b"/b")
         await group.agree()
+
+
+async def test_a_second_member_is_let_in_while_the_first_cannot_lead(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        await group.started("m1")
+        await _write(group, b"/a")
+        await group.add("m2")
+        # From here on it takes two to lead, and the first one was restarted before the second ever ran.
+        await group.stop("m1")
+        await group.start("m1")
+        assert not group.services["m1"].status()["healthy"]
+        await group.start("m2")
+        await group.leader()
+        await _write(group, b"/b")
+        await group.agree()
+        await group.stop("m2")
+        shutil.rmtree(tmp_path / "m2")
+        with pytest.raises(ValueError, match="has begun with another data directory"):
+            await Service(group.configs["m2"]).start()
+
+
+async def test_changes_wait_for_each_other_and_for_a_leader(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 5) as group:
+        await until(group.all_started)
+        leader = await group.leader()
+        first, second, *_ = (name for name in group.names if name != leader)
+        await asyncio.gather(group.remove(first), group.remove(second))
+        for gone in (first, second):
+            with pytest.raises(Removed):
+                await group.services[gone].wait()
+            await group.stop(gone)
+        assert len(await group.members()) == 3
+        await group.crash(leader)
+        # Asked of a follower, while there is no leader.
+        await group.remove(leader)
+        assert len(await group.members()) == 2
+        await _write(group, b"/after")
