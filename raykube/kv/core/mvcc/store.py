@@ -11,8 +11,9 @@ to (`begin`, then `put` and `delete`, then `commit`); a transaction that wrote n
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 from zlib import crc32
@@ -311,20 +312,29 @@ class Store:
         return base, recent, held & SUM_MASK
 
     def hash(self, revision: int = 0) -> int:
-        """A checksum of all versions up to `revision` (0: now), equal on members that agree.
+        """A checksum of all versions up to `revision` (0: now), equal on members that agree. Raises StoreError."""
+        return self.hashing(revision)()
+
+    def hashing(self, revision: int = 0) -> Callable[[], int]:
+        """What computes `hash` from the store as it is now, in any thread.
 
         Raises StoreError: as in etcd, at the compacted revision too, which can be read.
         """
         if 0 < revision <= self.compact_revision:
             raise errors.compacted()
         self.check_readable(revision)
-        last = revision or self.revision
-        value = crc32(b"%d %d" % (last, self.compact_revision))
-        for version in self.versions():
-            if version.mod > last:
-                break
-            value = crc32(b"%d" % checksum(version), value)
-        return value
+        last, compacted = revision or self.revision, self.compact_revision
+        base, recent, _ = self.capture()
+
+        def compute() -> int:
+            value = crc32(b"%d %d" % (last, compacted))
+            for version in chain(sorted(base, key=_place), recent):
+                if version.mod > last:
+                    break
+                value = crc32(b"%d" % checksum(version), value)
+            return value
+
+        return compute
 
     # ---- leases
 
