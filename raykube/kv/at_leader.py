@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from raykube.kv.core.member_changes import AddMember, Change, Changed, PromoteMember, RemoveMember, UpdateMember
-from raykube.kv.member import REQUEST_TIMEOUT_S, Member
+from raykube.kv.member import Member
 from raykube.kv.transport import Transport
+from raykube.kv.waiters import REQUEST_TIMEOUT_S
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError
 

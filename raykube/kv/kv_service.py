@@ -31,7 +31,8 @@ def refused(error: StoreError) -> RpcError:
 
 
 class KvService:
-    """Ranges are served here after a read index; the rest goes through the log."""
+    """Ranges are served here after a read index; the rest goes through the log. Answers are futures: a task for each
+    call would cost more than the rest of it."""
 
     def __init__(self, member: Member, admission: Admission, request_bytes_max: int, operations_max: int) -> None:
         self._member = member
@@ -40,46 +41,56 @@ class KvService:
         self._operations_max = operations_max
         self._stamp = Stamp(member)
 
-    async def Range(self, request: Any, _call: Any) -> Any:
+    def Range(self, request: Any, _call: Any) -> Any:
         try:
             txn.check_range(request)
-            if not request.serializable:
-                await self._member.read_index()
-            self._member.require_sound()
-            return self._stamp(txn.read(self._member.store, request))
         except StoreError as error:
             raise refused(error) from None
 
-    async def Put(self, request: Any, _call: Any) -> Any:
+        def read(_: None) -> Any:
+            self._member.require_sound()
+            return self._stamp(txn.read(self._member.store, request))
+
+        if not request.serializable:
+            return self._member.submit_read(read)
+        try:
+            return read(None)
+        except StoreError as error:
+            raise refused(error) from None
+
+    def Put(self, request: Any, _call: Any) -> Any:
         try:
             txn.check_put(request)
         except StoreError as error:
             raise refused(error) from None
-        return await self._write(Command.PUT, request)
+        return self._write(Command.PUT, request)
 
-    async def DeleteRange(self, request: Any, _call: Any) -> Any:
+    def DeleteRange(self, request: Any, _call: Any) -> Any:
         if not request.key:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
         # Deleting is how room is made: never refused for the quota.
         body = request.SerializeToString()
         self._admission.check_size(len(body), self._bytes_max)
-        return self._stamp(await self._member.propose(Command.DELETE_RANGE, body))
+        return self._member.submit(Command.DELETE_RANGE, body, self._stamp)
 
-    async def Txn(self, request: Any, _call: Any) -> Any:
+    def Txn(self, request: Any, _call: Any) -> Any:
         try:
             txn.check_txn(request, self._operations_max)
-            if txn.is_read_only(request):
-                await self._member.read_index()
-                self._member.require_sound()
-                return self._stamp(txn.transact(self._member.store, request))
         except StoreError as error:
             raise refused(error) from None
-        return await self._write(Command.TXN, request)
 
-    async def Compact(self, request: Any, _call: Any) -> Any:
-        return self._stamp(await self._member.propose(Command.COMPACT, request.SerializeToString()))
+        def read(_: None) -> Any:
+            self._member.require_sound()
+            return self._stamp(txn.transact(self._member.store, request))
 
-    async def _write(self, command: Command, request: Any) -> Any:
+        if txn.is_read_only(request):
+            return self._member.submit_read(read)
+        return self._write(Command.TXN, request)
+
+    def Compact(self, request: Any, _call: Any) -> Any:
+        return self._member.submit(Command.COMPACT, request.SerializeToString(), self._stamp)
+
+    def _write(self, command: Command, request: Any) -> Any:
         body = request.SerializeToString()
         self._admission.check_write(len(body), self._bytes_max)
-        return self._stamp(await self._member.propose(command, body))
+        return self._member.submit(command, body, self._stamp)

@@ -9,7 +9,8 @@ from raykube.kv.core import backup, snapshot_codec
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.kv_service import Stamp, refused
 from raykube.kv.limits import Admission
-from raykube.kv.member import REQUEST_TIMEOUT_S, Member
+from raykube.kv.member import Member
+from raykube.kv.waiters import REQUEST_TIMEOUT_S
 from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError
 
@@ -46,7 +47,8 @@ class MaintenanceService:
     def _alarms(self) -> list[Any]:
         alarms = []
         if self._admission.is_full:
-            alarms.append(etcd_pb2.AlarmMember(memberID=self._member.id, alarm=etcd_pb2.NOSPACE))
+            full_member = self._admission.full_member or self._member.id
+            alarms.append(etcd_pb2.AlarmMember(memberID=full_member, alarm=etcd_pb2.NOSPACE))
         membership, vouching = self._member.replica.membership, self._member.replica.machine.vouching
         # In a dispute any of them may be wrong.
         suspects = membership.voters if vouching.disputed else vouching.fenced.keys() & set(membership.ids)
@@ -61,14 +63,17 @@ class MaintenanceService:
     async def HashKV(self, request: Any, _call: Any) -> Any:
         store = self._member.store
         try:
-            value = store.hash(request.revision)
+            compute = store.hashing(request.revision)
         except StoreError as error:
             raise refused(error) from None
-        return self._stamp(etcd_pb2.HashKVResponse(hash=value, compact_revision=store.compact_revision))
+        response = etcd_pb2.HashKVResponse(compact_revision=store.compact_revision)
+        response.header.revision = store.revision
+        response.hash = await asyncio.to_thread(compute)
+        return self._stamp(response)
 
     async def Hash(self, _request: Any, _call: Any) -> Any:
         """A checksum of all this member can be asked for, at its present revision."""
-        return self._stamp(etcd_pb2.HashResponse(hash=self._member.store.hash()))
+        return self._stamp(etcd_pb2.HashResponse(hash=await asyncio.to_thread(self._member.store.hashing())))
 
     async def Snapshot(self, _request: Any, _call: Any) -> AsyncIterator[Any]:
         """A backup (`core/backup.py`) of what this member has applied now, whether or not there is a leader."""

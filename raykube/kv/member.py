@@ -9,7 +9,6 @@ import itertools
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +28,8 @@ from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.disk import open_disk, salted
 from raykube.kv.recall import Removed
+from raykube.kv.room import Room
+from raykube.kv.waiters import Finish, Waiters
 from raykube.kv.wal import PASSING
 from raykube.rpc import Code, RpcError
 
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 SWEEP_EVENTS = 2000
 SNAPSHOT_RETRY_S = 10.0  # after one for which there was no room
-REQUEST_TIMEOUT_S = 7.0
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
 _PLAIN = (Removed, Diverged, Rotten)  # ends whose message says all: where they were raised says nothing
@@ -47,12 +47,6 @@ class Carrier(Protocol):
     """What takes messages to other members. It may lose them; it must not repeat a proposal."""
 
     def send(self, messages: list[Message]) -> None: ...
-
-
-def _refuse(waiting: asyncio.Future[Any], error: RpcError) -> None:
-    if not waiting.done():
-        waiting.set_exception(error)
-        waiting.exception()  # whoever asked may have gone
 
 
 class Member:
@@ -85,16 +79,14 @@ class Member:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wal")
         self._writes: set[asyncio.Future[Restored | None]] = set()
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._readers: dict[int, asyncio.Future[None]] = {}
-        # Who waits until when, oldest first: a timer for each would cost more than the request.
-        self._deadlines: deque[tuple[float, int]] = deque()
+        self._waiters = Waiters(self.replica.forget, self.replica.forget_reader)
         self._is_scheduled = False
         self._is_closed = False
         self._is_leaving = False
         self._is_sweeping = False
         self._snapshot_task: asyncio.Task[None] | None = None
         self._snapshot_not_before = 0.0
+        self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
 
@@ -123,21 +115,7 @@ class Member:
         error = self.failed.exception() if self.failed.done() else None
         if isinstance(error, Diverged | Rotten):
             self.files.set_aside(error.sound)
-        self._release_all()
-
-    def _release_all(self) -> None:
-        stopped = RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
-        for request, answer in self._answers.items():
-            if not answer.done():
-                # Only what no leader has seen is certain: the rest may be in the others' logs.
-                is_certain = self.replica.forget(request)
-                unknown = RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: server stopped")
-                _refuse(answer, stopped if is_certain else unknown)
-        for reader in self._readers.values():
-            _refuse(reader, stopped)
-        self._answers.clear()
-        self._readers.clear()
-        self._deadlines.clear()
+        self._waiters.close()
 
     def fail(self, error: BaseException) -> None:
         """Something that must not happen did, or the member was removed: nothing more is promised."""
@@ -150,7 +128,7 @@ class Member:
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()
-        self._release_all()
+        self._waiters.close()
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -163,8 +141,13 @@ class Member:
             stalled_s = elapsed - self.tick_s
             self.stalls += 1
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
-        self._give_up(now)
+        self._waiters.give_up(now)
+        self.replica.node.is_disk_full = self.room.is_full
         self._guard(lambda: self.replica.tick(now, stalled_s))
+
+    def _look_for_room(self) -> None:
+        if not self._is_closed:
+            self._thread.submit(self._wal.prepare)
 
     # ---- the work
 
@@ -207,13 +190,9 @@ class Member:
         if output.write is not None:
             self._write(output.write)
         for request, answer in output.answers:
-            future = self._answers.pop(request, None)
-            if future is not None and not future.done():
-                future.set_result(answer)
+            self._waiters.answer(request, answer)
         for reader in output.readers:
-            waiting = self._readers.pop(reader, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+            self._waiters.release(reader)
         if output.has_applied:
             self._applied()
 
@@ -321,30 +300,21 @@ class Member:
         """The applied store; read it without awaiting in between."""
         return self.replica.machine.store
 
-    async def propose(self, command: Command, body: bytes) -> Any:
-        """Replicates a command and returns the state machine's answer, or gives up after `REQUEST_TIMEOUT_S`.
-
-        Raises RpcError: UNAVAILABLE when it surely did not and will not happen, DEADLINE_EXCEEDED when that is unknown,
-        or the state machine's own refusal.
-        """
+    def submit(self, command: Command, body: bytes, finish: Finish | None = None) -> asyncio.Future[Any]:
+        """Replicates a command. The future has what `finish` makes of the state machine's answer, or raises RpcError:
+        UNAVAILABLE when it surely did not and will not happen, DEADLINE_EXCEEDED when that is unknown."""
         if command is not Command.ATTRIBUTES:
             self.require_sound()
         self.require_alive()
         request = next(self._ids)
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._answers[request] = answer
-        self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, request))
+        future = self._waiters.add(request, finish)
         self.replica.propose(request, command, body)
         self.wake()
-        try:
-            result = await answer
-        except asyncio.CancelledError:
-            self._answers.pop(request, None)
-            self.replica.forget(request)
-            raise
-        if isinstance(result, StoreError):
-            raise RpcError(Code[result.code], result.message)
-        return result
+        return future
+
+    async def propose(self, command: Command, body: bytes) -> Any:
+        """`submit`, and waits for the state machine's answer."""
+        return await self.submit(command, body)
 
     def require_alive(self) -> None:
         """Raises RpcError when this member has stopped."""
@@ -357,44 +327,19 @@ class Member:
         if self.replica.machine.vouching.disputed:
             raise RpcError(Code.DATA_LOSS, "etcdserver: corrupt cluster")
 
-    async def read_index(self) -> None:
-        """Returns when the local store has all that was acknowledged before this call, or gives up after
-        `REQUEST_TIMEOUT_S`. Raises RpcError."""
+    def submit_read(self, finish: Finish | None = None) -> asyncio.Future[Any]:
+        """`finish` reads as soon as the local store has all that was acknowledged before this call; the future has what
+        it returns, or raises RpcError."""
         self.require_alive()
         reader = next(self._ids)
-        waiting: asyncio.Future[None] = self._loop.create_future()
-        self._readers[reader] = waiting
-        self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, reader))
+        future = self._waiters.add_reader(reader, finish)
         self.replica.read(reader)
         self.wake()
-        try:
-            await waiting
-        except asyncio.CancelledError:
-            self._readers.pop(reader, None)
-            self.replica.forget_reader(reader)
-            raise
+        return future
 
-    def _give_up(self, now: float) -> None:
-        """Tells those who waited too long."""
-        deadlines = self._deadlines
-        while deadlines:
-            deadline, number = deadlines[0]
-            if number in self._answers:
-                if deadline > now:
-                    return
-                # What no leader has seen is forgotten, and certainly will not happen.
-                if self.replica.forget(number):
-                    error = RpcError(Code.UNAVAILABLE, "etcdserver: no leader")
-                else:
-                    error = RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: request timed out")
-                _refuse(self._answers.pop(number), error)
-            elif number in self._readers:
-                if deadline > now:
-                    return
-                self.replica.forget_reader(number)
-                error = RpcError(Code.UNAVAILABLE, "etcdserver: request timed out")
-                _refuse(self._readers.pop(number), error)
-            deadlines.popleft()
+    async def read_index(self) -> None:
+        """`submit_read`, and waits."""
+        await self.submit_read()
 
     async def change_members(self, change: Change, timeout_s: float) -> Changed:
         """As leader, changes the membership; returns when that is applied.
@@ -404,8 +349,7 @@ class Member:
         """
         self.require_alive()
         request = next(self._ids)
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._answers[request] = answer
+        answer = self._waiters.add(request)
         is_proposed = False
         try:
             async with asyncio.timeout(timeout_s):
@@ -417,14 +361,12 @@ class Member:
                 self.wake()
                 result = await answer
         except StoreError as error:
-            result = error
+            raise RpcError(Code[error.code], error.message) from None
         except TimeoutError:
             code = Code.DEADLINE_EXCEEDED if is_proposed else Code.UNAVAILABLE
             raise RpcError(code, "etcdserver: request timed out") from None
         finally:
-            self._answers.pop(request, None)
-        if isinstance(result, StoreError):
-            raise RpcError(Code[result.code], result.message)
+            answer.cancel()  # `Waiters` forgets it
         return cast(Changed, result)
 
     async def hand_over(self, timeout_s: float) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from raykube.rpc.tls import Identity, identity_of
 log = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 256 * 1024
+TRY_EVERY = 64  # streams
 STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
 _identity_of = lru_cache(maxsize=4096)(identity_of)
 
@@ -51,10 +52,10 @@ class ServedCall:
         self.served = served
         self.call = call
         self.over = False
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.room: asyncio.Future[None] | None = None  # awaited while enough waits to be sent
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[bytes] | list[bytes] = deque() if served.method.client_streaming else []
         self._ended = False
         self._more: asyncio.Future[None] | None = None  # awaited while no message is there
 
@@ -75,30 +76,64 @@ class ServedCall:
 
     def begin(self) -> None:
         """Runs the handler: when the whole request is there, or at once when the client streams."""
-        task = start(self._connection.loop, self._answer())
-        if not self.over:
-            self.task = task
-
-    async def _answer(self) -> None:
-        connection, method = self._connection, self.served.method
+        method = self.served.method
+        assert self.served.function is not None
         try:
             request = Requests(self) if method.client_streaming else self._request()
-            assert self.served.function is not None
             answer = self.served.function(request, self.call)
-            if method.server_streaming:
-                await self._send_all(answer)
-            else:
-                connection.core.send_message(self.stream, (await answer).SerializeToString())
+        except Exception as error:
+            self._fail(error)
+            return
+        if isinstance(answer, asyncio.Future):
+            self.task = answer
+            answer.add_done_callback(self._on_answer)
+        elif method.server_streaming or isinstance(answer, Coroutine):
+            task = start(self._connection.loop, self._run(answer))
+            if not self.over:
+                self.task = task
+        else:
+            self._answer(answer)
+
+    async def _run(self, answer: Any) -> None:
+        try:
+            if not self.served.method.server_streaming:
+                self._answer(await answer)
+                return
+            await self._send_all(answer)
         except asyncio.CancelledError:
             self._finish(Code.CANCELLED, "the call was cancelled at the server")
             raise
-        except RpcError as error:
-            self._finish(error.code, error.message)
         except Exception as error:
-            log.exception("unhandled error in %s", method.path)
-            self._finish(Code.INTERNAL, f"{type(error).__name__}: {error}")
+            self._fail(error)
         else:
             self._finish(Code.OK, "")
+
+    def _on_answer(self, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled():
+            self._finish(Code.CANCELLED, "the call was cancelled at the server")
+        elif (error := answer.exception()) is not None:
+            self._fail(error)
+        else:
+            self._answer(answer.result())
+
+    def _answer(self, response: Any) -> None:
+        """The one response of a call."""
+        if self.over:
+            return
+        try:
+            message = response.SerializeToString()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._connection.core.send_message(self.stream, message)
+        self._finish(Code.OK, "")
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, RpcError):
+            self._finish(error.code, error.message)
+            return
+        log.error("unhandled error in %s", self.served.method.path, exc_info=error)
+        self._finish(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
     def _finish(self, code: Code, message: str) -> None:
         if not self.over:
@@ -121,7 +156,7 @@ class ServedCall:
     def _request(self) -> Any:
         if len(self._messages) != 1:
             raise RpcError(Code.INTERNAL, f"{len(self._messages)} messages in a call that takes one")
-        return self.served.parse(self._messages.popleft())
+        return self.served.parse(self._messages[0])
 
     async def next_message(self) -> bytes:
         """The next message of a client that streams. Raises StopAsyncIteration behind the last."""
@@ -283,6 +318,16 @@ class ServedConnection(asyncio.Protocol):
         self.write_soon()
         self._close_when_done()
 
+    def respond(self, call: ServedCall, message: bytes) -> None:
+        """Sends the answer of a call with one response."""
+        call.close()
+        del self._calls[call.stream]
+        self.core.respond(call.stream, message)
+        if not self._writing:
+            self.write_soon()
+        if self._stopping:
+            self._close_when_done()
+
     def taken(self, stream: int, message: bytes) -> None:
         """A handler took a message of its client."""
         self.core.taken(stream, message)
@@ -349,8 +394,8 @@ class ServedConnection(asyncio.Protocol):
         self._write()
         self._close_when_done()
 
-    def end_calls(self) -> list[asyncio.Task[None]]:
-        """Answers every call under way with UNAVAILABLE; their handlers' tasks, which are cancelled."""
+    def end_calls(self) -> list[asyncio.Future[Any]]:
+        """Answers every call under way with UNAVAILABLE; what their handlers wait for, which is cancelled."""
         calls = list(self._calls.values())
         for call in calls:
             self.finish(call, STOPPING.code, STOPPING.message)
