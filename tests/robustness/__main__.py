@@ -14,12 +14,20 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.robustness.faults import FAULTS, KILLS, PARTITIONS, PAUSES, Fault
+from tests.robustness.clocks import Clocks, library
+from tests.robustness.faults import KILLS, PARTITIONS, PAUSES, Fault
+from tests.robustness.machine_faults import CLOCKS, DISKS
+from tests.robustness.member_faults import MEMBERSHIP
 from tests.robustness.network import Impossible, Loopback, Namespaces
 from tests.robustness.rounds import Run
 from tests.robustness.sabotage import MISTAKES
 
-GROUPS = {"kills": KILLS, "pauses": PAUSES, "partitions": PARTITIONS, "all": FAULTS}
+GROUPS = {
+    "kills": KILLS, "pauses": PAUSES, "partitions": PARTITIONS, "disks": DISKS, "members": MEMBERSHIP, "clocks": CLOCKS,
+}  # fmt: skip
+FAULTS = {name: fault for group in GROUPS.values() for name, fault in group.items()}
+GROUPS["all"] = FAULTS
+DISK_BYTES = 256 << 20
 EXIT_IMPOSSIBLE = 3
 
 
@@ -52,19 +60,28 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="raykube-robustness-"))
     say(f"seed {options.seed}, {options.members} members in {folder}")
     run = Run(network, folder, names, options.seed, say)
+    if "disk-full" in faults:
+        run.members.mount_disks(DISK_BYTES)
+    if "clock-jump" in faults:
+        found = library()
+        if found is None:
+            say("not possible here: libfaketime is not installed")
+            return EXIT_IMPOSSIBLE
+        run.members.clocks = Clocks(folder, found, run.rng)
     if options.mistake:
         run.members.program = [sys.executable, "-m", "tests.robustness.sabotage", options.mistake]
-    plan = list(itertools.islice(itertools.cycle(faults.items()), options.rounds))
-    if len(faults) < options.rounds:
-        run.rng.shuffle(plan)
+    shuffled = run.rng.sample(list(faults.items()), len(faults))
+    plan = list(itertools.islice(itertools.cycle(shuffled), options.rounds))
     try:
         asyncio.run(live(run, plan))
     except Exception as error:
         where = "" if isinstance(error, AssertionError) else traceback.format_exc()
         say(f"{run.report}\nWRONG (seed {options.seed}, files in {folder}): {error}\n{where}")
+        run.members.unmount_disks(keep=True)
         return 1
     finally:
         network.close()
+    run.members.unmount_disks(keep=False)
     say(str(run.report))
     shutil.rmtree(folder)
     return 0

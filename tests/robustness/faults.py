@@ -71,7 +71,7 @@ async def kill_any(scene: Scene) -> None:
 async def kill_all(scene: Scene) -> None:
     """Every member at the same moment: what was acknowledged is on disk, or gone."""
     for name in scene.names:
-        scene.members.running[name].send_signal(signal.SIGKILL)
+        scene.members.signal(name, signal.SIGKILL)
     for name in scene.names:
         await scene.members.end(name)
     for name in scene.rng.sample(scene.names, len(scene.names)):
@@ -214,4 +214,3 @@ PARTITIONS: dict[str, Fault] = {
     "isolate-leader": isolate_leader, "unplug-any": unplug_any, "halves": halves, "one-way": one_way, "ring": ring,
     "flapping": flapping, "bad-network": bad_network,
 }  # fmt: skip
-FAULTS = KILLS | PAUSES | PARTITIONS

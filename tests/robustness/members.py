@@ -1,7 +1,11 @@
 """Members of a store as processes, `raykube kv`, each at its place in a network; and how they are harmed."""
 
 import asyncio
+import contextlib
+import os
+import random
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -12,22 +16,30 @@ from typing import Any
 from raykube.client.kv import KvClient
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError
-from tests.robustness.network import Loopback, Namespaces
+from tests.robustness.clocks import Clocks
+from tests.robustness.network import Loopback, Namespaces, mount_memory, unmount
 
 STATUS_TIMEOUT_S = 1.0
+CLOCK_SHIFT_S_MAX = 1e6
 READY_TIMEOUT_S = 40.0  # a busy machine starts five interpreters in turn
 
 
 class Members:
     """Members m1, m2, …; those in `running` have a process."""
 
-    def __init__(self, network: Loopback | Namespaces, folder: Path, names: Iterable[str], *flags: str) -> None:
+    def __init__(
+        self, network: Loopback | Namespaces, folder: Path, names: Iterable[str], seed: int, *flags: str
+    ) -> None:
         self.network = network
         self.names = list(names)
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self.program = [sys.executable, "-m", "raykube"]
+        self.joining: set[str] = set()  # those that were added to a group that ran
+        self.clocks: Clocks | None = None  # without them, the machine's
         self.may_exit: set[str] = set()  # what was done to them is a reason to stop
         self._folder = folder
+        self._mounted: list[str] = []
+        self._rng = random.Random(seed)
         self._flags = flags
         self._clients: dict[str, KvClient] = {}
 
@@ -39,8 +51,23 @@ class Members:
     def quorum(self) -> int:
         return len(self.names) // 2 + 1
 
+    def mount_disks(self, size_bytes: int) -> None:
+        """Gives each member a disk of its own, in memory, before the first start. Raises Impossible."""
+        for name in self.names:
+            mount_memory(self.data_dir(name).parent, size_bytes)
+            self._mounted.append(name)
+
+    def unmount_disks(self, *, keep: bool) -> None:
+        """Ends the disks in memory; with `keep`, what was on them stays to be read."""
+        for name in self._mounted:
+            disk = self.data_dir(name).parent
+            if keep:
+                shutil.copytree(disk, disk.with_suffix(".kept"))
+            unmount(disk)
+        self._mounted.clear()
+
     def data_dir(self, name: str) -> Path:
-        return self._folder / name
+        return self._folder / name / "data"
 
     def client(self, name: str) -> KvClient:
         """A client of this member alone."""
@@ -51,30 +78,43 @@ class Members:
     # ---- life and death
 
     async def start(self, name: str) -> None:
+        """Starts its process, with another monotonic clock each time: as after a reboot."""
         network = self.network
+        network.shift_clock(self._rng.uniform(0, CLOCK_SHIFT_S_MAX))
+        self.data_dir(name).parent.mkdir(exist_ok=True)
         cluster = ",".join(f"{each}=http://{network.peer_address(each)}" for each in self.names)
         command = [
             *self.program, "kv", f"--name={name}", f"--data-dir={self.data_dir(name)}",
             f"--listen-client-urls=http://{network.client_address(name)}",
             f"--listen-peer-urls=http://{network.peer_address(name)}",
-            f"--initial-cluster={cluster}", "--auto-compaction-retention=0", *self._flags,
+            f"--initial-cluster={cluster}", "--auto-compaction-retention=0",
+            f"--initial-cluster-state={'existing' if name in self.joining else 'new'}", *self._flags,
         ]  # fmt: skip
+        environment = os.environ | (self.clocks.environment(name) if self.clocks is not None else {})
         with self.log_of(name).open("ab") as log:
-            self.running[name] = await asyncio.create_subprocess_exec(*network.command(name, command), stderr=log)
+            self.running[name] = await asyncio.create_subprocess_exec(
+                *network.command(name, command), stderr=log, env=environment
+            )
 
     async def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Its exit status."""
+        self.signal(name, number)
         process = self.running.pop(name)
-        if process.returncode is None:
-            process.send_signal(number)
         async with asyncio.timeout(20):
             return await process.wait()
 
     def pause(self, name: str) -> None:
-        self.running[name].send_signal(signal.SIGSTOP)
+        self.signal(name, signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
-        self.running[name].send_signal(signal.SIGCONT)
+        self.signal(name, signal.SIGCONT)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        process = self.running[name]
+        # Not by the process's own method, which may take the exit status away from asyncio.
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
     def limit(self, name: str, what: int, amount: int) -> None:
         """Sets one of the process's soft limits (resource.RLIMIT_…); a negative amount takes the limit away."""

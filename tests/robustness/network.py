@@ -21,8 +21,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
-MS_REC, MS_PRIVATE = 0x4000, 0x40000
+CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x80, 0x00020000, 0x10000000, 0x40000000
+MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFMTU, SIOCSIFNETMASK = 0x8914, 0x8916, 0x8922, 0x891C
 IFF_UP, IFF_RUNNING = 0x1, 0x40
@@ -68,6 +68,9 @@ class Loopback:
 
     def set_rules(self, **rules: object) -> None:
         raise Impossible("loopback has no partitions")
+
+    def shift_clock(self, seconds: float) -> None:
+        """What is started after this has a monotonic clock that is ahead by so much; where that is possible."""
 
     def close(self) -> None:
         pass
@@ -128,6 +131,11 @@ class Namespaces:
         self._switch.stdin.flush()
         assert self._switch.stdout.readline() == b"ok\n", "the switch is gone"
 
+    def shift_clock(self, seconds: float) -> None:
+        _call("unshare", CLONE_NEWTIME)
+        offset = f"{int(seconds)} {int(seconds % 1 * 1e9)}"
+        Path("/proc/self/timens_offsets").write_text(f"monotonic {offset}\nboottime {offset}\n")
+
     def close(self) -> None:
         assert self._switch.stdin is not None
         self._switch.stdin.close()
@@ -140,6 +148,11 @@ def mount_memory(folder: Path, size_bytes: int) -> None:
     """A file system of its own at `folder`, in memory, with room for `size_bytes`. Raises Impossible."""
     folder.mkdir(parents=True, exist_ok=True)
     _call("mount", b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size_bytes}".encode())
+
+
+def unmount(folder: Path) -> None:
+    """Ends what `mount_memory` began."""
+    _call("umount2", str(folder).encode(), MNT_DETACH)
 
 
 def _become_root_of_namespaces() -> None:

@@ -39,7 +39,7 @@ class Run:
     ) -> None:
         self.report = Report(len(names))
         self.rng = random.Random(seed)
-        self.members = Members(network, folder, names, "--snapshot-count=2000")
+        self.members = Members(network, folder, names, seed, "--snapshot-count=500")
         self.history = History()
         self.scene = Scene(self.members, self.history, self.rng)
         self._say = say

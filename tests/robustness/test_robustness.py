@@ -34,15 +34,27 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
 
 def test_kills_and_pauses(tmp_path: Path) -> None:
     """Also where nobody may make networks: all on loopback."""
-    check(run(tmp_path, "--faults=kills,pauses", "--rounds=7", "--network=loopback"))
+    check(run(tmp_path, "--faults=kills,pauses", "--rounds=5", "--network=loopback"))
 
 
 def test_partitions(tmp_path: Path) -> None:
-    check(run(tmp_path, "--faults=partitions", "--rounds=7"))
+    check(run(tmp_path, "--faults=partitions", "--rounds=4"))
+
+
+def test_disks(tmp_path: Path) -> None:
+    check(run(tmp_path, "--faults=disks", "--rounds=4"))
+
+
+def test_clocks(tmp_path: Path) -> None:
+    check(run(tmp_path, "--faults=clocks", "--rounds=3", "--network=loopback"))
+
+
+def test_members_are_replaced(tmp_path: Path) -> None:
+    check(run(tmp_path, "--faults=members", "--rounds=2"))
 
 
 def test_five_members(tmp_path: Path) -> None:
-    check(run(tmp_path, "--members=5", "--faults=kill-twice,halves,ring", "--rounds=3"))
+    check(run(tmp_path, "--members=5", "--faults=kill-twice,halves,ring", "--rounds=2"))
 
 
 @pytest.mark.parametrize(
