@@ -46,6 +46,7 @@ class LeaseService:
 
     async def LeaseTimeToLive(self, request: Any, _call: Any) -> Any:
         await self._member.read_index()
+        self._member.require_sound()
         lease = self._member.store.leases.get(request.ID)
         response = etcd_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
         if lease is not None:
@@ -57,6 +58,7 @@ class LeaseService:
 
     async def LeaseLeases(self, _request: Any, _call: Any) -> Any:
         await self._member.read_index()
+        self._member.require_sound()
         return self._stamp(
             etcd_pb2.LeaseLeasesResponse(
                 leases=[etcd_pb2.LeaseStatus(ID=lease) for lease in sorted(self._member.store.leases)]
