@@ -106,7 +106,7 @@ class Service:
         peers = Server(config.peer_cert_allowed_cn)
         peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(member, self._transport, leader))
         self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
-        admission = Admission(member, config.quota_bytes, config.data_dir)
+        admission = Admission(member, config.quota_bytes)
         self._watch = WatchService(member, config.watch_progress_notify_interval)
         clients = Server(config.client_cert_allowed_cn)
         for service, handler in (

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+from raykube.kv import room
 from raykube.kv.core.raft.messages import Snapshot
 from raykube.kv.core.snapshot_codec import Decoder
 
 PIECE_BYTES = 1 << 20
-DISK_BYTES_KEPT = 64 << 20  # free room that an arriving snapshot leaves to the log
 CHECK_BYTES = 16 << 20
 
 
@@ -57,7 +57,7 @@ class Arriving:
         """Takes the next bytes. Raises ValueError when they are no snapshot's, OSError."""
         if self._written // CHECK_BYTES != (self._written + len(piece)) // CHECK_BYTES or not self._written:
             free = shutil.disk_usage(self._path.parent).free
-            if free - len(piece) < DISK_BYTES_KEPT:
+            if free - len(piece) < room.BYTES_KEPT:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self._decoder.feed(piece)
         self._file.write(piece)

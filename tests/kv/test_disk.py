@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import pytest
 
-from raykube.client.kv import UnknownOutcome
-from raykube.kv.limits import DISK_BYTES_KEPT
+from raykube.client.kv import KvClient, UnknownOutcome
+from raykube.kv.room import BYTES_KEPT
 from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
+from tests.kit.waiting import until
 from tests.kv.group import Group, running_group
 
 
@@ -42,13 +43,11 @@ async def test_a_disk_almost_full_refuses_growth_until_there_is_room(
         used: int
         free: int
 
-    monkeypatch.setattr("raykube.kv.limits.DISK_CHECK_S", 0.0)
+    monkeypatch.setattr("raykube.kv.room.CHECK_S", 0.0)
     async with running_group(tmp_path, 1) as group:
         await group.client.write([put("/a")])
         real = shutil.disk_usage
-        monkeypatch.setattr(
-            "raykube.kv.limits.shutil.disk_usage", lambda _: Usage(1 << 30, 1 << 30, DISK_BYTES_KEPT - 1)
-        )
+        monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", lambda _: Usage(1 << 30, 1 << 30, BYTES_KEPT - 1))
         with pytest.raises(RpcError, match=r"no space: the disk of .*m1 has 63 MiB left") as error:
             await group.client.write([put("/b")])
         assert error.value.code is Code.RESOURCE_EXHAUSTED
@@ -57,8 +56,86 @@ async def test_a_disk_almost_full_refuses_growth_until_there_is_room(
         assert (await group.client.call("KV", "DeleteRange", delete)).deleted == 1
         alarms = (await group.client.call("Maintenance", "Alarm", etcd_pb2.AlarmRequest())).alarms
         assert [alarm.alarm for alarm in alarms] == [etcd_pb2.NOSPACE]
-        monkeypatch.setattr("raykube.kv.limits.shutil.disk_usage", real)
+        monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", real)
         assert (await group.client.write([put("/c")]))[0].applied
+
+
+@pytest.mark.parametrize("is_leader", [False, True])
+async def test_one_member_s_full_disk_is_everybody_s_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_leader: bool
+) -> None:
+    monkeypatch.setattr("raykube.kv.room.CHECK_S", 0.02)
+    async with running_group(tmp_path, 3) as group:
+        await group.client.write([put("/a")])
+        leader = await group.leader()
+        full = leader if is_leader else next(name for name in group.names if name != leader)
+        number = group.services[full].member.id
+        real = shutil.disk_usage
+
+        def usage(path: Path) -> NamedTuple:
+            return real(path)._replace(free=BYTES_KEPT - 1) if path.name == full else real(path)
+
+        def nodes() -> set[int]:
+            return {service.member.replica.node.full_member for service in group.services.values()}
+
+        monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", usage)
+        await until(lambda: nodes() == {number}, 5, "all know")
+        for name in group.names:
+            client = KvClient([f"127.0.0.1:{group.ports[name]}"])
+            try:
+                for write in (
+                    client.write([put("/b")]),
+                    client.call("KV", "Put", etcd_pb2.PutRequest(key=b"/b", value=b"1")),
+                ):
+                    with pytest.raises(RpcError, match="no space") as error:
+                        await write
+                    assert error.value.code is Code.RESOURCE_EXHAUSTED
+                alarms = (await client.call("Maintenance", "Alarm", etcd_pb2.AlarmRequest())).alarms
+                assert [(alarm.memberID, alarm.alarm) for alarm in alarms] == [(number, etcd_pb2.NOSPACE)]
+                # Reading and making room go on.
+                assert (await client.range(b"/a")).count == 1
+                await client.call("KV", "DeleteRange", etcd_pb2.DeleteRangeRequest(key=b"/none"))
+            finally:
+                await client.close()
+        monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", real)
+        await until(lambda: nodes() == {0}, 5, "all know")
+        assert (await group.client.write([put("/b")]))[0].applied
+
+
+async def test_a_log_without_room_for_its_next_segment_refuses_waits_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of one of three fills up in the middle of writes: none of them is lost, and no member stops."""
+    monkeypatch.setattr("raykube.kv.room.CHECK_S", 0.02)
+    monkeypatch.setattr("raykube.kv.wal.RETRY_S", 0.02)
+    monkeypatch.setattr("raykube.kv.wal.SEGMENT_BYTES_MAX", 256 << 10)
+    async with running_group(tmp_path, 3) as group:
+        await group.client.write([put("/a")])
+        leader = await group.leader()
+        full = next(name for name in group.names if name != leader)
+        member = group.services[full].member
+        real = os.posix_fallocate
+
+        def allocate(descriptor: int, offset: int, size: int) -> None:
+            if f"/{full}/" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(descriptor, offset, size)
+
+        monkeypatch.setattr("raykube.kv.wal.os.posix_fallocate", allocate)
+        written = 0
+        with pytest.raises(RpcError, match="no space"):
+            while True:
+                await group.client.write([put(f"/{written}", b"x" * 500)])
+                written += 1
+        # What need not be refused goes on.
+        for number in range(100):
+            await group.client.call("KV", "DeleteRange", etcd_pb2.DeleteRangeRequest(key=b"/%d" % number))
+        assert not member.failed.done()
+        assert group.services[full].status()["healthy"]
+        monkeypatch.setattr("raykube.kv.wal.os.posix_fallocate", real)
+        await until(lambda: member.replica.node.full_member == 0, 5, "there is room")
+        assert (await group.client.write([put("/b")]))[0].applied
+        await group.agree()
 
 
 async def test_a_full_disk_in_the_middle_of_a_write_stops_the_member_and_loses_nothing(

@@ -12,7 +12,8 @@ class Following(State):
             self._on_append(message)
         elif message.kind is Kind.HEARTBEAT:
             self._on_commit(message)
-            self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context)
+            self._full_member = message.hint
+            self._send(Kind.HEARTBEAT_ANSWER, message.sender, context=message.context, reject=self.is_disk_full)
         elif message.kind is Kind.COMMIT:
             self._on_commit(message)
         else:

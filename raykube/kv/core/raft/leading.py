@@ -70,11 +70,12 @@ class Leading(State):
                 self._send(Kind.COMMIT, member, commit=commit)
 
     def _broadcast_heartbeat(self) -> None:
+        full_member = self.full_member
         for member, progress in self.progress.items():
             if member != self.id:
                 # Never beyond what the follower is known to have: its log may hold something else there.
                 commit = min(progress.match, self.log.committed)
-                self._send(Kind.HEARTBEAT, member, commit=commit, context=self._reads.round)
+                self._send(Kind.HEARTBEAT, member, commit=commit, context=self._reads.round, hint=full_member)
 
     def alive(self) -> frozenset[int]:
         """Who answered this leader within an election time-out, itself included."""
@@ -132,6 +133,7 @@ class Leading(State):
     def _on_heartbeat_answer(self, message: Message, progress: Progress) -> None:
         progress.on_heard()
         progress.is_probe_sent = False
+        progress.is_disk_full = message.reject
         progress.round_confirmed = max(progress.round_confirmed, message.context)
         if progress.sending is Sending.REPLICATE and not self._may_send(progress):
             progress.forget_oldest()

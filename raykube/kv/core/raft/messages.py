@@ -73,8 +73,8 @@ class Message:
     index: int = 0
     entries: Sequence[Entry] = ()
     commit: int = 0  # in an APPEND_ANSWER with `force`: where the sender's log ends now
-    reject: bool = False
-    hint: int = 0
+    reject: bool = False  # in a HEARTBEAT_ANSWER: the sender's disk is full
+    hint: int = 0  # in a HEARTBEAT: a member whose disk is full
     context: int = 0
     force: bool = False  # in a vote: the leader told it to; in an APPEND_ANSWER: the sender lost what it acknowledged
     snapshot: Snapshot | None = None

@@ -25,6 +25,7 @@ class Progress:
     in_flight_bytes: int = 0
     snapshot_index: int = 0
     is_active: bool = False  # heard of since the last check of the quorum
+    is_disk_full: bool = False  # as it said last
     silent_ticks: int = 0  # since it was heard of
     commit_told: int = 0  # what it was told to be committed, if nothing was lost since
     round_confirmed: int = 0  # newest heartbeat round it answered

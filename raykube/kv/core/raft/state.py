@@ -76,6 +76,8 @@ class State:
         self._reads = Reads()
         self._uncommitted_bytes = 0
         self._saved = HardState(self.term, self.vote, self.log.committed)
+        self.is_disk_full = False  # this member's own; told to the leader
+        self._full_member = 0
         self._is_writing = False
         self._pending_snapshot: Snapshot | None = None
         self._now: list[Message] = []  # may leave before the next write
@@ -97,6 +99,16 @@ class State:
     def has_committed_in_term(self) -> bool:
         """Whether an entry of this term is committed: until then a leader does not know what is."""
         return self.log.term(self.log.committed) == self.term
+
+    @property
+    def full_member(self) -> int:
+        """A member of the group whose disk is full, as far as this one knows; 0: none."""
+        if self.is_disk_full:
+            return self.id
+        if self.role is Role.LEADER:
+            full = [member for member, progress in self.progress.items() if progress.is_disk_full]
+            return min((m for m in full if self.progress[m].silent_ticks < self.limits.election_ticks), default=0)
+        return self._full_member if self.leader else 0
 
     @property
     def is_installing(self) -> bool:
