@@ -17,8 +17,8 @@ from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.data_dir import DataDir
+from raykube.kv.gate import Gate
 from raykube.kv.kv_service import KvService
-from raykube.kv.learner_gate import LearnerGate
 from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
 from raykube.kv.maintenance_service import MaintenanceService
@@ -118,7 +118,7 @@ class Service:
             (ETCD["Auth"], AuthService(member)),
             (batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission)),
         ):
-            clients.add(service, LearnerGate(member, handler))
+            clients.add(service, Gate(member, handler, config.election_timeout / 1000))
         client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
         self._listen(clients, "client", config.listen_client_urls, client_tls)
         for server in self._servers:

@@ -113,3 +113,50 @@ def test_the_heir_is_the_most_advanced_voter_that_answers() -> None:
         node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 3, node.term))
     assert node.alive() == {1, 3}
     assert node.heir() == 3
+
+
+def test_late_and_foreign_answers_never_move_a_match_back() -> None:
+    node = leader()
+    for number in range(4):
+        node.propose([b"%d" % number])
+    take(node)
+    answer(node, 2, 4)
+    assert node.progress[2].match == 4
+    assert node.log.committed == 4
+    answer(node, 2, 2)
+    node.step(Message(Kind.APPEND_ANSWER, 1, 2, node.term, index=3, reject=True, hint=1))
+    assert node.progress[2].match == 4
+    # An answer given in another term is no answer to this leader, nor is one of a stranger.
+    node.step(Message(Kind.APPEND_ANSWER, 1, 3, node.term - 1, index=5))
+    answer(node, 9, 5)
+    assert node.progress[3].match == 0
+    assert node.log.committed == 4
+
+
+def test_a_log_does_not_grow_without_a_quorum() -> None:
+    log = Log(entries=[Entry(1, 1, 0, b"")])
+    limits = Limits(uncommitted_bytes_max=1000)
+    node = Node(1, Membership.of(1, 2, 3), lambda _: 0, log, HardState(1, 0, 1), limits)
+    node.campaign()
+    node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 2))
+    node.step(Message(Kind.VOTE_ANSWER, 1, 2, 2))
+    take(node)
+    assert node.propose([bytes(900)])
+    assert not node.propose([bytes(200)])
+    answer(node, 2, node.log.last)
+    take(node)
+    assert node.propose([bytes(200)])
+
+
+def test_no_proposals_while_leadership_is_handed_over() -> None:
+    node = leader()
+    answer(node, 2, 1)
+    take(node)
+    node.transfer(2)
+    assert not node.propose([b"lost if it were taken"])
+    node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, b"also")]))
+    assert node.log.last == 1
+    for _ in range(LIMITS.election_ticks):
+        node.tick()
+        node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 2, node.term))
+    assert node.propose([b"it did not take over"])
