@@ -327,7 +327,3 @@ async def pump(link: Link, number: int, requests: AsyncIterable[Any], serialize:
         link.end(number)
     except Exception as error:
         link.cancel(number, error)
-    finally:
-        close = getattr(requests, "aclose", None)
-        if close is not None:
-            await close()

@@ -4,6 +4,7 @@ Messages are `google.protobuf.BytesValue`; the first word of a request says what
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -187,13 +188,19 @@ def new_server(kind: str) -> Any:
     return ReferenceServer() if kind == "reference" else Server()
 
 
-async def serve(kind: str, handler: Handler, address: str = "127.0.0.1:0", tls: Tls | None = None) -> tuple[Any, str]:
-    """A started server of that kind and the address to call; unix addresses as they are."""
+@contextlib.asynccontextmanager
+async def served(
+    kind: str, handler: Handler, address: str = "127.0.0.1:0", tls: Tls | None = None
+) -> AsyncIterator[str]:
+    """The address of a running server of that kind."""
     server = new_server(kind)
     server.add(ECHO, handler)
     port = server.listen(address, tls)
     await server.start()
-    return server, address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+    try:
+        yield address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+    finally:
+        await server.stop(0)
 
 
 def unix_address(folder: Path) -> str:

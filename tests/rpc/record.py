@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 
 from tests.kit.etcd import etcd_program, real_etcd
-from tests.rpc.echo import Bytes, Handler, say, serve
+from tests.rpc.echo import Bytes, Handler, say, served
 
 FOLDER = Path(__file__).parent / "testdata"
 Piece = tuple[str, bytes]
@@ -68,8 +68,11 @@ async def recorded(name: str, address: str) -> AsyncIterator[str]:
 
 async def grpcio() -> None:
     """grpcio's client and server: all kinds of calls and ends."""
-    server, address = await serve("reference", Handler())
-    async with recorded("grpcio", address) as through, grpc.aio.insecure_channel(through) as channel:
+    async with (
+        served("reference", Handler()) as address,
+        recorded("grpcio", address) as through,
+        grpc.aio.insecure_channel(through) as channel,
+    ):
 
         def method(make: str, name: str) -> object:
             return getattr(channel, make)(
@@ -92,7 +95,6 @@ async def grpcio() -> None:
         await leaving.read()
         leaving.cancel()
         await asyncio.gather(*(unary(say(f"{n}")) for n in range(5)))  # type: ignore[operator]
-    await server.stop(0)
 
 
 async def etcdctl() -> None:

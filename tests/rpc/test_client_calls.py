@@ -11,7 +11,7 @@ import pytest
 from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel, once
 from tests.kit.waiting import until
-from tests.rpc.echo import ECHO, Bytes, Handler, say, serve, unix_address
+from tests.rpc.echo import ECHO, Bytes, Handler, say, served, unix_address
 
 KINDS = ("reference", "ours")
 
@@ -20,11 +20,10 @@ KINDS = ("reference", "ours")
 async def echo(request: Any) -> AsyncIterator[tuple[Handler, Any]]:
     """A handler behind a server of each kind, and a stub for it."""
     handler = Handler()
-    server, address = await serve(request.param, handler)
-    channel = Channel(address)
-    yield handler, channel.stub(ECHO)
-    await channel.close()
-    await server.stop(0)
+    async with served(request.param, handler) as address:
+        channel = Channel(address)
+        yield handler, channel.stub(ECHO)
+        await channel.close()
 
 
 Echo = tuple[Handler, Any]
@@ -262,8 +261,7 @@ async def test_a_thousand_streams_at_once(echo: Echo) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_over_a_unix_socket(kind: str, tmp_path: Path) -> None:
-    server, address = await serve(kind, Handler(), unix_address(tmp_path))
-    channel = Channel(address)
-    assert (await channel.stub(ECHO).Unary(say("x"))).value == b"x"
-    await channel.close()
-    await server.stop(0)
+    async with served(kind, Handler(), unix_address(tmp_path)) as address:
+        channel = Channel(address)
+        assert (await channel.stub(ECHO).Unary(say("x"))).value == b"x"
+        await channel.close()

@@ -12,7 +12,7 @@ from raykube.base.backoff import Backoff
 from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel, Timing
 from tests.kit.waiting import until
-from tests.rpc.echo import ECHO, Bytes, Handler, say, serve
+from tests.rpc.echo import ECHO, Bytes, Handler, say, served
 from tests.rpc.peer import (
     ACK,
     DATA,
@@ -207,18 +207,15 @@ async def test_while_nobody_listens_calls_fail_at_once_and_attempts_are_spaced()
         assert f"127.0.0.1:{port}" in error.message
     assert channel.attempts <= 3
     handler = Handler()
-    ours, _ = await serve("ours", handler, f"127.0.0.1:{port}")
-
-    async with asyncio.timeout(5):
+    async with served("ours", handler, f"127.0.0.1:{port}"), asyncio.timeout(5):
         for _ in range(1000):
             try:
                 await stub.Unary(say("x"))
                 break
             except RpcError:
                 await asyncio.sleep(0.02)
+        await channel.close()
     assert handler.started == 1
-    await channel.close()
-    await ours.stop(0)
 
 
 async def test_a_peer_that_says_nothing_is_unavailable() -> None:
@@ -399,7 +396,8 @@ async def test_a_call_that_times_out_resets_its_stream() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
         stream, headers, _ = await peer.call()
-        assert headers["grpc-timeout"] == "100m"
+        assert headers["grpc-timeout"].endswith("m")
+        assert 0 < int(headers["grpc-timeout"][:-1]) <= 100
         reset = await peer.frame(RST_STREAM)
         assert (reset.stream, reset.payload) == (stream, struct.pack(">I", 8))
         done.set()
@@ -563,23 +561,21 @@ async def test_closing_closes_the_connection() -> None:
         await asyncio.wait_for(closed.wait(), 5)
 
 
-async def test_a_request_stream_stays_open_after_answers(request: Any) -> None:
+async def test_a_request_stream_stays_open_after_answers() -> None:
     """Half-closed by nobody: a watch stream lives on while requests come."""
-    handler = Handler()
-    server, address = await serve("reference", handler)
-    channel = Channel(address)
-    stub: Any = channel.stub(ECHO)
     queue: asyncio.Queue[Any] = asyncio.Queue()
 
     async def requests() -> AsyncIterator[Any]:
         while (item := await queue.get()) is not None:
             yield item
 
-    stream = stub.Both(requests())
-    for n in range(5):
-        queue.put_nowait(say(f"{n}"))
-        assert (await anext(stream)).value == f"{n}".encode()
-    queue.put_nowait(None)
-    assert [m async for m in stream] == []
-    await channel.close()
-    await server.stop(0)
+    async with served("reference", Handler()) as address:
+        channel = Channel(address)
+        stub: Any = channel.stub(ECHO)
+        stream = stub.Both(requests())
+        for n in range(5):
+            queue.put_nowait(say(f"{n}"))
+            assert (await anext(stream)).value == f"{n}".encode()
+        queue.put_nowait(None)
+        assert [m async for m in stream] == []
+        await channel.close()
