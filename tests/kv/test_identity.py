@@ -175,14 +175,32 @@ async def test_two_members_that_differ_serve_nobody_until_they_agree(tmp_path: P
         assert await alarms(group) == []
 
 
+def rot(store: Store, key: bytes) -> None:
+    """As if memory had changed under the versions of `key`."""
+    for versions in (store.index.histories[key], store.events):
+        versions[:] = [each._replace(value=b"w") if each.key == key else each for each in versions]
+
+
+async def test_in_a_dispute_members_look_at_themselves_at_once(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 2) as group:
+        await group.client.write([put("/7")])
+        leader = await group.leader()
+        bad = next(name for name in group.names if name != leader)
+        await group.agree()
+        await until(lambda: settled(group, bad))
+        rot(store_of(group, bad), b"/7")
+        compute_wrongly(group, bad)
+        await group.client.write([put("/after")])
+        await until(lambda: isinstance(failure(group, bad), Rotten))  # long before the next pass would have come
+        assert failure(group, leader) is None
+
+
 async def test_memory_that_rots_stops_its_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrubber, "REST_S", 0.05)
     async with running_group(tmp_path, 3) as group:
         await group.client.write([put(f"/{number}") for number in range(50)])
         await group.agree()
-        store = store_of(group, "m2")
-        for versions in (store.index.histories[b"/7"], store.events):
-            versions[:] = [each._replace(value=b"w") if each.key == b"/7" else each for each in versions]
+        rot(store_of(group, "m2"), b"/7")
         await until(lambda: isinstance(failure(group, "m2"), Rotten))
         await restarted(group, "m2")
         await group.agree()
