@@ -23,6 +23,7 @@ from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
 from raykube.kv.maintenance_service import MaintenanceService
 from raykube.kv.member import Member
+from raykube.kv.memory import Memory
 from raykube.kv.monitor import Monitor
 from raykube.kv.peer_service import PeerService
 from raykube.kv.scrubber import Scrubber
@@ -55,6 +56,7 @@ class Service:
         self._watch: WatchService | None = None
         self._monitor: Monitor | None = None
         self._scrubber: Scrubber | None = None
+        self._memory: Memory | None = None
         self._servers: list[Server] = []
         self._addresses: dict[str, str] = {}
         self._publisher: asyncio.Task[None] | None = None
@@ -129,6 +131,8 @@ class Service:
         member.start()
         self._scrubber = Scrubber(member)
         self._scrubber.start()
+        self._memory = Memory(member)
+        self._memory.start()
         self._publisher = asyncio.create_task(self._publish(member))
 
     def _check_owner(self, wanted: Record) -> None:
@@ -203,6 +207,8 @@ class Service:
                 await self._publisher
         if self._scrubber is not None:
             self._scrubber.close()
+        if self._memory is not None:
+            self._memory.close()
         if self.member is not None:
             await self.member.hand_over(HAND_OVER_S)
         if self._watch is not None:
