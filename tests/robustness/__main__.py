@@ -27,7 +27,6 @@ GROUPS = {
 }  # fmt: skip
 FAULTS = {name: fault for group in GROUPS.values() for name, fault in group.items()}
 GROUPS["all"] = FAULTS
-DISK_BYTES = 256 << 20
 EXIT_IMPOSSIBLE = 3
 
 
@@ -60,8 +59,12 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="raykube-robustness-"))
     say(f"seed {options.seed}, {options.members} members in {folder}")
     run = Run(network, folder, names, options.seed, say)
-    if "disk-full" in faults:
-        run.members.mount_disks(DISK_BYTES)
+    if DISKS.keys() & faults.keys():
+        try:
+            run.members.make_disks()
+        except Impossible as error:
+            say(f"not possible here: {error}")
+            return EXIT_IMPOSSIBLE
     if "clock-jump" in faults:
         found = library()
         if found is None:
@@ -77,11 +80,11 @@ def main() -> int:
     except Exception as error:
         where = "" if isinstance(error, AssertionError) else traceback.format_exc()
         say(f"{run.report}\nWRONG (seed {options.seed}, files in {folder}): {error}\n{where}")
-        run.members.unmount_disks(keep=True)
+        run.members.take_disks(keep=True)
         return 1
     finally:
         network.close()
-    run.members.unmount_disks(keep=False)
+    run.members.take_disks(keep=False)
     say(str(run.report))
     shutil.rmtree(folder)
     return 0

@@ -1,5 +1,6 @@
 """What goes wrong with machines: disks that are full, fail or rot, descriptors used up, clocks that jump."""
 
+import asyncio
 import os
 import random
 import resource
@@ -22,24 +23,40 @@ JUMPS_S = (3600, 90, 4, 1)
 async def disk_full(scene: Scene) -> None:
     """The disks of some members fill up, of a quorum too, and are emptied again: all goes on by itself."""
     names = scene.rng.sample(scene.names, scene.rng.randint(1, len(scene.names)))
-    ballast = [scene.members.data_dir(name).parent / "ballast" for name in names]
     try:
-        for path in ballast:
-            _fill(path, scene.rng.choice(FREE_BYTES))
+        for name in names:
+            scene.members.disks[name].fill(scene.rng.choice(FREE_BYTES))
         await scene.pass_time((1.0, 3.0))
         scene.members.check_alive()
     finally:
-        for path in ballast:
-            path.unlink(missing_ok=True)
+        for name in names:
+            scene.members.disks[name].empty()
 
 
-def _fill(path: Path, free_bytes: int) -> None:
-    """Makes the file so large that only `free_bytes` are left."""
-    found = os.statvfs(path.parent)
-    size = found.f_bavail * found.f_frsize - free_bytes
-    if size > 0:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+async def power_loss(scene: Scene) -> None:
+    """All or some machines lose their power at one moment: what was not synced to the disks is gone."""
+    names = scene.names if scene.rng.random() < 0.6 else scene.rng.sample(scene.names, 1)
+    for name in names:
+        scene.members.signal(name, signal.SIGKILL)
+    for name in names:
+        await scene.members.end(name)
+    for name in names:
+        await asyncio.to_thread(scene.members.disks[name].lose_power)
+    for name in scene.rng.sample(names, len(names)):
+        await scene.members.start(name)
+
+
+async def disk_error(scene: Scene) -> None:
+    """A disk fails: sync says EIO. Its member stops, and has all that it acknowledged when the disk works again."""
+    name = scene.rng.choice(scene.names)
+    scene.members.may_exit.add(name)
+    disk = scene.members.disks[name]
+    disk.fail()
+    await scene.pass_time((0.5, 2.0))
+    await scene.progress()
+    await _stopped(scene, name)
+    await asyncio.to_thread(disk.repair)
+    await scene.members.start(name)
 
 
 async def failing_writes(scene: Scene) -> None:
@@ -90,13 +107,18 @@ def _flip(path: Path, rng: random.Random) -> None:
 
 
 async def _again(scene: Scene, name: str) -> None:
-    """Ends what is left of a member and starts it; it may have stopped by itself, but only in the proper way."""
+    """Ends what is left of a member and starts it."""
+    await _stopped(scene, name)
+    await scene.members.start(name)
+
+
+async def _stopped(scene: Scene, name: str) -> None:
+    """Ends what is left of a member; it may have stopped by itself, but only in the proper way."""
     process = scene.members.running[name]
     if process.returncode is not None:
         assert process.returncode == 1, f"{name} exited with {process.returncode}:\n{scene.members.log_end(name)}"
     await scene.members.end(name, signal.SIGKILL)
     scene.members.may_exit.discard(name)
-    await scene.members.start(name)
 
 
 async def clock_jump(scene: Scene) -> None:
@@ -113,5 +135,5 @@ async def clock_jump(scene: Scene) -> None:
 CLOCKS: dict[str, Fault] = {"clock-jump": clock_jump}
 DISKS: dict[str, Fault] = {
     "disk-full": disk_full, "failing-writes": failing_writes, "no-descriptors": no_descriptors,
-    "rotten-bits": rotten_bits,
+    "rotten-bits": rotten_bits, "power-loss": power_loss, "disk-error": disk_error,
 }  # fmt: skip

@@ -5,7 +5,6 @@ import contextlib
 import os
 import random
 import resource
-import shutil
 import signal
 import sys
 import time
@@ -17,7 +16,8 @@ from raykube.client.kv import KvClient
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError
 from tests.robustness.clocks import Clocks
-from tests.robustness.network import Loopback, Namespaces, mount_memory, unmount
+from tests.robustness.disks import Disk
+from tests.robustness.network import Loopback, Namespaces
 
 STATUS_TIMEOUT_S = 1.0
 CLOCK_SHIFT_S_MAX = 1e6
@@ -35,10 +35,10 @@ class Members:
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self.program = [sys.executable, "-m", "raykube"]
         self.joining: set[str] = set()  # those that were added to a group that ran
+        self.disks: dict[str, Disk] = {}  # without them, folders
         self.clocks: Clocks | None = None  # without them, the machine's
         self.may_exit: set[str] = set()  # what was done to them is a reason to stop
         self._folder = folder
-        self._mounted: list[str] = []
         self._rng = random.Random(seed)
         self._flags = flags
         self._clients: dict[str, KvClient] = {}
@@ -51,20 +51,15 @@ class Members:
     def quorum(self) -> int:
         return len(self.names) // 2 + 1
 
-    def mount_disks(self, size_bytes: int) -> None:
-        """Gives each member a disk of its own, in memory, before the first start. Raises Impossible."""
-        for name in self.names:
-            mount_memory(self.data_dir(name).parent, size_bytes)
-            self._mounted.append(name)
+    def make_disks(self) -> None:
+        """Gives each member a disk of its own, before the first start. Raises Impossible."""
+        self.disks = {name: Disk(self.data_dir(name).parent) for name in self.names}
 
-    def unmount_disks(self, *, keep: bool) -> None:
-        """Ends the disks in memory; with `keep`, what was on them stays to be read."""
-        for name in self._mounted:
-            disk = self.data_dir(name).parent
-            if keep:
-                shutil.copytree(disk, disk.with_suffix(".kept"))
-            unmount(disk)
-        self._mounted.clear()
+    def take_disks(self, *, keep: bool) -> None:
+        """Ends the disks; with `keep`, what was on them stays to be read."""
+        for disk in self.disks.values():
+            disk.close(keep=keep)
+        self.disks.clear()
 
     def data_dir(self, name: str) -> Path:
         return self._folder / name / "data"

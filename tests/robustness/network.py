@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x80, 0x00020000, 0x10000000, 0x40000000
-MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2
+MS_REMOUNT, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20, 0x4000, 0x40000, 2
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFMTU, SIOCSIFNETMASK = 0x8914, 0x8916, 0x8922, 0x891C
 IFF_UP, IFF_RUNNING = 0x1, 0x40
@@ -148,6 +148,11 @@ def mount_memory(folder: Path, size_bytes: int) -> None:
     """A file system of its own at `folder`, in memory, with room for `size_bytes`. Raises Impossible."""
     folder.mkdir(parents=True, exist_ok=True)
     _call("mount", b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size_bytes}".encode())
+
+
+def resize_memory(folder: Path, size_bytes: int) -> None:
+    """Gives what `mount_memory` mounted another size, not below what is used. Raises Impossible."""
+    _call("mount", b"tmpfs", str(folder).encode(), b"tmpfs", MS_REMOUNT, f"size={size_bytes}".encode())
 
 
 def unmount(folder: Path) -> None:

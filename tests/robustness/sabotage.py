@@ -4,6 +4,7 @@ Each mistake is a function put in the place of a shipped one, in the member's ow
 in what is shipped.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -40,6 +41,11 @@ def late_writes() -> None:
     Wal.append = held_back  # type: ignore[method-assign, assignment]
 
 
+def no_sync() -> None:
+    """What is written stays in the kernel's memory."""
+    os.fsync = os.fdatasync = lambda _: None
+
+
 def lost_events() -> None:
     """Every hundredth answer of a watch loses its first event."""
     pull = watchers.pull
@@ -71,6 +77,7 @@ def short_leases() -> None:
 MISTAKES = {
     "stale-reads": stale_reads,
     "late-writes": late_writes,
+    "no-sync": no_sync,
     "lost-events": lost_events,
     "short-leases": short_leases,
 }
