@@ -21,7 +21,7 @@ class SimDisk:
     """Survives its member's crashes."""
 
     def __init__(self, member: int, rng: Random) -> None:
-        self._meta = wal_codec.Meta(CLUSTER, member)
+        self._meta = wal_codec.Meta(CLUSTER, member, salt=4711 + member % 97)
         self._rng = rng
         self.fs = SimFs(rng)
         self.path = SimPath(self.fs, ())
@@ -37,15 +37,11 @@ class SimDisk:
         """Reads all back, as a member does when it starts. Raises ValueError, OSError."""
         self._wal, self._files, recovered = open_disk(self.path, self._meta, founders)  # type: ignore[arg-type]
         self.terms = {}
-        if self.is_synced:
-            if recovered.snapshot is not None:
-                self.terms = dict.fromkeys(range(1, recovered.snapshot.index + 1), 0)
+        if recovered.snapshot is not None and self.fs.is_synced(self.path / "snap"):
+            self.terms = dict.fromkeys(range(1, recovered.snapshot.index + 1), 0)
+        if self.fs.is_synced(self.path / "wal"):
             self.terms.update((entry.index, entry.term) for entry in recovered.entries)
         return recovered
-
-    @property
-    def is_synced(self) -> bool:
-        return self.fs.is_synced(self.path / "wal") and self.fs.is_synced(self.path / "snap")
 
     def persist(self, write: Write) -> None:
         """What `Member` does in its worker thread. Raises OSError."""
@@ -54,9 +50,9 @@ class SimDisk:
             self.save(write.snapshot, [write.snapshot.data])
         self._wal.append(write)
         # The truth about durability is the file system's, whatever the log believes.
-        if not self.is_synced:
+        if not self.fs.is_synced(self.path / "wal"):
             return
-        if write.snapshot is not None:
+        if write.snapshot is not None and self.fs.is_synced(self.path / "snap"):
             self.terms = dict.fromkeys(range(1, write.snapshot.index + 1), 0)
         if write.entries:
             first = write.entries[0].index
@@ -81,13 +77,16 @@ class SimDisk:
 
     # ---- faults
 
-    def crash(self, work: Write | None, has_lost_power: bool) -> None:
-        """The process, or the machine, dies in the middle of `work`: at any call of it, or right behind it."""
-        if work is not None:
+    def crash(self, work: Write | None, saving: tuple[Snapshot, list[bytes]] | None, has_lost_power: bool) -> None:
+        """The process, or the machine, dies in the middle of what it does: at any call of it, or right behind it."""
+        for do in (
+            lambda: self.persist(work) if work is not None else None,
+            lambda: self.save(*saving) if saving is not None else None,
+        ):
             self.fs.cut_after = self._rng.randrange(CALLS_OF_A_WRITE)
             with suppress(PowerCut, OSError):
-                self.persist(work)
-        self.fs.power_on()
+                do()
+            self.fs.power_on()
         if has_lost_power:
             self.fs.power_cut()
 

@@ -8,7 +8,7 @@ from tests.sim.world import World
 INTERVAL_S = 1.2
 KINDS = [
     "kill", "power", "crash all", "crash in start", "partition", "partition", "partition", "flapping", "mend", "stall",
-    "clock", "loss", "slow disk", "full disk", "bit flip", "transfer", "lost peer", "lost machine",
+    "clock", "loss", "slow disk", "full disk", "sync error", "bit flip", "transfer", "lost peer", "lost machine",
 ]  # fmt: skip
 
 
@@ -55,7 +55,9 @@ class Faults:
             case "mend":
                 world.network.blocked = set()
             case "stall":
-                host.stall(rng.random() * 3)
+                # The leader is whom it hurts most.
+                leaders = world.leaders()
+                (rng.choice(leaders) if leaders and rng.random() < 0.6 else host).stall(rng.choice([0.5, 2.0, 4.0]))
             case "clock":
                 # Monotonic clocks never go back; they may run wrong, and jump ahead when the machine was asleep.
                 host.set_clock(rng.choice([0.0, 1.0, 3600.0]), rng.choice([0.92, 1.0, 1.08]))
@@ -99,13 +101,17 @@ class Faults:
             host.lose()
 
     def _flip(self, host: Host) -> None:
-        """Never in two members at once: then what was on both disks may be nowhere."""
+        """Never in two members at once, nor in one of two: then what was on both disks may be nowhere else."""
         world = self._world
-        if all(other.is_whole and not other.is_lost for other in world.members() if other is not host):
-            host.flip()
-            if len(world.checks.membership.voters) == 1:
-                # It would not start without what it lost: a person puts it back.
-                world.at(world.rng.random() * 3, host.disk.repair)
+        voters = len(world.checks.membership.voters)
+        if voters == 2 or not all(
+            other.is_whole and not other.is_lost for other in world.members() if other is not host
+        ):
+            return
+        host.flip()
+        if voters == 1:
+            # It would not start without what it lost: a person puts it back.
+            world.at(world.rng.random() * 3, host.disk.repair)
 
     def _transfer(self, leader: Host, member: int) -> None:
         """The leader hands over, as it does before it stops."""

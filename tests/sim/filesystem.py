@@ -51,6 +51,14 @@ class Folder:
         self.changes: list[dict[str, File | Folder]] = []  # the names after each change
 
 
+def _difference(old: bytes, new: bytearray) -> tuple[int, int]:
+    """From the first to behind the last byte in which two contents differ."""
+    padded = old.ljust(len(new), b"\0")
+    start = next((place for place in range(len(new)) if new[place] != padded[place]), len(new))
+    end = next((place for place in range(len(new), start, -1) if new[place - 1] != padded[place - 1]), start)
+    return start, max(end, len(new) if len(new) > len(old) else end)
+
+
 class SimFs:
     """One disk."""
 
@@ -220,9 +228,9 @@ class SimFs:
             self.sync_errors -= 1
             if isinstance(item, File):
                 # The pages count as clean now, though they were never written.
+                if item.is_dirty:
+                    item.lost.append(_difference(item.durable, item.cache))
                 item.is_dirty = False
-                if len(item.cache) > len(item.durable):
-                    item.lost.append((len(item.durable), len(item.cache)))
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if isinstance(item, Folder):
             item.durable = dict(item.names)
@@ -230,5 +238,6 @@ class SimFs:
         elif item.is_dirty:
             image = bytearray(item.cache)
             for start, end in item.lost:
-                image[start:end] = bytes(len(image[start:end]))
+                end = min(end, len(image))
+                image[start:end] = item.durable[start:end].ljust(max(0, end - start), b"\0")
             item.durable, item.is_dirty = bytes(image), False

@@ -44,8 +44,8 @@ class Host:
         self._seen_revision = 1
         self._was_leader = False
         self._flipped_in = 0
-        self._is_saving = False
         self._work: Write | None = None  # what the disk is busy with
+        self._saving: tuple[Snapshot, list[bytes]] | None = None  # a snapshot of its own, on its way to the disk
         self._waiting: deque[Callable[[], None]] = deque()
         self.answers: dict[int, Callable[[Any], None]] = {}
         self.readers: dict[int, Callable[[], None]] = {}
@@ -103,6 +103,7 @@ class Host:
             self.id, LIMITS, world.rng.randrange, world.new_id, Compactor(retained_s, retained)
         )
         if replica.node.log.is_lacking:
+            assert self.disk.flips, f"member {self.id} lacks what it had, on a disk that nobody damaged"
             world.counts["started lacking"] += 1
         self._snapshot_index = self._purge_index = replica.applied
         self._seen_revision = replica.machine.store.revision
@@ -137,7 +138,6 @@ class Host:
         self.is_gone = True
         self.world.note("left", self.id)
         if self.replica is not None:
-            self._work = None
             self._end()
 
     def lose(self) -> None:
@@ -149,9 +149,9 @@ class Host:
         """The process dies, perhaps with the whole machine, whatever it was doing."""
         if self.replica is None:
             return
-        work, self._work = self._work, None
+        work, saving = self._work, self._saving
         self._end()
-        self.disk.crash(work, has_lost_power)
+        self.disk.crash(work, saving, has_lost_power)
 
     def crash_in_start(self) -> None:
         """The machine dies while the member starts."""
@@ -160,7 +160,7 @@ class Host:
     def _end(self) -> None:
         self.replica = None
         self.life += 1
-        self._is_saving = False
+        self._work = self._saving = None
         self._waiting.clear()
         self.answers.clear()
         self.readers.clear()
@@ -171,17 +171,21 @@ class Host:
         """The member stops by itself; somebody starts it again later."""
         self.world.note("failed", self.id, type(error).__name__)
         self.world.counts[f"stopped by {type(error).__name__}"] += 1
-        work, self._work = self._work, None
+        work, saving = self._work, self._saving
         self._end()
-        self.disk.crash(work, has_lost_power=False)
+        self.disk.crash(work, saving, has_lost_power=False)
         self.world.restart(self)
 
-    def deliver(self, run: Callable[[], None]) -> None:
-        """Lets `run` happen in the process, now or when it wakes up."""
+    def deliver(self, run: Callable[[], None], is_client: bool = False) -> None:
+        """Lets `run` happen in the process, now or when it wakes up: a client's socket then before or behind others."""
         if self.replica is None:
             return
         if self.world.now < self.stalled_until:
-            self._waiting.append(run)
+            if is_client:
+                place = self.world.rng.choice([0, self.world.rng.randrange(len(self._waiting) + 1)])
+                self._waiting.insert(place, run)
+            else:
+                self._waiting.append(run)
             return
         run()
         self.pump()
@@ -254,19 +258,17 @@ class Host:
             callback()
         store.sweep(SWEEP_EVENTS)
         # Only right after it applied, as a member does: see Replica.capture.
-        if replica.applied - self._snapshot_index >= SNAPSHOT_ENTRIES and not self._is_saving:
+        if replica.applied - self._snapshot_index >= SNAPSHOT_ENTRIES and self._saving is None:
             snapshot, image = replica.capture()
             self._snapshot_index = snapshot.index
-            self._is_saving = True
+            self._saving = snapshot, list(image.chunks())
             life = self.life
-            world.at(
-                world.rng.random() * world.sync_s_max * 3, lambda: self._saved(life, snapshot, list(image.chunks()))
-            )
+            world.at(world.rng.random() * world.sync_s_max * 3, lambda: self._saved(life))
 
-    def _saved(self, life: int, snapshot: Snapshot, body: list[bytes]) -> None:
-        if self.life != life or self.replica is None:
+    def _saved(self, life: int) -> None:
+        if self.life != life or self.replica is None or self._saving is None:
             return
-        self._is_saving = False
+        (snapshot, body), self._saving = self._saving, None
         self.world.counts["snapshots"] += 1
         try:
             self.disk.save(snapshot, body)

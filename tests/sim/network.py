@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+LATE_S = 2.5
+
+
 class Network:
     """Messages arrive after 0.1 ms to `delay_s_max`, so they overtake each other."""
 
@@ -32,11 +35,13 @@ class Network:
         # A proposal goes at most once: the transport is a stream.
         copies = 2 if message.kind is not Kind.PROPOSE and world.rng.random() < self.duplication else 1
         world.counts["messages repeated"] += copies - 1
-        for _ in range(copies):
+        for copy in range(copies):
             if self.loss and world.rng.random() < self.loss:
                 world.counts["messages lost"] += 1
             else:
-                world.at(self._delay_s(), lambda: self._arrive(message))
+                # What comes a second time may come from another age.
+                late_s = world.rng.choice([0.0, 0.0, LATE_S]) if copy else 0.0
+                world.at(self._delay_s() + late_s, lambda: self._arrive(message))
 
     def _arrive(self, message: Message) -> None:
         world = self._world
@@ -69,6 +74,9 @@ class Network:
             is_whole = False
         life = host.life
         arrives = is_whole and world.rng.random() >= self.loss and (host.id, message.to) not in self.blocked
+
+        if arrives and world.rng.random() < self.duplication:
+            world.at(LATE_S, lambda: self._arrive(message))
 
         def arrive() -> None:
             if arrives:

@@ -33,8 +33,8 @@ class Operator:
         leaders = world.leaders()
         if not leaders:
             return
-        # Whoever has lost a machine changes nothing else before it is replaced: that could cost the quorum.
-        is_ill = world.is_healing or any(host.is_lost for host in world.members())
+        # Whoever has lost a machine or data changes nothing else before that is put right: it could cost the quorum.
+        is_ill = world.is_healing or any(host.is_lost or not host.is_whole for host in world.members())
         change = self._repair() if is_ill or world.rng.random() < 0.3 else self._wish()
         if change is not None:
             self._ask(world.rng.choice(leaders), change)

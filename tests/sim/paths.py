@@ -236,6 +236,8 @@ class SimOs:
         file.close()
 
 
+WAL_OS = SimOs()
+SNAPSHOT_OS = SimOs()
 SEGMENT_BYTES_MAX = 4096
 EVENTS_MAX = 4
 
@@ -244,8 +246,8 @@ EVENTS_MAX = 4
 def installed() -> Iterator[None]:
     """While it lasts, the shipped log works on simulated paths and in small segments; watches get little at a time."""
     with (
-        patch("raykube.kv.wal.os", SimOs()),
-        patch("raykube.kv.snapshot_files.os", SimOs()),
+        patch("raykube.kv.wal.os", WAL_OS),
+        patch("raykube.kv.snapshot_files.os", SNAPSHOT_OS),
         patch("raykube.kv.wal.SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
         patch("raykube.kv.core.watchers.EVENTS_MAX", EVENTS_MAX),
         patch(

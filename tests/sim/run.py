@@ -6,7 +6,7 @@ from tests.sim import watching
 from tests.sim.clients import Clients
 from tests.sim.faults import Faults
 from tests.sim.lessees import END_S_MAX, Lessees
-from tests.sim.operators import Operator
+from tests.sim.operators import PAUSE_S, Operator
 from tests.sim.paths import installed
 from tests.sim.watching import WatchClient
 from tests.sim.world import FAULTS_S, World
@@ -26,11 +26,21 @@ class Failed(AssertionError):
         self.trace = world.trace
 
 
-def run(seed: int) -> World:
-    """Runs `seed`; Failed is a bug of the store (or of the simulator)."""
+def run(seed: int, is_changing: bool | None = None) -> World:
+    """Runs `seed`; Failed is a bug of the store (or of the simulator).
+
+    `is_changing`: whether somebody changes the members all the time, or never; None: the seed says.
+    """
     with installed():
         world = World(seed, members=Random(seed).choice([1, 3, 3, 3, 5]))
+        if is_changing is None:
+            is_changing = world.rng.random() < 0.5
+            pause_s = PAUSE_S
+        else:
+            pause_s = PAUSE_S / 3
         try:
+            if is_changing:
+                Operator(world, pause_s)
             _live(world)
         except Exception as error:
             raise Failed(seed, world, error) from error
@@ -44,8 +54,6 @@ def _live(world: World) -> None:
     lessees = Lessees(world, clients)
     watchers = watching.some(world)
     faults = Faults(world)
-    if world.rng.random() < 0.5:
-        Operator(world)
     world.run_until(FAULTS_S)
     faults.heal()
     _demand_progress(world, clients)

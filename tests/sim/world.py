@@ -97,7 +97,7 @@ class World(Timeline):
             host.replica.propose(request, command, body)
 
         self.at(REQUEST_TIMEOUT_S, give_up)
-        host.deliver(ask)
+        host.deliver(ask, is_client=True)
 
     def read(self, host: Host, ready: Callable[[], None]) -> None:
         """A linearizable read at one member; `ready` is called when it may happen, if ever."""
@@ -116,4 +116,4 @@ class World(Timeline):
             host.readers[reader] = may
             host.replica.read(reader)
 
-        host.deliver(ask)
+        host.deliver(ask, is_client=True)
