@@ -1,7 +1,10 @@
 """The table of who vouched for what: verdicts are functions of the log."""
 
+from typing import cast
+
 import pytest
 
+from raykube.kv.core.mvcc.machine import Command, encode
 from raykube.kv.core.mvcc.vouching import CHECKS_KEPT, Fence, Vouching
 
 GOOD, BAD, WORSE = 0xAA, 0xBB, 0xCC
@@ -105,3 +108,10 @@ def test_a_snapshot_carries_all_of_it() -> None:
         assert copy.checks == found.checks
         assert copy.fenced == found.fenced
         assert copy.disputed == found.disputed
+
+
+def test_an_unknown_command_in_the_log_stops_the_member() -> None:
+    member = LoneReplica()
+    member.replica.node.propose([encode(1, cast(Command, 99), b"")])
+    with pytest.raises(AssertionError, match="unknown command 99: this program is older than the log"):
+        member.settle()
