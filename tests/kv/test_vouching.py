@@ -4,8 +4,9 @@ from typing import cast
 
 import pytest
 
-from raykube.kv.core.mvcc.machine import Command, encode
+from raykube.kv.core.mvcc.machine import Command, UnknownCommand, encode
 from raykube.kv.core.mvcc.vouching import CHECKS_KEPT, Fence, Vouching
+from tests.kv.lone_replica import LoneReplica
 
 GOOD, BAD, WORSE = 0xAA, 0xBB, 0xCC
 
@@ -113,5 +114,5 @@ def test_a_snapshot_carries_all_of_it() -> None:
 def test_an_unknown_command_in_the_log_stops_the_member() -> None:
     member = LoneReplica()
     member.replica.node.propose([encode(1, cast(Command, 99), b"")])
-    with pytest.raises(AssertionError, match="unknown command 99: this program is older than the log"):
+    with pytest.raises(UnknownCommand, match="command 99: this program is older than the log"):
         member.settle()

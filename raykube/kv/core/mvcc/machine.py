@@ -40,6 +40,10 @@ class Command(IntEnum):
 LEVEL = max(Command)  # what this program can apply; the newest commands are proposed once all members can
 
 
+class UnknownCommand(ValueError):
+    """The log holds what this program cannot carry out."""
+
+
 def encode(request_id: int, command: Command, body: bytes) -> bytes:
     """One command in the data of a log entry."""
     return _HEAD.pack(request_id, command, len(body)) + body
@@ -132,7 +136,7 @@ class Machine:
                 vouch = raft_pb2.Vouch.FromString(body)
                 return self.vouching.on_vouch(vouch.member, vouch.index, vouch.digest)
         # A newer member wrote it: going on would make this member differ from the others.
-        raise AssertionError(f"log entry with unknown command {command}: this program is older than the log")
+        raise UnknownCommand(f"entry {index} of the log has command {command}: this program is older than the log")
 
     def digest(self) -> int:
         """64 bits that stand for all this machine holds and all it ever wrote: the same on all members at one entry."""
