@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from raykube.kv.collector import collector_paused
 from raykube.kv.core import wal_codec
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.member_changes import Change, Changed
@@ -70,9 +71,10 @@ class Member:
         self.on_applied: list[Callable[[], None]] = []
         self.stalls = 0
         self._ids = itertools.count(secrets.randbits(31) << 32)
-        self._wal, self.files, found = open_disk(data_dir, salted(meta), bootstrap)
-        limits = Limits(election_ticks=election_ticks)
-        self.replica = found.build(self.id, limits, secrets.randbelow, lambda: next(self._ids), compactor)
+        with collector_paused():
+            self._wal, self.files, found = open_disk(data_dir, salted(meta), bootstrap)
+            limits = Limits(election_ticks=election_ticks)
+            self.replica = found.build(self.id, limits, secrets.randbelow, lambda: next(self._ids), compactor)
         self._snapshot_count = snapshot_count
         self._snapshot_index = self.replica.applied
         self._purge_index = self.replica.applied
@@ -218,7 +220,8 @@ class Member:
         restored = None
         if write.snapshot is not None:
             self.files.adopt(write.snapshot)
-            restored = image.restore(write.snapshot.data)
+            with collector_paused():
+                restored = image.restore(write.snapshot.data)
         self._wal.append(write)
         return restored
 

@@ -110,7 +110,7 @@ class Restorer:
         """Takes the whole records of `data` from `offset` on; returns where they end."""
         store = self._store
         histories, horizon = store.index.histories, store.compact_revision
-        unpack, size, end = _RECORD.unpack_from, _RECORD.size, len(data)
+        unpack, size, end, new = _RECORD.unpack_from, _RECORD.size, len(data), tuple.__new__
         add, note = store.index.add, store.events.append
         stored = 0
         while offset + size <= end:
@@ -125,7 +125,8 @@ class Restorer:
             if history is not None:
                 key = history[0].key  # one copy of the key for all its versions
             value = None if value_length == _TOMBSTONE else data[middle:stop]
-            version = Version(key, mod, sub, create, number, value, lease)
+            # Not Version(…), whose call takes as long as all the rest of this.
+            version = new(Version, (key, mod, sub, create, number, value, lease))
             if history is None:
                 add(key, version)
             else:
