@@ -1,10 +1,12 @@
 """The client side: a channel to one address, and stubs with an attribute per method."""
 
 import asyncio
+import math
 import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -59,7 +61,7 @@ class _UnaryAnswer(_Callable):
             if link is None or not link.is_free or (timeout is not None and timeout <= 0):
                 link, timeout = await channel.connect(deadline)
             answer = UnaryAnswer(loop)
-            number = link.open(self._path, timeout, answer)
+            number = link.open(self._path, None if timeout is None else _coarse(timeout), answer)
             pumping = self._send(link, number, request)
             timer = None if deadline is None else loop.call_at(deadline, _expire, link, number)
             try:
@@ -87,7 +89,7 @@ class _StreamedAnswer(_Callable):
         for attempt in range(1, ATTEMPTS_MAX + 1):
             link, timeout = await channel.connect(deadline)
             answer = StreamedAnswer(loop)
-            number = link.open(self._path, timeout, answer)
+            number = link.open(self._path, None if timeout is None else _coarse(timeout), answer)
             pumping = self._send(link, number, request)
             timer = None if deadline is None else loop.call_at(deadline, _expire, link, number)
             try:
@@ -193,7 +195,7 @@ class Channel:
         except TimeoutError:
             text = f"{self.address} took no call before the deadline"
             raise RpcError(Code.DEADLINE_EXCEEDED, f"{text}: {self._problem}" if self._problem else text) from None
-        return link, None if deadline is None else _rounded(deadline - loop.time())
+        return link, None if deadline is None else deadline - loop.time()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """A task that ends with the channel."""
@@ -286,9 +288,13 @@ class Channel:
         self._timing = replace(self._timing, keepalive_s=self._timing.keepalive_s * 2)
 
 
-def _rounded(left_s: float) -> float:
-    """Up to whole milliseconds, so that equal time-outs look equal on the wire."""
-    return -(-left_s * 1000 // 1) / 1000
+@lru_cache(maxsize=1024)
+def _coarse(timeout_s: float) -> float:
+    """Up to three significant digits: time-outs that are counted down then look alike on the wire, and a server that
+    remembers header blocks need not decode them. Our own deadline is exact."""
+    microseconds = max(1, math.ceil(timeout_s * 1e6 - 1e-3))
+    step = int(10 ** max(0, len(str(microseconds)) - 3))
+    return -(-microseconds // step) * step / 1e6
 
 
 async def once(message: Any) -> AsyncIterable[Any]:
