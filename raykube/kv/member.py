@@ -21,7 +21,7 @@ from raykube.kv.core.member_changes import Change, Changed
 from raykube.kv.core.mvcc import image
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image, Restored
-from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.mvcc.machine import Command, UnknownCommand
 from raykube.kv.core.mvcc.scrub import Rotten
 from raykube.kv.core.prover import Diverged
 from raykube.kv.core.raft.membership import Membership
@@ -41,7 +41,7 @@ SWEEP_EVENTS = 2000
 SNAPSHOT_RETRY_S = 10.0  # after one for which there was no room
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
-_PLAIN = (Removed, Diverged, Rotten)  # ends whose message says all: where they were raised says nothing
+_PLAIN = (Removed, Diverged, Rotten, UnknownCommand, OSError)  # whose message says all, and not where it was raised
 
 
 class Carrier(Protocol):
