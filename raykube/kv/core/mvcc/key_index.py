@@ -58,6 +58,10 @@ class KeyIndex:
         self.dead.discard(key)
         self._ordered().remove(key)
 
+    def sort(self) -> None:
+        """Puts all keys in order now: with many new ones it takes a while, and the next range need not wait for it."""
+        self._ordered()
+
     def _ordered(self) -> SortedList:
         if self._fresh:
             self._order.update(self._fresh)
