@@ -46,12 +46,16 @@ class Call:
         return None if self.deadline_s is None else max(0.0, self.deadline_s - self._clock())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
-    """A method and the function that answers it; None: not implemented."""
+    """A method and the function that answers it; None: not implemented.
+
+    `waits`: the last call that was begun without a task needed one after all.
+    """
 
     method: Method
     function: Callable[[Any, Call], Any] | None
+    waits: bool = False
 
     def parse(self, message: bytes) -> Any:
         """Raises RpcError when it is no request of the method."""

@@ -55,7 +55,7 @@ class ServedCall:
         self.task: asyncio.Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.room: asyncio.Future[None] | None = None  # awaited while enough waits to be sent
-        self._messages: deque[bytes] | list[bytes] = deque() if served.method.client_streaming else []
+        self._messages: deque[bytes] = deque()
         self._ended = False
         self._more: asyncio.Future[None] | None = None  # awaited while no message is there
 
@@ -88,11 +88,20 @@ class ServedCall:
             self.task = answer
             answer.add_done_callback(self._on_answer)
         elif method.server_streaming or isinstance(answer, Coroutine):
-            task = start(self._connection.loop, self._run(answer))
-            if not self.over:
-                self.task = task
+            self._start(self._run(answer))
         else:
             self._answer(answer)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        loop, served = self._connection.loop, self.served
+        # A task from the start is cheaper for who waits than one that takes over; now and then it is tried anew.
+        if served.waits and self.stream % TRY_EVERY != 1:
+            self.task = loop.create_task(coroutine)
+            return
+        task = start(loop, coroutine)
+        served.waits = task is not None
+        if not self.over:
+            self.task = task
 
     async def _run(self, answer: Any) -> None:
         try:
@@ -125,8 +134,7 @@ class ServedCall:
         except Exception as error:
             self._fail(error)
             return
-        self._connection.core.send_message(self.stream, message)
-        self._finish(Code.OK, "")
+        self._connection.respond(self, message)
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, RpcError):

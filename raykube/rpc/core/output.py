@@ -34,16 +34,28 @@ class Output:
         self._out.append(data)
         self._out_bytes += len(data)
 
-    def message(self, stream: Stream, payload: bytes, end: bool) -> bool:
-        """DATA of one whole message; `end`: the last of our side. False when the stream has enough waiting."""
-        size = len(payload) + PREFIX_BYTES
-        if (
+    def room_for(self, stream: Stream, message: bytes) -> bool:
+        """Whether the message may be framed whole, now."""
+        size = len(message) + PREFIX_BYTES
+        return (
             not stream.pending
             and size <= stream.send_window
             and size <= self.window
             and size <= self.frame_bytes_max
             and self._out_bytes < self._limits.output_bytes_max
-        ):
+        )
+
+    def answer(self, number: int, head: bytes, message: bytes, tail: bytes) -> None:
+        """Frames of a whole answer, for which there is `room_for`; its stream ends with it."""
+        size = len(message) + PREFIX_BYTES
+        self.window -= size
+        self._out += (head, frames.message_head(number, 0, size - PREFIX_BYTES), message, tail)
+        self._out_bytes += size + len(head) + len(tail) + frames.HEAD_BYTES
+
+    def message(self, stream: Stream, payload: bytes, end: bool) -> bool:
+        """DATA of one whole message; `end`: the last of our side. False when the stream has enough waiting."""
+        size = len(payload) + PREFIX_BYTES
+        if self.room_for(stream, payload):
             stream.send_window -= size
             self.window -= size
             self._out.append(frames.message_head(stream.id, frames.END_STREAM if end else 0, size - PREFIX_BYTES))
@@ -64,9 +76,9 @@ class Output:
 
     def drop(self, stream: Stream) -> None:
         """Nothing of the stream will be sent any more."""
-        self._ready.pop(stream.id, None)
-        stream.pending.clear()
-        stream.pending_bytes = 0
+        if stream.pending:
+            self._ready.pop(stream.id, None)
+            stream.clear()
         if stream.full:
             stream.full = False
             self._drained.append(stream.id)

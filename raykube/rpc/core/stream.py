@@ -34,7 +34,7 @@ class Stream:
         self.receive_window = receive_window
         self.reader = MessageReader(message_bytes_max)
         self.held_bytes = 0  # received, and not yet said to be taken
-        self.pending: deque[bytes | memoryview] = deque()
+        self.pending: deque[bytes | memoryview] | None = None  # most streams never have any
         self.pending_bytes = 0
         self.tail = b""
         self.end_wanted = False
@@ -45,6 +45,8 @@ class Stream:
 
     def put(self, *chunks: bytes) -> None:
         """Queues bytes of DATA."""
+        if self.pending is None:
+            self.pending = deque()
         for chunk in chunks:
             if chunk:
                 self.pending.append(chunk)
@@ -52,6 +54,7 @@ class Stream:
 
     def take(self, size: int) -> list[bytes | memoryview]:
         """The first `size` of the pending bytes, uncopied."""
+        assert self.pending is not None
         self.pending_bytes -= size
         chunks: list[bytes | memoryview] = []
         while size:
@@ -65,3 +68,8 @@ class Stream:
                 self.pending[0] = view[size:]
                 size = 0
         return chunks
+
+    def clear(self) -> None:
+        """Forgets the pending bytes."""
+        self.pending = None
+        self.pending_bytes = 0
