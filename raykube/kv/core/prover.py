@@ -50,7 +50,8 @@ class Prover:
         if now - self._checked_at < CHECK_S:
             return
         vouching = machine.vouching
-        if not (self.has_news or vouching.fenced or vouching.disputed):
+        is_open = bool(vouching.checks) and vouching.checks[-1].settled is None  # somebody's word may have got lost
+        if not (self.has_news or is_open or vouching.fenced or vouching.disputed):
             return
         everybody = {record.id for record in membership.members}
         # A member that does not know the command would have to stop at it.
