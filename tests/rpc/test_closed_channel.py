@@ -58,6 +58,7 @@ async def test_who_ended_the_call(call: Any, cancel: bool) -> None:
                 with pytest.raises(RpcError) as error:
                     await task
                 assert error.value.code is Code.UNAVAILABLE
+                assert error.value.message == "the channel was closed during the call"
     finally:
         task.cancel()
         await channel.close()
