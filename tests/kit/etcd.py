@@ -16,11 +16,12 @@ import grpc
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
-from raykube.pb import etcd_pb2
+from raykube.pb import batch_pb2, etcd_pb2
 from tests.kit.require import missing
 from tests.kv.group import free_ports
 
 TIMEOUT_S = 20.0
+SERVICES = {**etcd_pb2.DESCRIPTOR.services_by_name, **batch_pb2.DESCRIPTOR.services_by_name}
 
 
 def etcd_program(name: str = "etcd") -> str:
@@ -42,7 +43,7 @@ class Refusal(NamedTuple):
 
 
 class Wire:
-    """A client of etcd's services at one address; nothing is retried or hidden."""
+    """A client of etcd's services, and of our batches, at one address; nothing is retried or hidden."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -52,14 +53,14 @@ class Wire:
     def _method(self, service: str, name: str) -> Any:
         method = self._methods.get((service, name))
         if method is None:
-            descriptor = etcd_pb2.DESCRIPTOR.services_by_name[service].methods_by_name[name]
+            descriptor = SERVICES[service].methods_by_name[name]
             open_method = {
                 (False, False): self._channel.unary_unary,
                 (False, True): self._channel.unary_stream,
                 (True, True): self._channel.stream_stream,
             }[descriptor.client_streaming, descriptor.server_streaming]
             method = self._methods[service, name] = open_method(
-                f"/etcdserverpb.{service}/{name}",
+                f"/{SERVICES[service].full_name}/{name}",
                 request_serializer=lambda request: (
                     request if isinstance(request, bytes) else request.SerializeToString()
                 ),

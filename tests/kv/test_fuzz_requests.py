@@ -11,9 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
 
-from raykube.pb import etcd_pb2
-from tests.kit.etcd import Refusal, Wire
+from raykube.pb import batch_pb2, etcd_pb2
+from tests.kit.etcd import SERVICES, Refusal, Wire
 from tests.kv.etcd_requests import Requests
 from tests.kv.group import Group, running_group
 
@@ -28,7 +30,7 @@ UNARY = [
     # These are meant to change who the members are, or who leads: their bodies are drawn apart.
     and (service.name, method.name) not in {("Cluster", "MemberAdd"), ("Cluster", "MemberRemove")}
 ]
-STREAMING = [("Watch", "Watch"), ("Lease", "LeaseKeepAlive")]
+STREAMING = [("Watch", "Watch"), ("Lease", "LeaseKeepAlive"), ("Batch", "Stream")]
 # An error of the client's making is never one of these.
 OWN_FAULT = {"INTERNAL", "UNKNOWN", "DATA_LOSS"}
 
@@ -48,6 +50,12 @@ class Bodies:
     def _valid(self, method: str) -> Any:
         if method == "Watch":
             return etcd_pb2.WatchRequest(create_request=self._requests.watch())
+        if method == "Stream":
+            puts = [self._requests.put() for _ in range(self._random.randrange(4))]
+            return batch_pb2.BatchRequest(
+                id=self._random.randrange(9),
+                writes=[batch_pb2.Write(key=put.key, value=put.value, expected_revision=put.lease) for put in puts],
+            )
         makers = {
             "Range": self._requests.range,
             "Put": self._requests.put,
@@ -78,10 +86,10 @@ class Bodies:
 
 
 def parses(service: str, method: str, body: bytes) -> bool:
-    descriptor = etcd_pb2.DESCRIPTOR.services_by_name[service].methods_by_name[method].input_type
+    """Whether the body is a message of what the method takes."""
     try:
-        getattr(etcd_pb2, descriptor.name).FromString(body)
-    except Exception:
+        message_factory.GetMessageClass(SERVICES[service].methods_by_name[method].input_type).FromString(body)
+    except DecodeError:
         return False
     return True
 
@@ -150,8 +158,8 @@ async def _end(stream: Any, has_end: bool) -> grpc.StatusCode:
     """Reads what comes and returns how the call ended; a call that would go on is cancelled after a while."""
     try:
         async with asyncio.timeout(20 if has_end else 0.1):
-            async for _ in stream:
-                pass
+            async for answer in stream:
+                assert not getattr(answer, "error", "").startswith("INTERNAL"), answer
     except TimeoutError:
         assert not has_end, "the call does not end"
         stream.cancel()
