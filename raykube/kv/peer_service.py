@@ -51,13 +51,14 @@ class PeerService:
                 if not sender:
                     sender = batch.sender
                     self._inbound[sender] = token
-                    self._transport.on_addresses(sender, tuple(batch.sender_urls))
+                    self._transport.on_connected(sender, tuple(batch.sender_urls))
                     yield raft_pb2.StreamState()
                 if batch.messages:
                     self._member.step([wire.decode(message) for message in batch.messages])
         finally:
             if sender and self._inbound.get(sender) is token and not self._transport.is_closed:
                 del self._inbound[sender]
+                self._transport.on_disconnected(sender)
                 self._member.replica.node.on_peer_lost(sender)
 
     async def Snapshot(self, requests: AsyncIterator[Any], _call: Any) -> Any:

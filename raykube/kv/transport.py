@@ -100,16 +100,17 @@ class Transport:
         self._urls = list(urls)
         self._addresses = dict(addresses)
         self._tls = tls
-        self._membership = Membership()
+        self._told: dict[int, tuple[str, ...]] = {}  # what those who are connected say of themselves
+        self._newest = self._settled = Membership()
         self._peers: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_closed = False
 
     def send(self, messages: list[Message]) -> None:
         """Sends what it can; the rest is lost."""
-        membership = self._member.replica.node.membership
-        if membership is not self._membership:
-            self._follow(membership)
+        node = self._member.replica.node
+        if node.membership is not self._newest or node.settled is not self._settled:
+            self._follow(node.membership, node.settled)
         for message in messages:
             peer = self._peer(message.to)
             if peer is None:
@@ -127,26 +128,41 @@ class Transport:
 
     # ---- who is where
 
-    def _follow(self, membership: Membership) -> None:
-        """Takes addresses from a new membership. One that it leaves out is kept until that is committed."""
-        known = {member.id: member.peer_urls for member in self._membership.members}
-        self._membership = membership
-        for member in membership.members:
-            if member.peer_urls and known.get(member.id) != member.peer_urls:
-                self._move(member.id, member.peer_urls)
-        for gone in membership.removed:
-            if gone in self._peers and self.is_removed(gone):
+    def _follow(self, newest: Membership, settled: Membership) -> None:
+        """Takes addresses from a new membership.
+
+        Before it is committed only of those who had none: a change that moves a member must not cut it off, as it may
+        be needed for the commit.
+        """
+        for member in newest.members:
+            if member.peer_urls:
+                self._addresses.setdefault(member.id, member.peer_urls)
+        for member in settled.members:
+            if member.peer_urls:
+                self._addresses[member.id] = member.peer_urls
+                self._check_address(member.id)
+        for gone in settled.removed:
+            if gone in self._peers:
                 self._drop(gone)
+        self._newest, self._settled = newest, settled
 
-    def on_addresses(self, member: int, urls: tuple[str, ...]) -> None:
-        """A member says of itself where it is."""
+    def on_connected(self, member: int, urls: tuple[str, ...]) -> None:
+        """A member opened a stream, and says where it is. It knows better than this one's log, which may be behind."""
         if urls:
-            self._move(member, urls)
+            self._told[member] = urls
+            self._check_address(member)
 
-    def _move(self, member: int, urls: tuple[str, ...]) -> None:
-        self._addresses[member] = urls
+    def on_disconnected(self, member: int) -> None:
+        """Its stream ended: from now on the log counts."""
+        self._told.pop(member, None)
+        self._check_address(member)
+
+    def _address(self, member: int) -> tuple[str, ...]:
+        return self._told.get(member) or self._addresses.get(member) or ()
+
+    def _check_address(self, member: int) -> None:
         peer = self._peers.get(member)
-        if peer is not None and set(peer.urls) != set(urls):
+        if peer is not None and set(peer.urls) != set(self._address(member)):
             self._drop(member)
 
     def _drop(self, member: int) -> None:
@@ -158,10 +174,7 @@ class Transport:
 
     def is_removed(self, member: int) -> bool:
         """Whether `member` was removed, as far as that is committed: a newer membership might be cut off again."""
-        if member not in self._member.replica.node.membership.removed:
-            return False
-        node = self._member.replica.node
-        return member in node.membership_at(max(node.log.base, node.log.committed)).removed
+        return member in self._member.replica.node.settled.removed
 
     # ---- outward
 
@@ -174,7 +187,7 @@ class Transport:
     def _peer(self, member: int) -> _Peer | None:
         peer = self._peers.get(member)
         if peer is None and member and member != self._member.id and not self.is_closed:
-            urls = self._addresses.get(member)
+            urls = self._address(member)
             if not urls or self.is_removed(member):
                 return None
             peer = self._peers[member] = _Peer(member, urls, self._tls)

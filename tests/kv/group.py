@@ -112,7 +112,7 @@ class Group:
         del self.peers[name]
 
     async def update(self, name: str) -> None:
-        """Gives a stopped member another peer address."""
+        """Gives a member another peer address, for its next start."""
         (self.peers[name],) = free_ports(1)
         request = etcd_pb2.MemberUpdateRequest(
             ID=self.member_id(name), peerURLs=[f"http://127.0.0.1:{self.peers[name]}"]

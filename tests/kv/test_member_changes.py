@@ -129,6 +129,7 @@ def test_a_membership_follows_when_quorums_overlap_and_nobody_returns() -> None:
     without = three.without(3)
     assert without.follows(three)
     assert not three.follows(without)
+    assert not Membership(three.members, (3,)).follows(without)
     assert not members(1, 2).follows(without)
 
 

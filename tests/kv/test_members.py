@@ -59,6 +59,8 @@ async def test_a_learner_learns_and_is_promoted(tmp_path: Path, monkeypatch: pyt
         assert error.value.code is Code.FAILED_PRECONDITION
         with pytest.raises(RpcError, match="too many learner members"):
             await group.add("m5", learner=True)
+        for number in range(50):
+            await _write(group, b"/later%d" % number)
         await group.start("m4")
         await group.started("m4")
         await group.agree()
@@ -152,6 +154,22 @@ async def test_a_member_moves(tmp_path: Path) -> None:
         await group.stop(leader)
         await group.start(leader)
         await _write(group, b"/b")
+        await group.agree()
+
+
+async def test_one_that_was_away_when_another_moved_finds_it(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await until(group.all_started)
+        await group.stop("m2")
+        await group.update("m1")
+        await group.stop("m1")
+        await group.start("m1")
+        await group.leader()
+        # Of the two that are left, one knows only the old address of the other.
+        await group.stop("m3")
+        await group.start("m2")
+        await group.leader()
+        await _write(group, b"/a")
         await group.agree()
 
 

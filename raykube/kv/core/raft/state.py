@@ -119,6 +119,12 @@ class State:
         """Whether this very snapshot waits for the disk."""
         return self._pending_snapshot is snapshot
 
+    @property
+    def settled(self) -> Membership:
+        """The membership as of what is committed: it is never taken back."""
+        at, newest = self._memberships[-1]
+        return newest if at <= self.log.committed else self.membership_at(max(self.log.base, self.log.committed))
+
     def membership_at(self, index: int) -> Membership:
         """The membership as of the entry at `index`, which must not be before the log's base."""
         return next(membership for at, membership in reversed(self._memberships) if at <= index)
