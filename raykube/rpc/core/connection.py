@@ -236,7 +236,8 @@ class Connection:
         elif name == Setting.MAX_FRAME_SIZE:
             if not frames.FRAME_BYTES_MIN <= value <= frames.FRAME_BYTES_MAX:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
-            self._output.frame_bytes_max = value
+            # No longer ones than we would take: streams take turns by the frame.
+            self._output.frame_bytes_max = min(value, self._limits.frame_bytes_max)
         elif name == Setting.MAX_CONCURRENT_STREAMS:
             self._peer_streams_max = value
         elif name == Setting.ENABLE_PUSH and value > 1:
