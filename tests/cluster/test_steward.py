@@ -50,6 +50,12 @@ def test_without_a_spare_machine_nothing_is_removed() -> None:
     assert next_step(view({"b": LOST_S, "d": 1.0, "e": 1.0}, A, B, C), PATIENCE_S) is None
 
 
+def test_a_machine_that_comes_back_in_the_middle_keeps_its_member() -> None:
+    learner = Member(4, "d", learner=True)
+    assert next_step(view({}, A, B, C, learner), PATIENCE_S) == Remove(4, "d")
+    assert next_step(view({}, A, B, C, replace(learner, learner=False)), PATIENCE_S) == Remove(4, "d")
+
+
 def test_a_learner_whose_machine_is_lost_makes_room_for_another() -> None:
     learner = Member(4, "d", learner=True)
     assert next_step(view({"b": LOST_S, "d": LOST_S}, A, B, C, learner), PATIENCE_S) == Remove(4, "d")

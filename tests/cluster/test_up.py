@@ -3,35 +3,21 @@
 One cluster of three machines serves all tests, in their order: each leaves it as healthy as it found it.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raykube.cluster import processes, state
+from tests.cluster.running import NAME, Cluster, running_cluster
 from tests.kit.controlplane import until
-from tests.kit.require import require_program
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-NAME = "test"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "web.yaml"
-IMPATIENT = [
-    "controller-manager.node-monitor-grace-period=8s",
-    "controller-manager.node-monitor-period=1s",
-    "kubelet.node-status-update-frequency=2s",
-    "kubelet.node-lease-duration-seconds=8",
-    "apiserver.default-not-ready-toleration-seconds=2",
-    "apiserver.default-unreachable-toleration-seconds=2",
-]
 
 
 def listening_ports(cluster: state.ClusterState) -> list[str]:
@@ -41,109 +27,10 @@ def listening_ports(cluster: state.ClusterState) -> list[str]:
     return [row[1] for row in rows if row[1][:8] in own and row[3] == "0A"]
 
 
-@dataclass
-class Cluster:
-    """The cluster under test, driven by commands alone."""
-
-    folder: Path
-    kubectl_program: str
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self.folder / "kubeconfig"
-
-    @property
-    def data_dir(self) -> Path:
-        return self.folder / "data"
-
-    def raykube(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "raykube", *arguments, "--name", NAME, "--data-dir", str(self.data_dir)]
-        if arguments[0] != "status":
-            command += ["--kubeconfig", str(self.kubeconfig)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-    def up(self, *arguments: str) -> None:
-        done = self.raykube("up", *arguments)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.logs()}"
-
-    def logs(self) -> str:
-        """The ends of all logs, for the report of a failure."""
-        ends = []
-        for path in sorted(self.data_dir.glob("machines/*/logs/*.log")):
-            lines = path.read_text(errors="replace").splitlines()[-15:]
-            ends.append(f"--- {path.relative_to(self.data_dir)}\n" + "\n".join(lines))
-        return "\n".join(ends)
-
-    def status(self) -> dict[str, Any]:
-        done = self.raykube("status", "-o", "json")
-        assert done.stdout, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
-
-    def component(self, component: str, machine: int) -> dict[str, Any]:
-        wanted = f"{NAME}-{machine}"
-        return next(
-            row for row in self.status()["components"] if row["component"] == component and row["machine"] == wanted
-        )
-
-    def kubectl(self, *arguments: str, check: bool = True) -> str:
-        command = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", "--request-timeout=20s", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if check:
-            assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
-
-    def kubectl_works(self) -> bool:
-        try:
-            return "kubernetes" in self.kubectl("get", "service", "kubernetes", check=False)
-        except subprocess.TimeoutExpired:
-            return False
-
-    def objects(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json", *arguments))["items"]
-        return items
-
-    def state(self) -> state.ClusterState:
-        found = state.load(self.data_dir)
-        assert found is not None
-        return found
-
-    def ready_pods(self) -> list[dict[str, Any]]:
-        return [
-            pod
-            for pod in self.objects("pods", "-l", "app=web")
-            if "deletionTimestamp" not in pod["metadata"]
-            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
-        ]
-
-    def page_is_served(self, machines: tuple[int, ...] = (1, 2, 3)) -> bool:
-        service = json.loads(self.kubectl("get", "service", "web", "-o", "json"))
-        urls = [f"http://{service['spec']['clusterIP']}:8080/"]
-        urls += [f"http://{self.state().machines[number - 1].address}:30080/" for number in machines]
-        try:
-            return all(b"Served by raykube" in urllib.request.urlopen(url, timeout=3).read() for url in urls)
-        except OSError:
-            return False
-
-    def healthy(self) -> bool:
-        return bool(self.status()["healthy"])
-
-    def nodes_ready(self) -> int:
-        return self.kubectl("get", "nodes", "--no-headers", check=False).count(" Ready ")
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("cluster"), require_program("kubectl"))
-    flags = [part for item in IMPATIENT for part in ("--extra-config", item)]
-    try:
-        made.up("--machines", "3", "--control-plane", "3", *flags)
+    with running_cluster(tmp_path_factory.mktemp("cluster"), "--machines", "3", "--control-plane", "3") as made:
         yield made
-    finally:
-        identifier = found.id if (found := state.load(made.data_dir)) else ""
-        made.raykube("down")
-        if identifier:
-            processes.end(identifier, grace_s=0)
 
 
 def test_every_component_is_there_and_healthy(cluster: Cluster) -> None:
@@ -216,8 +103,7 @@ def test_a_killed_component_comes_back_and_nothing_else_moves(cluster: Cluster, 
 @pytest.mark.parametrize("number", [3, 2, 1], ids=["third", "second", "head"])
 def test_a_killed_machine_is_survived_and_comes_back(cluster: Cluster, number: int) -> None:
     cluster.kubectl("create", "configmap", f"before-machine-{number}", "--from-literal=a=b")
-    victim = cluster.state().machines[number - 1]
-    assert processes.end(cluster.state().id, victim.name, grace_s=0) > 0
+    victim = cluster.kill_machine(number)
     until("kubectl works without it", cluster.kubectl_works, 30)
     cluster.kubectl("create", "configmap", f"after-machine-{number}", "--from-literal=a=b")
 

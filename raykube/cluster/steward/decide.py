@@ -77,8 +77,11 @@ def next_step(view: View, patience_s: float) -> Step | None:
         return view.lost_s.get(member.machine, patience_s) >= patience_s
 
     voters = [member for member in view.members if not member.learner]
-    for learner in (member for member in view.members if member.learner):
-        if is_lost(learner):
+    learners = [member for member in view.members if member.learner]
+    lost = [member for member in voters if is_lost(member)]
+    is_enough = len(voters) - len(lost) >= view.wanted
+    for learner in learners:
+        if is_enough or is_lost(learner):
             return Remove(learner.id, learner.machine)
     for member in view.members:
         if member.machine not in view.hosted and view.lost_s.get(member.machine, patience_s) == 0:
@@ -86,12 +89,13 @@ def next_step(view: View, patience_s: float) -> Step | None:
     homes = {member.machine for member in view.members}
     for machine in sorted(view.hosted - homes):
         return Dismiss(machine)
-    for learner in (member for member in view.members if member.learner):
+    for learner in learners:
         return Promote(learner.id, learner.machine) if learner.has_started else None
-    lost = [member for member in voters if is_lost(member)]
-    if lost and len(voters) > view.wanted:
-        return Remove(lost[0].id, lost[0].machine)
-    if lost or len(voters) < view.wanted:
+    if len(voters) > view.wanted:
+        # Somebody whose machine came back in the middle, if nobody is lost: the least preferred place is given up.
+        surplus = lost[0] if lost else max(voters, key=lambda member: list(view.lost_s).index(member.machine))
+        return Remove(surplus.id, surplus.machine)
+    if not is_enough:
         spare = _spare(view.lost_s, homes)
         return Add(spare) if spare else None
     return None

@@ -88,8 +88,8 @@ def _add(change: AddMember, known: Circumstances) -> tuple[int, Membership]:
         is_alone = len(membership.voters) == 1 and membership.voters <= known.started
         if not is_alone and not known.are_most_started(added=1):
             raise not_enough_started()
-    if not membership.voters <= known.alive:
-        raise unhealthy()
+        if not membership.voters <= known.alive:
+            raise unhealthy()  # etcd refuses a learner, too; but that is how a lost member is replaced before it goes
     _check_free(change.peer_urls, membership.members)
     if change.learner and len(membership.members) - len(membership.voters) >= LEARNERS_MAX:
         raise StoreError("FAILED_PRECONDITION", "etcdserver: too many learner members in cluster")
