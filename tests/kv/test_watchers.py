@@ -1,5 +1,10 @@
 """Who is told of which events, when a leader's snapshot replaces the store."""
 
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from raykube.kv.core.mvcc import image
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.watchers import Watcher, WatchTable, pull
@@ -53,3 +58,35 @@ def test_a_snapshot_with_all_events_goes_on_where_the_watcher_stood() -> None:
     assert table.on_applied(other) == {watcher}
     assert [version.mod for version in pull(other, watcher).events] == [3]
     assert not idle.is_dirty
+
+
+KEYS = [b"/", b"/a", b"/a/1", b"/a/2", b"/ab", b"/b", b"/b\xff", b"/b\xff\xff", b"\xff"]
+ENDS = [b"", b"\0", b"/b", b"/a0", b"0", b"/c", b"/b\xff\xff\x01"]
+
+
+def prefix_end(key: bytes) -> bytes:
+    return key[:-1] + bytes([key[-1] + 1]) if key[-1] < 0xFF else b"\0"
+
+
+@given(st.randoms(use_true_random=False))
+def test_those_whom_an_event_concerns_are_found_and_nobody_else(rng: Random) -> None:
+    table, store = WatchTable(), Store()
+    present: list[Watcher] = []
+    for number in range(60):
+        match rng.randrange(4):
+            case 0 if present:
+                table.remove(present.pop(rng.randrange(len(present))))
+            case 0 | 1:
+                key = rng.choice(KEYS)
+                end = rng.choice([prefix_end(key), *ENDS])
+                if not end or end == b"\0" or end > key:
+                    present.append(watching(table, store, number, key, end))
+            case _:
+                changed = rng.sample(KEYS, rng.randrange(1, 4))
+                for key in changed:
+                    put(store, key)
+                found = table.on_applied(store)
+                assert found == {watcher for watcher in present if any(map(watcher.covers, changed))}
+                for watcher in found:
+                    assert watcher.is_dirty
+                    pull(store, watcher)

@@ -1,16 +1,20 @@
 """Who watches what, and who has something new to see. Watchers pull: nothing is queued for a slow one, it only lags.
 
 A watcher reads the store's event log from its own position. `WatchTable` says which watchers an applied event concerns:
-watchers of single keys are found by key, watchers of ranges are grouped, so that 1,000 watchers of one prefix cost one
-comparison. A watcher whose position compaction has passed is told so, and ends.
+watchers of single keys and of prefixes are looked up, watchers of other ranges are grouped by range and compared. A
+watcher whose position compaction has passed is told so, and ends.
 """
 
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from raykube.kv.core.mvcc.key_index import UNBOUNDED
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.mvcc.version import Version
 
+Key = TypeVar("Key", bound=Hashable)
 EVENTS_MAX = 1000
 BYTES_MAX = 1 << 20
 
@@ -85,58 +89,72 @@ def pull(store: Store, watcher: Watcher) -> Pull:
     return Pull(found)
 
 
+def _prefix(watcher: Watcher) -> bytes | None:
+    """The prefix that all keys of its range have, if the range is all keys with a prefix."""
+    start, end = watcher.key, watcher.range_end
+    if start and start[-1] < 0xFF and end == start[:-1] + bytes([start[-1] + 1]):
+        return start
+    return None
+
+
 class WatchTable:
-    """All watchers of a member."""
+    """All watchers of a member: by key, by prefix (looked up by the lengths there are), by other ranges (walked)."""
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, set[Watcher]] = {}
+        self._by_prefix: dict[bytes, set[Watcher]] = {}
+        self._prefix_lengths: Counter[int] = Counter()
         self._by_range: dict[tuple[bytes, bytes], set[Watcher]] = {}
         self._seen_revision = 0
         self._store: Store | None = None
 
     def add(self, watcher: Watcher) -> None:
-        if watcher.range_end:
+        prefix = _prefix(watcher)
+        if not watcher.range_end:
+            self._by_key.setdefault(watcher.key, set()).add(watcher)
+        elif prefix is None:
             self._by_range.setdefault((watcher.key, watcher.range_end), set()).add(watcher)
         else:
-            self._by_key.setdefault(watcher.key, set()).add(watcher)
+            if prefix not in self._by_prefix:
+                self._by_prefix[prefix] = set()
+                self._prefix_lengths[len(prefix)] += 1
+            self._by_prefix[prefix].add(watcher)
 
     def remove(self, watcher: Watcher) -> None:
-        table: dict[bytes, set[Watcher]] | dict[tuple[bytes, bytes], set[Watcher]]
-        key: object
-        if watcher.range_end:
-            table, key = self._by_range, (watcher.key, watcher.range_end)
-        else:
-            table, key = self._by_key, watcher.key
-        group = table.get(key)  # type: ignore[arg-type] # the key is of its table's type
-        if group is not None:
-            group.discard(watcher)
-            if not group:
-                del table[key]  # type: ignore[arg-type] # the key is of its table's type
+        prefix = _prefix(watcher)
+        if not watcher.range_end:
+            _discard(self._by_key, watcher.key, watcher)
+        elif prefix is None:
+            _discard(self._by_range, (watcher.key, watcher.range_end), watcher)
+        elif _discard(self._by_prefix, prefix, watcher):
+            self._prefix_lengths -= Counter([len(prefix)])  # drops a length that nobody has any more
 
     def on_applied(self, store: Store) -> set[Watcher]:
         """The watchers that the events since the last call concern; they are marked dirty."""
-        dirty: set[Watcher] = set()
         is_replaced, self._store = store is not self._store, store
-        if not self._by_key and not self._by_range:
+        if not (self._by_key or self._by_prefix or self._by_range):
             self._seen_revision = store.revision
-            return dirty
+            return set()
         if is_replaced and self._seen_revision + 1 < store.compact_revision:
             # A leader's snapshot came, without the events up to its compaction: nobody can tell whom they concerned.
-            groups = (*self._by_key.values(), *self._by_range.values())
-            return self._mark(dirty.union(*groups), store)
-        by_key, waiting = self._by_key, dict(self._by_range)
-        for position in range(store.position(self._seen_revision + 1), len(store.events)):
-            key = store.events[position].key
-            if key in by_key:
+            groups = (*self._by_key.values(), *self._by_prefix.values(), *self._by_range.values())
+            return self._mark({watcher for group in groups for watcher in group}, store)
+        keys = {event.key for event in store.events[store.position(self._seen_revision + 1) :]}
+        return self._mark(self._concerned(keys), store)
+
+    def _concerned(self, keys: set[bytes]) -> set[Watcher]:
+        dirty: set[Watcher] = set()
+        by_key, by_prefix = self._by_key, self._by_prefix
+        if by_key:
+            for key in by_key.keys() & keys:
                 dirty |= by_key[key]
-            if waiting:
-                for bounds in [
-                    bounds for bounds in waiting if key >= bounds[0] and (bounds[1] == UNBOUNDED or key < bounds[1])
-                ]:
-                    dirty |= waiting.pop(bounds)
-            elif not by_key:
-                break
-        return self._mark(dirty, store)
+        for length in self._prefix_lengths:
+            for prefix in by_prefix.keys() & {key[:length] for key in keys}:
+                dirty |= by_prefix[prefix]
+        for (start, end), group in self._by_range.items():
+            if any(key >= start and (end == UNBOUNDED or key < end) for key in keys):
+                dirty |= group
+        return dirty
 
     def _mark(self, dirty: set[Watcher], store: Store) -> set[Watcher]:
         for watcher in dirty:
@@ -146,3 +164,15 @@ class WatchTable:
                 watcher.is_dirty = True
         self._seen_revision = store.revision
         return dirty
+
+
+def _discard(table: dict[Key, set[Watcher]], key: Key, watcher: Watcher) -> bool:
+    """Takes a watcher out of its group; returns whether that was the last of it."""
+    group = table.get(key)
+    if group is None:
+        return False
+    group.discard(watcher)
+    if group:
+        return False
+    del table[key]
+    return True
