@@ -2,7 +2,7 @@
 
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
-from raykube.kv.core.raft.messages import Entry, HardState, Kind, Message
+from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message
 from raykube.kv.core.raft.node import Limits, Node
 from raykube.kv.core.raft.progress import Sending
 
@@ -160,3 +160,17 @@ def test_no_proposals_while_leadership_is_handed_over() -> None:
         node.tick()
         node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 2, node.term))
     assert node.propose([b"it did not take over"])
+
+
+def test_a_joiner_that_never_heard_of_a_commit_may_come_to_lead() -> None:
+    """It has all of the log, and before the founders' entry there was no membership whose quorum could count."""
+    founding = Entry(1, 1, EntryKind.CONFIG, Membership.of(1, 2, 3).encode())
+    log = Log(entries=[founding, Entry(1, 2, 0, b"x")])
+    node = Node(1, Membership(), lambda _: 0, log, HardState(1, 0, 0), LIMITS)
+    node.campaign()
+    node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 2))
+    node.step(Message(Kind.VOTE_ANSWER, 1, 2, 2))
+    take(node)
+    assert node.log.committed == 0
+    answer(node, 3, 3)
+    assert node.log.committed == 3

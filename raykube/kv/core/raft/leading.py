@@ -145,7 +145,7 @@ class Leading(State):
         """The last index that a quorum of `membership` has on disk."""
         progress = self.progress
         matches = sorted((progress[m].match if m in progress else 0 for m in membership.voters), reverse=True)
-        return matches[membership.quorum - 1]
+        return matches[membership.quorum - 1] if matches else 0
 
     def _maybe_commit(self) -> bool:
         index = self._held_by_quorum(self.membership)
