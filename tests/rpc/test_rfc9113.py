@@ -430,6 +430,11 @@ def test_6_9_1_more_data_than_the_stream_s_window() -> None:
     assert not any(kind == "reset" for kind, _, _ in verdicts(machine.outgoing())), "room for one whole message"
 
 
+def test_6_9_1_more_data_than_the_connection_s_window() -> None:
+    limits = Limits(stream_window_bytes=1 << 20, connection_window_bytes=65_535, frame_bytes_max=70_000)
+    check(server(limits), headers() + frame(DATA, 0, 1, bytes(65_536)), goaway(E.FLOW_CONTROL_ERROR))
+
+
 def test_after_goaway_nothing_is_said_or_heard() -> None:
     machine = server()
     machine.receive(frame(DATA, 0, 0, b"x"), 0.0)
