@@ -130,6 +130,28 @@ async def test_what_etcdctl_saves_becomes_a_new_cluster(tmp_path: Path) -> None:
         await Service(other).start()
 
 
+async def test_a_restore_under_the_old_flags_is_another_cluster(tmp_path: Path) -> None:
+    """Ids that come back to life with less than they had would be believed: not even the same flags may give them."""
+    file = tmp_path / "backup"
+    async with running_group(tmp_path, 1) as group:
+        config, old = group.configs["m1"], group.services["m1"].member
+        await snapshot("save", str(file), f"--endpoints={group.endpoints[0]}")
+        await group.stop("m1")
+        restored = config.model_copy(update={"data_dir": tmp_path / "again"})
+        await snapshot(
+            "restore", str(file), "--name=m1", f"--data-dir={restored.data_dir}",
+            f"--initial-cluster={config.initial_cluster[0]}",
+            f"--initial-advertise-peer-urls={config.listen_peer_urls[0]}",
+        )  # fmt: skip
+        service = Service(restored)
+        await service.start()
+        try:
+            assert service.member.cluster_id != old.cluster_id
+            assert service.member.id != old.id
+        finally:
+            await service.stop()
+
+
 async def test_save_status_and_restore_of_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "backup"
     async with running_group(tmp_path, 1) as group:
