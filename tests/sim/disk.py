@@ -4,16 +4,20 @@ from contextlib import suppress
 from random import Random
 
 from raykube.kv.core import wal_codec
+from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.image import Restored
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.recovery import Recovered
 from raykube.kv.disk import open_disk
 from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.stored_snapshot import Arriving
 from raykube.kv.wal import Wal
 from tests.sim.filesystem import File, PowerCut, SimFs
 from tests.sim.paths import SimPath
 
 CLUSTER = 7
+PIECE_BYTES = 700
 CALLS_OF_A_WRITE = 12  # about as many as the longest write makes
 
 
@@ -43,12 +47,18 @@ class SimDisk:
             self.terms.update((entry.index, entry.term) for entry in recovered.entries)
         return recovered
 
-    def persist(self, write: Write) -> None:
+    def persist(self, write: Write) -> Restored | None:
         """What `Member` does in its worker thread. Raises OSError."""
-        assert self._wal is not None
+        assert self._wal is not None and self._files is not None
+        restored = None
         if write.snapshot is not None:
-            self.save(write.snapshot, [write.snapshot.data])
+            self._files.adopt(write.snapshot)
+            restored = image.restore(write.snapshot.data)
         self._wal.append(write)
+        self._note_durable(write)
+        return restored
+
+    def _note_durable(self, write: Write) -> None:
         # The truth about durability is the file system's, whatever the log believes.
         if not self.fs.is_synced(self.path / "wal"):
             return
@@ -74,6 +84,18 @@ class SimDisk:
         """The bytes that go to a follower. Raises OSError."""
         assert self._files is not None
         return self._files.path(snapshot).read_bytes()
+
+    def receive(self, data: bytes) -> tuple[Arriving, Snapshot]:
+        """A file that another member sent, durable. Raises ValueError when it is not whole, OSError."""
+        assert self._files is not None
+        arriving = self._files.arrive()
+        try:
+            for start in range(0, len(data) or 1, PIECE_BYTES):
+                arriving.write(data[start : start + PIECE_BYTES])
+            return arriving, arriving.finish()
+        except Exception:
+            arriving.drop()
+            raise
 
     # ---- faults
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raykube.kv.core.compactor import Compactor
+from raykube.kv.core.mvcc.image import Restored
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.core.replica import Output, Replica
+from raykube.kv.wal import PASSING
 from raykube.pb import raft_pb2
 from tests.sim.disk import SimDisk
 
@@ -258,12 +260,23 @@ class Host:
             callback()
         store.sweep(SWEEP_EVENTS)
         # Only right after it applied, as a member does: see Replica.capture.
-        if replica.applied - self._snapshot_index >= SNAPSHOT_ENTRIES and self._saving is None:
-            snapshot, image = replica.capture()
-            self._snapshot_index = snapshot.index
-            self._saving = snapshot, list(image.chunks())
-            life = self.life
-            world.at(world.rng.random() * world.sync_s_max * 3, lambda: self._saved(life))
+        if replica.applied - self._snapshot_index >= SNAPSHOT_ENTRIES:
+            self._begin_snapshot(replica)
+
+    def _begin_snapshot(self, replica: Replica) -> None:
+        if self._saving is not None:
+            return
+        snapshot, image = replica.capture()
+        self._snapshot_index = snapshot.index
+        self._saving = snapshot, list(image.chunks())
+        life = self.life
+        self.world.at(self.world.rng.random() * self.world.sync_s_max * 3, lambda: self._saved(life))
+
+    def renew_snapshot(self) -> None:
+        """The file of the newest snapshot cannot be used: another takes its place, soon."""
+        if self.replica is not None and not self.replica.node.is_installing:
+            self.world.counts["snapshots renewed"] += 1
+            self._begin_snapshot(self.replica)
 
     def _saved(self, life: int) -> None:
         if self.life != life or self.replica is None or self._saving is None:
@@ -271,7 +284,13 @@ class Host:
         (snapshot, body), self._saving = self._saving, None
         self.world.counts["snapshots"] += 1
         try:
-            self.disk.save(snapshot, body)
+            try:
+                self.disk.save(snapshot, body)
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+                self._snapshot_index -= SNAPSHOT_ENTRIES  # no room now: tried again when something is applied
+                return
             self.replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
             purge, self._purge_index = self._purge_index, snapshot.index
             self.disk.purge(purge)
@@ -301,19 +320,20 @@ class Host:
                 return
             self._work = None
             try:
-                self.disk.persist(write)
-            except OSError as error:
+                restored = self.disk.persist(write)
+            except (OSError, ValueError) as error:
+                assert isinstance(error, OSError) or self.disk.flips, error
                 self._fail(error)
                 return
-            self.deliver(lambda: self.written(write))
+            self.deliver(lambda: self.written(write, restored))
 
         self.world.at(self.world.rng.random() * self.world.sync_s_max, persist)
 
-    def written(self, write: Write) -> None:
+    def written(self, write: Write, restored: Restored | None = None) -> None:
         """The write is done: its promises may leave."""
         replica = self.replica
         assert replica is not None
-        replica.persisted(write)
+        replica.persisted(write, restored)
         if write.snapshot is not None:
             self.world.note("installed", self.id, write.snapshot.index)
             self.world.counts["snapshots installed"] += 1

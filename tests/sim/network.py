@@ -1,8 +1,8 @@
 """What is between the members: delays, losses, repetitions, and pairs that do not hear each other."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from raykube.kv.core import snapshot_codec
 from raykube.kv.core.raft.messages import Kind, Message
 from tests.sim.host import Host
 
@@ -64,27 +64,42 @@ class Network:
         host.deliver(step)
 
     def _send_snapshot(self, host: Host, message: Message) -> None:
-        """The whole file at once, checked where it arrives."""
+        """The whole file at once; it is checked where it arrives."""
         world = self._world
         assert message.snapshot is not None
-        try:
-            message.snapshot = snapshot_codec.decode(host.disk.snapshot_file(message.snapshot))[1]
-            is_whole = True
-        except (OSError, ValueError):
-            is_whole = False
         life = host.life
-        arrives = is_whole and world.rng.random() >= self.loss and (host.id, message.to) not in self.blocked
-
+        try:
+            data = host.disk.snapshot_file(message.snapshot)
+        except OSError:
+            data = b""
+        arrives = world.rng.random() >= self.loss and (host.id, message.to) not in self.blocked
         if arrives and world.rng.random() < self.duplication:
-            world.at(LATE_S, lambda: self._arrive(message))
+            world.at(LATE_S, lambda: self._take_snapshot(message, data))
 
         def arrive() -> None:
-            if arrives:
-                self._arrive(message)
+            is_taken = self._take_snapshot(message, data) if arrives else None
             if host.life == life and host.replica is not None:
-                host.replica.node.on_snapshot_sent(message.to, arrives)
+                if is_taken is False:
+                    host.renew_snapshot()  # it cannot be read, or is not what was written
+                host.replica.node.on_snapshot_sent(message.to, bool(is_taken))
 
         world.at(self._delay_s() * 10, arrive)
+
+    def _take_snapshot(self, message: Message, data: bytes) -> bool | None:
+        """As the Peer service does; False: the file is damaged, None: nobody is there, or has room for it."""
+        host = self._world.hosts.get(message.to)
+        if host is None or host.replica is None or (message.sender, message.to) in self.blocked:
+            return None
+        try:
+            arriving, snapshot = host.disk.receive(data)
+        except ValueError:
+            return False
+        except OSError:
+            return None
+        self._arrive(replace(message, snapshot=snapshot))
+        if host.replica is not None and not host.replica.node.installs(snapshot):
+            arriving.drop()
+        return True
 
     def on_down(self, host: Host) -> None:
         """A process ended: its connections close, and that is seen at once, where the network works."""

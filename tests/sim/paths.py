@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -248,6 +249,8 @@ def installed() -> Iterator[None]:
     with (
         patch("raykube.kv.wal.os", WAL_OS),
         patch("raykube.kv.snapshot_files.os", SNAPSHOT_OS),
+        patch("raykube.kv.stored_snapshot.os", SNAPSHOT_OS),
+        patch("raykube.kv.stored_snapshot.shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 40)),
         patch("raykube.kv.wal.SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
         patch("raykube.kv.core.watchers.EVENTS_MAX", EVENTS_MAX),
         patch(

@@ -44,4 +44,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.line(seeds_table(seeds, events, counts, seconds))
     if rows:
         terminalreporter.section("planted mistakes")
-        terminalreporter.line(mutants_table(sorted(rows, key=lambda row: int(row[0].split()[0]))))
+        terminalreporter.line(mutants_table(sorted(rows, key=lambda row: int(row[0]))))
+        terminalreporter.line(f"{len({row[0] for row in rows})} cases, {len(rows)} mistakes, all of them noticed")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raykube.kv.core.raft.membership import Membership
+from tests.sim.checks import Checks
 from tests.sim.run import Failed, run
 
 
@@ -12,11 +12,13 @@ def test_a_seed_is_a_replay() -> None:
 
 
 def test_a_failure_names_its_seed_and_the_last_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Membership, "quorum", property(lambda self: 1))
-    with pytest.raises(Failed, match="seed 3, at ") as failure:
-        for _ in range(2):
-            run(3)
+    def planted(self: Checks, index: int, *_: object) -> None:
+        assert index < 20, "planted"
+
+    monkeypatch.setattr(Checks, "on_applied", planted)
+    with pytest.raises(Failed, match="seed 2, at .* AssertionError: planted") as failure:
+        run(2)
     text = str(failure.value)
-    assert "make sim SEED=3" in text
+    assert "make sim SEED=2" in text
     assert f"trace {failure.value.trace:08x}" in text
-    assert text.count("message") > 3
+    assert text.count("\n") > 10
