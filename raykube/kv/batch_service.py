@@ -67,7 +67,9 @@ class BatchService:
                 self._member.require_sound()
                 return batch_pb2.BatchResponse(revision=self._member.store.revision)
             body = request.SerializeToString()
-            self._admission.check_write(len(body), BATCH_BYTES_MAX)
+            self._admission.check_write(
+                len(body), BATCH_BYTES_MAX, lambda: any(write.HasField("value") for write in request.writes)
+            )
             return await self._member.propose(Command.BATCH, body)
         except RpcError as error:
             return batch_pb2.BatchResponse(error=f"{error.code.name}: {error.message}")

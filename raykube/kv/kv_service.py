@@ -1,6 +1,7 @@
 # ruff: noqa: N802 - methods are named like the RPCs
 """etcd's KV service."""
 
+from collections.abc import Callable
 from typing import Any
 
 from raykube.kv.core.mvcc import txn
@@ -85,12 +86,12 @@ class KvService:
 
         if txn.is_read_only(request):
             return self._member.submit_read(read)
-        return self._write(Command.TXN, request)
+        return self._write(Command.TXN, request, lambda: txn.puts(request))
 
     def Compact(self, request: Any, _call: Any) -> Any:
         return self._member.submit(Command.COMPACT, request.SerializeToString(), self._stamp)
 
-    def _write(self, command: Command, request: Any) -> Any:
+    def _write(self, command: Command, request: Any, adds: Callable[[], bool] = lambda: True) -> Any:
         body = request.SerializeToString()
-        self._admission.check_write(len(body), self._bytes_max)
+        self._admission.check_write(len(body), self._bytes_max, adds)
         return self._member.submit(command, body, self._stamp)

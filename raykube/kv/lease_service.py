@@ -8,6 +8,7 @@ from typing import Any
 from raykube.kv.at_leader import AtLeader
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.kv_service import Stamp
+from raykube.kv.limits import Admission
 from raykube.kv.member import Member
 from raykube.pb import etcd_pb2, raft_pb2
 from raykube.rpc import Code, RpcError
@@ -19,8 +20,9 @@ ELECTION_TIMEOUTS_MIN = 1.5  # a lease must outlive an election
 class LeaseService:
     """Answers lease requests at any member."""
 
-    def __init__(self, member: Member, leader: AtLeader, election_timeout_s: float) -> None:
+    def __init__(self, member: Member, leader: AtLeader, admission: Admission, election_timeout_s: float) -> None:
         self._member = member
+        self._admission = admission
         self._leader = leader
         self._ttl_s_min = max(1, -int(-election_timeout_s * ELECTION_TIMEOUTS_MIN // 1))
         self._stamp = Stamp(member)
@@ -28,6 +30,7 @@ class LeaseService:
     async def LeaseGrant(self, request: Any, _call: Any) -> Any:
         if request.TTL > TTL_S_MAX:
             raise RpcError(Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
+        self._admission.check_write(0, 0)
         grant = etcd_pb2.LeaseGrantRequest(
             TTL=max(request.TTL, self._ttl_s_min), ID=request.ID or secrets.randbits(62) | 1
         )

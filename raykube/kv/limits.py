@@ -5,6 +5,8 @@ answers the leader is the group's: everybody refuses, as a write that only the o
 with no member to spare. What is kept back of the disk (`room.py`) is for what must be written all the same.
 """
 
+from collections.abc import Callable
+
 from raykube.kv.member import Member
 from raykube.rpc import Code, RpcError
 
@@ -24,20 +26,29 @@ class Admission:
     @property
     def full_member(self) -> int:
         """The id of a member whose disk is full; 0: none."""
-        return self._member.id if self._member.room.is_full else self._member.replica.node.full_member
+        member = self._member
+        if member.room.is_full:
+            return member.id
+        full_member = member.replica.node.full_member
+        return 0 if full_member == member.id else full_member  # what the node knows of this disk is a tick old
 
     def check_size(self, size: int, size_max: int) -> None:
         """Raises RpcError when a request is larger than the store takes."""
         if size > size_max:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
 
-    def check_write(self, size: int, size_max: int) -> None:
-        """As `check_size`, and raises RpcError when there is no room."""
+    def check_write(self, size: int, size_max: int, adds: Callable[[], bool] = lambda: True) -> None:
+        """As `check_size`, and raises RpcError when there is no room.
+
+        `adds()` says whether the request may put something. It is asked when there is no room: what only deletes makes
+        some, and is taken.
+        """
         self.check_size(size, size_max)
+        if not self.is_full or not adds():
+            return
         full_member = self.full_member
         if full_member == self._member.id:
             raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: no space: {self._member.room}")
         if full_member:
             raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: no space: the disk of member {full_member:x} is full")
-        if self.is_full:
-            raise RpcError(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+        raise RpcError(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")

@@ -114,7 +114,7 @@ class Service:
         for service, handler in (
             (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
             (ETCD["Watch"], self._watch),
-            (ETCD["Lease"], LeaseService(member, leader, config.election_timeout / 1000)),
+            (ETCD["Lease"], LeaseService(member, leader, admission, config.election_timeout / 1000)),
             (ETCD["Cluster"], ClusterService(member, leader)),
             (ETCD["Maintenance"], MaintenanceService(member, admission)),
             (ETCD["Auth"], AuthService(member)),

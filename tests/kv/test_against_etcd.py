@@ -4,7 +4,9 @@ What a member says about itself (who it is, its term) is left out, as is how muc
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -52,11 +54,13 @@ class Pair:
         return answer
 
 
-@pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+@asynccontextmanager
+async def running_pair(folder: Path, **flags: Any) -> AsyncIterator[Pair]:
+    """A member of each, started with the same flags, given in our names."""
+    etcd_flags = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     async with (
-        real_etcd(tmp_path) as address,
-        running_group(tmp_path, 1, heartbeat_interval=100, election_timeout=1000) as group,
+        real_etcd(folder, *etcd_flags) as address,
+        running_group(folder, 1, heartbeat_interval=100, election_timeout=1000, **flags) as group,
     ):
         ours, etcd = Wire(group.endpoints[0]), Wire(address)
         try:
@@ -64,6 +68,12 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         finally:
             await ours.close()
             await etcd.close()
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    async with running_pair(tmp_path) as pair:
+        yield pair
 
 
 @pytest.mark.parametrize("seed", range(4))

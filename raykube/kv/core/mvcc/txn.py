@@ -234,6 +234,15 @@ def is_read_only(request: etcd_pb2.TxnRequest) -> bool:
     )
 
 
+def puts(request: etcd_pb2.TxnRequest) -> bool:
+    """Whether a branch of the transaction, or of one in it, puts something."""
+    return any(
+        operation.HasField("request_put") or (operation.HasField("request_txn") and puts(operation.request_txn))
+        for branch in (request.success, request.failure)
+        for operation in branch
+    )
+
+
 class _Chosen(NamedTuple):
     """The branch of a transaction that runs, and those of its nested ones, in the order of their operations."""
 
