@@ -7,6 +7,7 @@ the image as it is then. So only what was synced is sure to be there, as on a re
 the device fail: sync answers EIO. It needs root, and the programs mount, umount and mkfs.ext4.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -55,7 +56,8 @@ class Disk:
         found = os.statvfs(self.place)
         size = found.f_bavail * found.f_frsize - free_bytes
         if size > 0:
-            with (self.place / "ballast").open("wb") as file:
+            # Its member may be faster; then it is full all the same.
+            with (self.place / "ballast").open("wb") as file, contextlib.suppress(OSError):
                 os.posix_fallocate(file.fileno(), 0, size)
 
     def empty(self) -> None:

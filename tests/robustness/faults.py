@@ -191,6 +191,33 @@ async def bad_network(scene: Scene) -> None:
         scene.members.network.set_rules()
 
 
+async def storm(scene: Scene) -> None:
+    """Several things at once: bad links, one member killed, another standing still, and back in any order."""
+    members = scene.members
+    killed, paused = scene.rng.sample(scene.names, 2)
+    members.network.set_rules(
+        blocked=[pair for pair in itertools.permutations(scene.names, 2) if scene.rng.random() < 0.2],
+        loss=0.02, delay_s=(0.0, 0.01),
+    )  # fmt: skip
+    await scene.pass_time((0.1, 0.6))
+    members.pause(paused)
+    await members.end(killed)
+    await scene.pass_time()
+
+    async def start() -> None:
+        await members.start(killed)
+
+    async def resume() -> None:
+        members.resume(paused)
+
+    async def reconnect() -> None:
+        members.network.set_rules()
+
+    for heal in scene.rng.sample([start, resume, reconnect], 3):
+        await heal()
+        await scene.pass_time((0.0, 1.0))
+
+
 async def _cut(scene: Scene, pairs: Iterable[tuple[str, str]], seconds: tuple[float, float]) -> None:
     """Blocks these one-way links; a quorum of the others goes on without; then all is whole again."""
     scene.members.network.set_rules(blocked=list(pairs))
@@ -212,5 +239,5 @@ KILLS: dict[str, Fault] = {
 PAUSES: dict[str, Fault] = {"pause-leader": pause_leader, "pause-any": pause_any}
 PARTITIONS: dict[str, Fault] = {
     "isolate-leader": isolate_leader, "unplug-any": unplug_any, "halves": halves, "one-way": one_way, "ring": ring,
-    "flapping": flapping, "bad-network": bad_network,
+    "flapping": flapping, "bad-network": bad_network, "storm": storm,
 }  # fmt: skip

@@ -70,6 +70,11 @@ class History:
         self.acknowledged_at: list[tuple[float, float]] = []  # asked, answered: of acknowledged writes
         self._zero = time.monotonic()
 
+    @property
+    def failed(self) -> int:
+        """Calls without an answer."""
+        return self.unknown + self.refused
+
     def now(self) -> float:
         return time.monotonic() - self._zero
 

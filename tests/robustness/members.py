@@ -76,7 +76,7 @@ class Members:
         """Starts its process, with another monotonic clock each time: as after a reboot."""
         network = self.network
         network.shift_clock(self._rng.uniform(0, CLOCK_SHIFT_S_MAX))
-        self.data_dir(name).parent.mkdir(exist_ok=True)
+        self.data_dir(name).parent.mkdir(parents=True, exist_ok=True)
         cluster = ",".join(f"{each}=http://{network.peer_address(each)}" for each in self.names)
         command = [
             *self.program, "kv", f"--name={name}", f"--data-dir={self.data_dir(name)}",

@@ -86,6 +86,7 @@ class Run:
         try:
             await self.scene.progress(WARM_UP_WRITES)
             await fault(self.scene)
+            healed = self.history.now()
             await self.members.leader()
             await self.scene.progress()
             crew.check()
@@ -93,6 +94,7 @@ class Run:
         finally:
             await crew.end()
         await self.members.caught_up()
+        whole_s = self.history.now() - healed
         self.members.check_alive()
         for work in works:
             await work.read()  # what was acknowledged is there, now that the store is whole
@@ -106,10 +108,10 @@ class Run:
             if (back := self.history.first_acknowledged(lost)) is not None
         ]
         self.scene.leader_lost_at.clear()
-        self.report.on_round(name, operations, sum(len(locker.held) for locker in lockers), waits_s)
+        self.report.on_round(name, operations, sum(len(locker.held) for locker in lockers), waits_s, whole_s)
         self._say(
-            f"{self._number:4} {name:16} {self.history.now() - since:5.1f} s  {operations} operations"
-            + (f", no leader for {max(waits_s) * 1000:.0f} ms" if waits_s else "")
+            f"{self._number:4} {name:16} {self.history.now() - since:5.1f} s, whole after {whole_s:4.1f} s, "
+            f"{operations} operations" + (f", no leader for {max(waits_s) * 1000:.0f} ms" if waits_s else "")
         )
 
     async def audit(self) -> None:

@@ -42,7 +42,7 @@ def test_partitions(tmp_path: Path) -> None:
 
 
 def test_disks(tmp_path: Path) -> None:
-    check(run(tmp_path, "--faults=disks", "--rounds=4"))
+    check(run(tmp_path, "--faults=disk-full,power-loss,disk-error,rotten-bits", "--rounds=4"))
 
 
 def test_clocks(tmp_path: Path) -> None:
@@ -62,13 +62,15 @@ def test_five_members(tmp_path: Path) -> None:
     [
         ("stale-reads", "pause-any", ""),
         ("late-writes", "kill-all", ""),
+        ("no-sync", "power-loss", ""),
         ("lost-events", "pause-any", "a watch at"),
         ("short-leases", "pause-any", "lease"),
     ],
 )
 def test_mistakes_are_noticed(tmp_path: Path, mistake: str, faults: str, said: str) -> None:
     """Members that get it wrong are found out: the checks are no decoration."""
-    done = run(tmp_path, f"--mistake={mistake}", f"--faults={faults}", "--rounds=4", "--network=loopback")
+    network = "namespaces" if faults == "power-loss" else "loopback"
+    done = run(tmp_path, f"--mistake={mistake}", f"--faults={faults}", "--rounds=3", f"--network={network}")
     assert done.returncode == 1, done.stdout + done.stderr
     wrong = done.stdout.partition("WRONG")[2]
     assert "Traceback" not in wrong

@@ -304,9 +304,12 @@ class Crew:
         self._tasks = [asyncio.create_task(self._run(work)) for work in works]
 
     async def _run(self, work: Work) -> None:
+        history, rng = self._access.history, self._access.rng
         while not self._is_done:
+            failed = history.failed
             await work.act()
-            await asyncio.sleep(self._access.rng.uniform(0, 2 * PACE_S))
+            # Who was refused by somebody who is not there would be so a thousand times a second.
+            await asyncio.sleep(rng.uniform(0, 2 * PACE_S if failed == history.failed else 10 * PACE_S))
 
     def check(self) -> None:
         """Raises what a worker raised."""
