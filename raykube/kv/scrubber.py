@@ -68,8 +68,9 @@ class Scrubber:
         try:
             while not is_done and time.monotonic() < until:
                 is_done = self._scrub.step(SLICE_VERSIONS)
-        except Rotten as error:
-            error.sound = self._sound
+        except Exception as error:
+            if isinstance(error, Rotten):
+                error.sound = self._sound
             member.fail(error)
             return
         if is_done:

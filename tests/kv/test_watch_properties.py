@@ -185,6 +185,7 @@ def judge(client: Client, history: list[Version], compacted: int, has_lagged: bo
 async def test_nine_properties(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = Random(seed)
     monkeypatch.setattr(watchers, "EVENTS_MAX", rng.choice([3, 1000]))
+    monkeypatch.setattr(watchers, "SCANNED_MAX", rng.choice([2, 5000]))
     monkeypatch.setattr(watch_feed, "BYTES_MAX", rng.choice([60, 1 << 20]))
     member = StandIn()
     service = WatchService(member, rng.choice([0.001, 600.0]))  # type: ignore[arg-type] # it stands in for one

@@ -5,9 +5,11 @@ watchers of single keys and of prefixes are looked up, watchers of other ranges 
 watcher whose position compaction has passed is told so, and ends.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TypeVar
 
 from raykube.kv.core.mvcc.key_index import UNBOUNDED
@@ -17,6 +19,8 @@ from raykube.kv.core.mvcc.version import Version
 Key = TypeVar("Key", bound=Hashable)
 EVENTS_MAX = 1000
 BYTES_MAX = 1 << 20
+SCANNED_MAX = 5000
+_mod = attrgetter("mod")
 
 
 @dataclass(eq=False, slots=True)
@@ -66,27 +70,43 @@ class Pull:
 
 
 def pull(store: Store, watcher: Watcher) -> Pull:
-    """The next events for `watcher`, and moves it on. Revisions are never torn apart."""
+    """The next events for `watcher`, and moves it on. Revisions are never torn apart.
+
+    It stays dirty when there is more: a long way to catch up is gone in steps of a millisecond.
+    """
     if watcher.next_revision < store.compact_revision:
         return Pull(is_compacted=True)
     watcher.is_dirty = False
     found: list[Version] = []
     if watcher.next_revision > store.revision:
         return Pull()
-    size = 0
-    events = store.events
-    covers, wants = watcher.covers, watcher.wants
-    for position in range(store.position(watcher.next_revision), len(events)):
-        version = events[position]
-        if (len(found) >= EVENTS_MAX or size >= BYTES_MAX) and version.mod != found[-1].mod:
-            watcher.next_revision = version.mod
-            watcher.is_dirty = True
-            return Pull(found)
+    events, covers = _to_see(store, watcher)
+    wants = watcher.wants
+    size = last = 0
+    for scanned, version in enumerate(events):
+        mod = version.mod
+        if mod != last:
+            if len(found) >= EVENTS_MAX or size >= BYTES_MAX or scanned >= SCANNED_MAX:
+                watcher.next_revision = mod
+                watcher.is_dirty = True
+                return Pull(found)
+            last = mod
         if covers(version.key) and wants(version):
             found.append(version)
             size += len(version.key) + len(version.value or b"")
     watcher.next_revision = store.revision + 1
     return Pull(found)
+
+
+def _to_see(store: Store, watcher: Watcher) -> tuple[Iterable[Version], Callable[[bytes], bool]]:
+    """The events from the watcher's position on among which its own are, and how to tell."""
+    start = watcher.next_revision
+    # A history lacks what the compacted revision itself replaced or deleted, once that is swept; the event log has it.
+    if not watcher.range_end and start > store.compact_revision:
+        history = store.index.histories.get(watcher.key, [])
+        return history[bisect_left(history, start, key=_mod) :], lambda _: True
+    events = store.events
+    return (events[position] for position in range(store.position(start), len(events))), watcher.covers
 
 
 def _prefix(watcher: Watcher) -> bytes | None:
