@@ -54,10 +54,14 @@ class Pair:
         return answer
 
 
+# Flags that etcd 3.5 has under another name.
+EXPERIMENTAL = {"watch_progress_notify_interval": "experimental-watch-progress-notify-interval"}
+
+
 @asynccontextmanager
 async def running_pair(folder: Path, **flags: Any) -> AsyncIterator[Pair]:
     """A member of each, started with the same flags, given in our names."""
-    etcd_flags = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    etcd_flags = [f"--{EXPERIMENTAL.get(name, name.replace('_', '-'))}={value}" for name, value in flags.items()]
     async with (
         real_etcd(folder, *etcd_flags) as address,
         running_group(folder, 1, heartbeat_interval=100, election_timeout=1000, **flags) as group,

@@ -7,6 +7,7 @@ that etcd 3.5.1 forgets some time after the compaction; later ones keep it, as o
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from raykube.pb import etcd_pb2
 from tests.kit.etcd import Refusal, Wire
 from tests.kit.waiting import until
 from tests.kv.etcd_requests import KEYS, Request, Requests
-from tests.kv.test_against_etcd import Pair, comparable, pair
+from tests.kv.test_against_etcd import Pair, comparable, pair, running_pair
 
 __all__ = ["pair"]
 pytestmark = pytest.mark.integration
@@ -30,12 +31,14 @@ class Watching:
         self.answers: list[Any] = []
         self.events: dict[int, list[Any]] = {}
         self.compacted: dict[int, Any] = {}
+        self.fragments = 0  # messages that are not the last of their revision
         self._stream = wire.stream("Watch", "Watch")
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         async for response in self._stream:
             response = comparable(response)
+            self.fragments += response.fragment
             if response.compact_revision:
                 self.compacted[response.watch_id] = response
                 response.header.Clear()
@@ -174,3 +177,49 @@ async def test_compaction_leaves_a_watch_that_is_up_to_date(pair: Pair, watches:
     _, delete = await _touch_all(pair)
     await watches.have_seen(delete, [0, 2])
     watches.compare()
+
+
+async def test_a_large_revision_comes_in_fragments_when_asked_for(pair: Pair, watches: Watches) -> None:
+    """The real one cuts at its largest request and half a mebibyte, ours sooner; both so that gRPC takes each piece."""
+    for fragment in (False, True):
+        await watches.ask(create_request={"key": b"a", "range_end": b"b", "prev_kv": True, "fragment": fragment})
+    for value in (b"1", b"2"):
+        puts = [
+            etcd_pb2.RequestOp(request_put=etcd_pb2.PutRequest(key=b"a%d" % number, value=value * 14_000))
+            for number in range(100)
+        ]
+        revision = (await pair.ask(Request("KV", "Txn", etcd_pb2.TxnRequest(success=puts)))).header.revision
+    await watches.have_seen(revision, [0, 1])
+    await until(lambda: all(len(each.events[1]) == 200 for each in watches.both))
+    watches.compare()
+    assert watches.etcd.fragments
+    assert watches.ours.fragments
+
+
+async def test_an_expired_lease_is_a_deletion(pair: Pair, watches: Watches) -> None:
+    await pair.ask(Request("Lease", "LeaseGrant", etcd_pb2.LeaseGrantRequest(ID=5, TTL=1)))
+    for key in (b"a", b"b"):
+        await pair.ask(Request("KV", "Put", etcd_pb2.PutRequest(key=key, lease=5)))
+    await watches.ask(create_request={"key": b"a", "range_end": b"z", "prev_kv": True})
+    await until(lambda: all(len(each.events.get(0, ())) == 2 for each in watches.both), 15)
+    # In one revision, in the order of keys.
+    watches.compare()
+    assert {event.kv.mod_revision for event in watches.etcd.events[0]} == {4}
+    await pair.ask(Request("Lease", "LeaseTimeToLive", etcd_pb2.LeaseTimeToLiveRequest(ID=5, keys=True)))
+
+
+async def test_an_idle_watch_hears_of_progress(tmp_path: Path) -> None:
+    async with running_pair(tmp_path, watch_progress_notify_interval="0.2s") as pair:
+        watches = Watches(pair)
+        try:
+            await watches.ask(create_request={"key": b"a", "progress_notify": True, "watch_id": 7})
+            for each in watches.both:
+                # Not the watch's own key: only the store's revision moves.
+                wire = pair.ours if each is watches.ours else pair.etcd
+                await wire.call("KV", "Put", etcd_pb2.PutRequest(key=b"b"))
+            for each in watches.both:
+                await until(lambda each=each: each.answers[-1].header.revision == 2, 15)
+                assert each.answers[-1] == etcd_pb2.WatchResponse(header={"revision": 2}, watch_id=7)
+        finally:
+            for each in watches.both:
+                await each.close()
