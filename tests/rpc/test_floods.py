@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raykube.rpc.core.events import CallCancelled
 from raykube.rpc.core.server import ServerConnection
 from tests.rpc import peer as wire
 from tests.rpc.test_fuzz import TIGHT
@@ -96,3 +97,21 @@ def test_floods_are_borne_or_ended(name: str, reads: bool) -> None:
         tracemalloc.stop()
     assert held < 3_000_000, f"{held} bytes are held"
     assert made.ended == (name not in BORNE and not (reads and name == "refused calls"))
+
+
+def test_what_all_calls_together_hold_is_bounded() -> None:
+    """Messages that nobody takes, each within its own call's window: one call too many is refused, others live."""
+    made = ServerConnection(TIGHT)
+    made.receive(wire.PREFACE + wire.settings(), 0.0)
+    body = wire.message(bytes(50_000))
+    cancelled: list[int] = []
+    for stream in range(1, 81, 2):
+        data = wire.frame(wire.HEADERS, wire.END_HEADERS, stream, block(*REQUEST))
+        data += b"".join(wire.frame(wire.DATA, 0, stream, body[at : at + 16_384]) for at in range(0, len(body), 16_384))
+        events = made.receive(data, 0.0)
+        cancelled += [event.stream for event in events if isinstance(event, CallCancelled)]
+        made.outgoing()
+    held = len(range(1, 81, 2)) - len(cancelled)
+    assert held == TIGHT.buffered_bytes_max // len(body)
+    assert made.calls == held
+    assert not made.ended
