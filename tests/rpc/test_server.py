@@ -9,6 +9,8 @@ import grpc
 import pytest
 
 from raykube.rpc import Code, RpcError
+from raykube.rpc.core.client import ClientConnection
+from raykube.rpc.core.events import CallFinished
 from raykube.rpc.core.limits import Limits
 from raykube.rpc.server import Server
 from tests.kit.waiting import until
@@ -27,8 +29,9 @@ MIB = 1 << 20
 class Client:
     """grpcio's client of the echo service."""
 
-    def __init__(self, address: str) -> None:
-        self.channel: Any = grpc.aio.insecure_channel(address, options=OPTIONS)
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
         types: Any = {"request_serializer": Bytes.SerializeToString, "response_deserializer": Bytes.FromString}
         self.Unary = self.channel.unary_unary("/tests.rpc.Echo/Unary", **types)
         self.Spread = self.channel.unary_stream("/tests.rpc.Echo/Spread", **types)
@@ -45,7 +48,7 @@ async def served() -> AsyncIterator[Served]:
     server.add(ECHO, handler)
     port = server.listen("127.0.0.1:0")
     await server.start()
-    client = Client(f"127.0.0.1:{port}")
+    client = Client(port)
     yield server, handler, client
     await client.channel.close(None)
     await server.stop(0)
@@ -93,6 +96,24 @@ async def test_a_deadline_of_the_client_reaches_the_handler_and_ends_it(served: 
     await until(lambda: handler.cancelled == 1)
     (remaining_s,) = handler.remaining_s
     assert remaining_s is not None and 0 < remaining_s <= 0.3
+
+
+async def test_the_server_keeps_deadlines_of_clients_that_do_not(served: Served) -> None:
+    _, handler, client = served
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    core = ClientConnection("server:1")
+    for path, message in (("Unary", say("hang")), ("Spread", say("hang")), ("Unary", None)):
+        call = core.open_call(f"/tests.rpc.Echo/{path}", 0.1)
+        if message is not None:
+            core.send_message(call, message.SerializeToString(), end=True)
+    finished: list[CallFinished] = []
+    async with asyncio.timeout(10):
+        while len(finished) < 3:
+            writer.write(core.outgoing())
+            finished += [e for e in core.receive(await reader.read(65536), 0.0) if isinstance(e, CallFinished)]
+    assert [event.code for event in finished] == [Code.DEADLINE_EXCEEDED] * 3
+    assert handler.cancelled == 3  # Spread counts twice
+    writer.close()
 
 
 async def test_cancelling_ends_the_handler(served: Served) -> None:
@@ -214,7 +235,7 @@ async def test_messages_and_metadata_have_limits() -> None:
     server.add(ECHO, Handler())
     port = server.listen("127.0.0.1:0")
     await server.start()
-    client = Client(f"127.0.0.1:{port}")
+    client = Client(port)
     for kind, request in (("Unary", say("x" * 2000)), ("Both", stream_of(say("x" * 2000)))):
         call = getattr(client, kind)(request)
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, kind
@@ -259,7 +280,7 @@ async def test_a_handler_has_a_task_in_its_first_step() -> None:
     server.add(ECHO, InTheFirstStep())
     port = server.listen("127.0.0.1:0")
     await server.start()
-    client = Client(f"127.0.0.1:{port}")
+    client = Client(port)
     async with asyncio.timeout(10):
         assert await client.Unary(say("timeout")) == say("timed out")
         assert await client.Unary(say("")) == say("at once")
@@ -274,7 +295,7 @@ async def test_a_client_that_vanished_is_found() -> None:
     server.add(ECHO, handler)
     port = server.listen("127.0.0.1:0")
     await server.start()
-    client = Client(f"127.0.0.1:{port}")
+    client = Client(port)
     assert await client.Unary(say("sleep 1")) == say("sleep 1")  # who answers pings stays
     mute = socket.create_connection(("127.0.0.1", port))
     mute.setblocking(False)
