@@ -3,6 +3,8 @@
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raykube.kv.core.member_changes import (
     AddMember,
@@ -81,6 +83,7 @@ GONE = Membership(members(1, 2).members, (7,))
         (PromoteMember(9), known(members(1, 2)), NOT_FOUND),
         (PromoteMember(2), known(members(1, 2)), NO_LEARNER),
         (PromoteMember(2), known(members(1, 2, learners=(2,)), m2=89), NOT_READY),
+        (PromoteMember(2), known(members(1, 2, learners=(2,)), alive=(1,)), NOT_READY),
         (PromoteMember(4), known(members(1, 2, 3, 4, learners=(4,)), started=(4, 1)), NOT_STARTED),
     ],
 )
@@ -132,6 +135,39 @@ def test_a_membership_follows_when_quorums_overlap_and_nobody_returns() -> None:
     assert not three.follows(without)
     assert not Membership(three.members, (3,)).follows(without)
     assert not members(1, 2).follows(without)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Change, Circumstances]:
+    """A wish, and what a leader may meet: a quorum of the voters answers it, or it would not lead; often no more."""
+    count = draw(st.integers(1, 5))
+    ids = tuple(range(1, count + 1))
+    learners = draw(st.sampled_from([(), (count,)])) if count > 1 else ()
+    membership = members(*ids, learners=learners)
+    voters = sorted(membership.voters)
+    alive = {*voters[: draw(st.integers(membership.quorum, len(voters)))], *draw(st.sampled_from([(), learners]))}
+    started = draw(st.sampled_from([ids, ids[:1], ids[:-1]]))
+    matches = {f"m{number}": draw(st.sampled_from([100, 0])) for number in ids[1:]}
+    number = draw(st.sampled_from(ids))
+    wishes: list[Change] = [add(), add(learner=True), RemoveMember(number), PromoteMember(count)]
+    wishes.append(UpdateMember(number, ("http://new:1",)))
+    situation = known(membership, started=tuple(started), alive=tuple(alive), **matches)
+    return draw(st.sampled_from(wishes)), situation
+
+
+@settings(max_examples=500)
+@given(situations())
+def test_no_granted_change_costs_the_quorum(case: tuple[Change, Circumstances]) -> None:
+    change, situation = case
+    try:
+        member, after = decide(change, situation)
+    except StoreError:
+        return
+    assert after.follows(situation.membership)
+    # A second member has to start before anything else can happen.
+    is_second = isinstance(change, AddMember) and len(situation.membership.voters) == 1
+    assert is_second or len(after.voters & situation.alive) >= after.quorum
+    assert (member in after.ids) != isinstance(change, RemoveMember)
 
 
 class Lone:

@@ -121,7 +121,8 @@ def _update(change: UpdateMember, known: Circumstances) -> Membership:
 
 def _promote(change: PromoteMember, known: Circumstances) -> Membership:
     found = _find(change.id, known.membership)
-    if known.matches.get(found.id, 0) < READY_SHARE * known.matches.get(known.leader, 0):
+    has_caught_up = known.matches.get(found.id, 0) >= READY_SHARE * known.matches.get(known.leader, 0)
+    if not has_caught_up or found.id not in known.alive:  # a dead one would be a voter too few
         raise StoreError(
             "FAILED_PRECONDITION", "etcdserver: can only promote a learner member which is in sync with leader"
         )
