@@ -7,20 +7,20 @@ import glob
 import random
 from pathlib import Path
 
+from tests.robustness.network import Impossible
+
 LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"  # Debian's libfaketime
-
-
-def library() -> str | None:
-    """libfaketime, where it is installed."""
-    return next(iter(glob.glob(LIBRARY)), None)
 
 
 class Clocks:
     """The false clocks of members, each with a file in a folder."""
 
-    def __init__(self, folder: Path, library_path: str, rng: random.Random) -> None:
+    def __init__(self, folder: Path, rng: random.Random) -> None:
+        """Raises Impossible without libfaketime."""
+        self._library = next(iter(glob.glob(LIBRARY)), "")
+        if not self._library:
+            raise Impossible("libfaketime is not installed")
         self._folder = folder
-        self._library = library_path
         self._rng = rng
         self._wall_only: dict[str, bool] = {}
         self._ahead_s: dict[str, int] = {}

@@ -133,7 +133,7 @@ async def clock_jump(scene: Scene) -> None:
 
 
 CLOCKS: dict[str, Fault] = {"clock-jump": clock_jump}
+LIMITS: dict[str, Fault] = {"failing-writes": failing_writes, "no-descriptors": no_descriptors}
 DISKS: dict[str, Fault] = {
-    "disk-full": disk_full, "failing-writes": failing_writes, "no-descriptors": no_descriptors,
-    "rotten-bits": rotten_bits, "power-loss": power_loss, "disk-error": disk_error,
+    "disk-full": disk_full, "power-loss": power_loss, "disk-error": disk_error, "rotten-bits": rotten_bits,
 }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raykube.client.kv import KvClient
 from raykube.pb import mvcc_pb2
+from tests.robustness.clocks import Clocks
 from tests.robustness.faults import Fault, Scene
 from tests.robustness.history import History
 from tests.robustness.leases import GONE_TIMEOUT_S, KeeperWork, LockWork, check_locks, gone
@@ -37,6 +38,7 @@ class Run:
     def __init__(
         self, network: Loopback | Namespaces, folder: Path, names: Sequence[str], seed: int, say: Callable[[str], None]
     ) -> None:
+        self._folder = folder
         self.report = Report(len(names))
         self.rng = random.Random(seed)
         self.members = Members(network, folder, names, seed, "--snapshot-count=500")
@@ -51,6 +53,10 @@ class Run:
         self._state: Sequence[mvcc_pb2.KeyValue] = ()  # at the last audit
         self._first = 2  # the first revision of the next audit; an empty store is at 1
         self._number = 0
+
+    def make_clocks(self) -> None:
+        """Gives the members clocks that can be moved, before the first start. Raises Impossible."""
+        self.members.clocks = Clocks(self._folder, self.rng)
 
     async def start(self) -> None:
         for name in self.members.names:

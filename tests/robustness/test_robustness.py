@@ -34,7 +34,7 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
 
 def test_kills_and_pauses(tmp_path: Path) -> None:
     """Also where nobody may make networks: all on loopback."""
-    check(run(tmp_path, "--faults=kills,pauses", "--rounds=5", "--network=loopback"))
+    check(run(tmp_path, "--faults=kills,pauses,limits", "--rounds=6", "--network=loopback"))
 
 
 def test_partitions(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_partitions(tmp_path: Path) -> None:
 
 
 def test_disks(tmp_path: Path) -> None:
-    check(run(tmp_path, "--faults=disk-full,power-loss,disk-error,rotten-bits", "--rounds=4"))
+    check(run(tmp_path, "--faults=disks", "--rounds=4"))
 
 
 def test_clocks(tmp_path: Path) -> None:
