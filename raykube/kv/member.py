@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 SWEEP_EVENTS = 2000
+SNAPSHOT_LOG_SHARE = 4  # a snapshot is due when the log has grown by a quarter of the last one, or
+SNAPSHOT_LOG_BYTES_MAX = 64 << 20  # by so much: it is in memory, and read at a start
 SNAPSHOT_RETRY_S = 10.0  # after one for which there was no room
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
@@ -88,6 +90,8 @@ class Member:
         self._is_sweeping = False
         self._snapshot_task: asyncio.Task[None] | None = None
         self._snapshot_not_before = 0.0
+        self._snapshot_log_at = 0  # what the log had appended when the last one was taken
+        self._snapshot_log_bytes = 0  # how much more it must have before the next
         self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -245,13 +249,15 @@ class Member:
         if replica.machine.store.compact_revision and not self._is_sweeping:
             self._is_sweeping = True
             self._loop.call_soon(self._sweep)
-        if replica.applied - self._snapshot_index >= self._snapshot_count:
+        log_bytes = self._wal.bytes_appended - self._snapshot_log_at
+        if replica.applied - self._snapshot_index >= self._snapshot_count and log_bytes >= self._snapshot_log_bytes:
             self._begin_snapshot()
 
     def _begin_snapshot(self) -> None:
         if self._snapshot_task is None and not self._is_closed and time.monotonic() >= self._snapshot_not_before:
             snapshot, picture = self.replica.capture()
             self._snapshot_index = snapshot.index
+            self._snapshot_log_at = self._wal.bytes_appended
             self._snapshot_task = asyncio.create_task(self._save_snapshot(snapshot, picture))
 
     def renew_snapshot(self) -> None:
@@ -271,14 +277,17 @@ class Member:
     async def _save_snapshot(self, snapshot: Snapshot, picture: Image) -> None:
         try:
             try:
-                await asyncio.to_thread(self.files.save, snapshot, picture.chunks())
+                size = await asyncio.to_thread(self.files.save, snapshot, picture.chunks())
             except OSError as error:
                 if error.errno not in PASSING:
                     raise
                 log.warning("no snapshot now, the log grows: %s", error)
                 self._snapshot_index -= self._snapshot_count
+                self._snapshot_log_bytes = 0
                 self._snapshot_not_before = time.monotonic() + SNAPSHOT_RETRY_S
                 return
+            # Writing a large store out again and again would cost more than all its writes: let the log grow first.
+            self._snapshot_log_bytes = min(size // SNAPSHOT_LOG_SHARE, SNAPSHOT_LOG_BYTES_MAX)
             self.replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
             # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
             purge, self._purge_index = self._purge_index, snapshot.index

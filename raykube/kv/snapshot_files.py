@@ -36,10 +36,11 @@ class SnapshotFiles:
     def path(self, snapshot: Snapshot) -> Path:
         return self._folder / f"{snapshot.index:016x}-{snapshot.term:016x}{SUFFIX}"
 
-    def save(self, snapshot: Snapshot, body: Iterable[bytes]) -> None:
-        """Writes a snapshot durably, and removes those that it makes superfluous."""
-        self._save(self.path(snapshot), snapshot_codec.encode(snapshot, self._cluster_id, body))
+    def save(self, snapshot: Snapshot, body: Iterable[bytes]) -> int:
+        """Writes a snapshot durably, and removes those that it makes superfluous. Returns its size in bytes."""
+        size = self._save(self.path(snapshot), snapshot_codec.encode(snapshot, self._cluster_id, body))
         self._drop_superfluous()
+        return size
 
     def arrive(self) -> Arriving:
         """Begins a file for a snapshot that another member sends."""
@@ -60,12 +61,14 @@ class SnapshotFiles:
         for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-KEPT]:
             old.unlink(missing_ok=True)  # a leader's snapshot and an own one may be saved at the same time
 
-    def _save(self, path: Path, pieces: Iterable[bytes]) -> None:
+    def _save(self, path: Path, pieces: Iterable[bytes]) -> int:
         temporary = path.with_suffix(".tmp")
+        size = 0
         try:
             with temporary.open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
+                    size += len(piece)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -74,6 +77,7 @@ class SnapshotFiles:
             raise
         temporary.rename(path)
         sync_folder(self._folder)
+        return size
 
     def set_aside(self, sound: int) -> None:
         """Takes the snapshots behind the entry `sound` out of use: the state of which they were taken was wrong."""

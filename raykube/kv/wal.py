@@ -73,6 +73,7 @@ class Wal:
 
     def __init__(self, folder: Path, writer: LogWriter, sequence: int) -> None:
         self.is_short = False  # of room for the next segment: growth should be refused
+        self.bytes_appended = 0  # since it was opened
         self._folder = folder
         self._writer = writer
         self._sequence = sequence
@@ -150,6 +151,7 @@ class Wal:
             error.filename = str(self._path)  # so that a person sees which disk it is
             raise
         self._size += len(data)
+        self.bytes_appended += len(data)
 
     # ---- segments
 

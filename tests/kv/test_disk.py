@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from raykube.client.kv import KvClient, UnknownOutcome
 from raykube.kv.room import BYTES_KEPT
 from raykube.kv.service import Service
+from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
@@ -211,3 +212,50 @@ async def test_a_failed_fsync_of_a_snapshot_stops_the_member(tmp_path: Path, mon
             await group.stop("m1")
         assert acknowledged
         assert acknowledged <= await keys_after_restart(group)
+
+
+async def test_a_large_store_is_not_written_out_for_a_few_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    real = SnapshotFiles.save
+
+    def save(files: SnapshotFiles, *arguments: Any) -> int:
+        sizes.append(real(files, *arguments))
+        return sizes[-1]
+
+    monkeypatch.setattr(SnapshotFiles, "save", save)
+    async with running_group(tmp_path, 1, snapshot_count=5) as group:
+        for number in range(5):
+            await group.client.write([put(f"/large/{number}", b"x" * 100_000)])
+        await until(lambda: bool(sizes))
+        await group.client.write([put("/large", b"x" * 200_000)])
+        count = 0
+        while sum(sizes) < 2_000_000:
+            await group.client.write([put("/small", b"x" * 1000)])
+            count += 1
+        # About as much goes to the log as to snapshots: each is due when the log has a quarter of the last one.
+        assert count > 100
+        assert len(sizes) < 8
+
+
+async def test_a_snapshot_without_room_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.kv.member.SNAPSHOT_RETRY_S", 0.01)
+    real = SnapshotFiles.save
+    tried = 0
+
+    def save(files: SnapshotFiles, *arguments: Any) -> int:
+        nonlocal tried
+        tried += 1
+        if tried < 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(files, *arguments)
+
+    monkeypatch.setattr(SnapshotFiles, "save", save)
+    async with running_group(tmp_path, 1, snapshot_count=5) as group:
+        number = 0
+        while not list((tmp_path / "m1" / "snap").glob("*.snap")):
+            await group.client.write([put(f"/{number}")])
+            number += 1
+        assert tried == 4
+        assert group.services["m1"].status()["healthy"]
