@@ -11,7 +11,7 @@ from zlib import crc32
 
 from raykube.kv.core.member_changes import Changed
 from raykube.kv.core.mvcc.errors import StoreError
-from raykube.kv.core.mvcc.machine import commands
+from raykube.kv.core.mvcc.machine import Machine, commands
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind
@@ -39,6 +39,7 @@ class Checks:
         self._asked: dict[int, int] = {}  # request → the floor when it was asked
         self._never: set[int] = set()
         self._committed: dict[int, int] = {}
+        self._digests: dict[int, int] = {}
         self._committed_in: list[int] = [0]  # index → term of the first member that committed it
 
     # ---- members
@@ -96,8 +97,10 @@ class Checks:
         if request in self._asked:
             self.answers[request] = answer
 
-    def on_applied(self, index: int, store: Store, seen_revision: int, member: int) -> None:
-        """After each batch a member applied, up to `index`: the model's state, the model's events."""
+    def on_applied(self, index: int, machine: Machine, seen_revision: int, member: int) -> None:
+        """After each batch a member applied, up to `index`: the model's state and events, the same digest for all."""
+        store, digest = machine.store, machine.digest()
+        assert self._digests.setdefault(index, digest) == digest, f"member {member} has another digest at entry {index}"
         mark = self.model.marks[index]
         assert (store.revision, store.compact_revision) == (mark.revision, mark.compacted), (
             f"member {member} is at {store.revision} after entry {index}, it must be at {mark}"

@@ -10,7 +10,7 @@ from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.recovery import Recovered
 from raykube.kv.disk import open_disk
-from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.snapshot_files import SUFFIX, WRONG_SUFFIX, SnapshotFiles
 from raykube.kv.stored_snapshot import Arriving
 from raykube.kv.wal import Wal
 from tests.sim.filesystem import File, PowerCut, SimFs
@@ -146,11 +146,13 @@ class SimDisk:
         _flip(file, place, mask)
 
     def repair(self) -> None:
-        """Takes back what `flip` did: a person restored the file."""
+        """Takes back what `flip` did: a person restored the file, under its name."""
         for file, place, mask in self.damage:
             if place < len(file.cache):
                 _flip(file, place, mask)
         self.damage.clear()
+        for path in (self.path / "snap").glob(f"*{WRONG_SUFFIX}"):
+            path.rename(path.with_suffix(SUFFIX))
 
 
 def _flip(file: File, place: int, mask: int) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.mvcc.image import Restored
 from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.mvcc.scrub import Scrub
+from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
@@ -22,6 +24,7 @@ TICK_S = 0.1
 SNAPSHOT_ENTRIES = 60
 ENTRIES_KEPT = 10
 SWEEP_EVENTS = 20
+SCRUB_VERSIONS = 30
 LIMITS = Limits(election_ticks=10, message_bytes_max=2000, window_messages_max=4, uncommitted_bytes_max=20_000)
 
 
@@ -48,6 +51,7 @@ class Host:
         self._flipped_in = 0
         self._work: Write | None = None  # what the disk is busy with
         self._saving: tuple[Snapshot, list[bytes]] | None = None  # a snapshot of its own, on its way to the disk
+        self._scrub: Scrub | None = None
         self._waiting: deque[Callable[[], None]] = deque()
         self.answers: dict[int, Callable[[Any], None]] = {}
         self.readers: dict[int, Callable[[], None]] = {}
@@ -162,7 +166,7 @@ class Host:
     def _end(self) -> None:
         self.replica = None
         self.life += 1
-        self._work = self._saving = None
+        self._work = self._saving = self._scrub = None
         self._waiting.clear()
         self.answers.clear()
         self.readers.clear()
@@ -221,7 +225,15 @@ class Host:
         now = self.clock
         elapsed, self._ticked_at = now - self._ticked_at, now
         self.replica.tick(now, elapsed - TICK_S if elapsed > 2.5 * TICK_S else 0.0)
+        self._look_after_memory(self.replica.machine.store)
         self.pump()
+
+    def _look_after_memory(self, store: Store) -> None:
+        """As the member's scrubber: a little of what the store holds, pass after pass. Raises Rotten."""
+        if self._scrub is None or self._scrub.store is not store:
+            self._scrub = Scrub(store)
+        if self._scrub.step(SCRUB_VERSIONS):
+            self._scrub = None
 
     # ---- what the replica wants done
 
@@ -254,7 +266,7 @@ class Host:
     def _after_apply(self, replica: Replica) -> None:
         world, store = self.world, replica.machine.store
         world.note("applied", self.id, replica.applied, store.revision)
-        world.checks.on_applied(replica.applied, store, self._seen_revision, self.id)
+        world.checks.on_applied(replica.applied, replica.machine, self._seen_revision, self.id)
         self._seen_revision = store.revision
         for callback in self.on_applied:
             callback()

@@ -16,7 +16,7 @@ def test_a_failure_names_its_seed_and_the_last_events(monkeypatch: pytest.Monkey
         assert index < 20, "planted"
 
     monkeypatch.setattr(Checks, "on_applied", planted)
-    with pytest.raises(Failed, match="seed 2, at .* AssertionError: planted") as failure:
+    with pytest.raises(Failed, match=r"seed 2, at .* AssertionError: planted") as failure:
         run(2)
     text = str(failure.value)
     assert "make sim SEED=2" in text

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from raykube.kv.core.mvcc.scrub import Rotten
+from raykube.kv.core.prover import Diverged
 from tests.kit.transcript import play
 from tests.kv.raft_group import RaftGroup
+from tests.sim.checks import Checks
 from tests.sim.run import Failed, run
 
 SEEDS_MAX = 150
@@ -58,6 +61,20 @@ def simulator() -> tuple[str, int]:
 def changing() -> tuple[str, int]:
     """Lives of groups whose members change all the time, until one fails."""
     return "simulator, changing members", _live(True)
+
+
+def members_themselves() -> tuple[str, int]:
+    """Lives whose judge looks away: a member must find out by itself that its state is not the others'."""
+    with pytest.MonkeyPatch.context() as patch:
+        for judgement in ("on_applied", "check_whole", "on_state_read", "on_answered"):
+            patch.setattr(Checks, judgement, lambda *_: None)
+        for seed in range(SEEDS_MAX):
+            try:
+                run(seed)
+            except Failed as failure:
+                if isinstance(failure.__cause__, Diverged | Rotten):
+                    return "members themselves", seed + 1
+    return "members themselves", 0
 
 
 def _live(is_changing: bool | None) -> int:

@@ -14,7 +14,7 @@ from raykube.kv.core.raft.progress import Progress
 from raykube.kv.core.replica import Replica
 from raykube.kv.core.wal_replay import Replay
 from tests.sim import scenarios
-from tests.sim.mutants.planted import mutant, scenario, simulator, test, transcript
+from tests.sim.mutants.planted import members_themselves, mutant, scenario, simulator, test, transcript
 
 
 @mutant(2, transcript("old_term_commit"))
@@ -174,6 +174,7 @@ def match_moves_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Progress, "on_accepted", accepted)
 
 
+@mutant(25, members_themselves)
 @mutant(25, simulator)
 def applies_by_chance(patch: pytest.MonkeyPatch) -> None:
     """What is applied depends on something that members do not share."""

@@ -12,7 +12,7 @@ from raykube.kv.core.replica import Replica
 from raykube.kv.core.watchers import Pull, Watcher, WatchTable
 from tests.sim import scenarios, watching
 from tests.sim.host import TICK_S
-from tests.sim.mutants.planted import mutant, scenario, simulator
+from tests.sim.mutants.planted import members_themselves, mutant, scenario, simulator
 
 REAL_PULL = watchers.pull
 
@@ -125,6 +125,24 @@ def leases_missing_from_the_image(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(image, "restore", restore)
+
+
+@mutant(39, members_themselves)
+def memory_rots(patch: pytest.MonkeyPatch) -> None:
+    """A value changes in a member's memory, long after it was written."""
+    original = Store.apply_writes
+    calls = [0]
+
+    def apply(self: Store, writes: Any) -> Any:
+        calls[0] += 1
+        if calls[0] % 50 == 0:
+            for history in self.index.histories.values():
+                if history[0].value is not None:
+                    history[0] = history[0]._replace(value=b"rotten")
+                    break
+        return original(self, writes)
+
+    patch.setattr(Store, "apply_writes", apply)
 
 
 @mutant(36, simulator)
