@@ -11,7 +11,7 @@ import pytest
 from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel, once
 from tests.kit.waiting import until
-from tests.rpc.echo import ECHO, Bytes, Handler, say, served, unix_address
+from tests.rpc.echo import ECHO, Bytes, Handler, new_server, say, served, unix_address
 
 KINDS = ("reference", "ours")
 
@@ -265,3 +265,41 @@ async def test_over_a_unix_socket(kind: str, tmp_path: Path) -> None:
         channel = Channel(address)
         assert (await channel.stub(ECHO).Unary(say("x"))).value == b"x"
         await channel.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_that_stops_lets_calls_finish(kind: str) -> None:
+    handler, server = Handler(), new_server(kind)
+    server.add(ECHO, handler)
+    channel = Channel(f"127.0.0.1:{server.listen('127.0.0.1:0')}")
+    await server.start()
+    stub: Any = channel.stub(ECHO)
+    calls = [asyncio.create_task(stub.Unary(say("sleep 0.5"))) for _ in range(5)]
+    stream = stub.Spread(say("count 1 1 sleep 0.5"))
+    await anext(stream)
+    await until(lambda: handler.started == 6)
+    stopping = asyncio.create_task(server.stop(10))
+    assert [(await call).value for call in calls] == [b"sleep 0.5"] * 5
+    assert (await anext(stream)).value == b"sleep 0.5"
+    await asyncio.wait_for(stopping, 5)
+    with pytest.raises(RpcError) as caught:
+        await stub.Unary(say("late"))
+    assert caught.value.code is Code.UNAVAILABLE
+    await stream.aclose()
+    await channel.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_that_stops_at_once_ends_calls(kind: str) -> None:
+    handler, server = Handler(), new_server(kind)
+    server.add(ECHO, handler)
+    channel = Channel(f"127.0.0.1:{server.listen('127.0.0.1:0')}")
+    await server.start()
+    stub: Any = channel.stub(ECHO)
+    call = asyncio.create_task(stub.Unary(say("hang")))
+    await until(lambda: handler.started == 1)
+    await server.stop(0)
+    with pytest.raises(RpcError) as caught:
+        await asyncio.wait_for(call, 5)
+    assert caught.value.code in (Code.UNAVAILABLE, Code.CANCELLED)
+    await channel.close()
