@@ -113,6 +113,7 @@ class _Stream:
         self._watchers: dict[int, Watcher] = {}
         self._dirty: dict[Watcher, None] = {}
         self._control: list[Any] = []
+        self._progress: dict[int, None] = {}  # ids of watches that are to be told how far they are
         self._woken = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_ended = False
@@ -135,7 +136,7 @@ class _Stream:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while self._control or self._dirty:
+            while self._control or self._dirty or self._progress:
                 if self._is_ended:
                     return
                 control, self._control = self._control, []
@@ -149,6 +150,12 @@ class _Stream:
                             yield response
                 if self._dirty:
                     await asyncio.sleep(0)  # a long catch-up must let the others have their turn
+                    continue
+                # Only now, in the order in which things happened: nothing that was sent is newer than this.
+                progress, self._progress = self._progress, {}
+                for watch_id in progress:
+                    if self._is_synced(watch_id):
+                        yield WatchResponse(header=self._service.header(), watch_id=watch_id)
             if self._is_ended:
                 return
 
@@ -179,7 +186,7 @@ class _Stream:
                     case "cancel_request":
                         self._cancel(request.cancel_request.watch_id)
                     case "progress_request":
-                        self._progress()
+                        self._progress[ALL_WATCHES] = None
                 self._woken.set()
         except Exception as error:
             log.debug("watch stream ends: %s", error)
@@ -227,16 +234,16 @@ class _Stream:
         if self._remove(watch_id):
             self._control.append(WatchResponse(header=self._service.header(), watch_id=watch_id, canceled=True))
 
-    def _progress(self) -> None:
-        """Says how far the stream is, if no watch of it has events to come: progress never runs ahead of events."""
-        header = self._service.header()
-        if self._watchers and all(watcher.is_synced(header.revision) for watcher in self._watchers.values()):
-            self._control.append(WatchResponse(header=header, watch_id=ALL_WATCHES))
+    def _is_synced(self, watch_id: int) -> bool:
+        """Whether a watch, or all of them, may be told of the present: progress never runs ahead of events."""
+        revision = self._member.store.revision
+        if watch_id == ALL_WATCHES:
+            return bool(self._watchers) and all(each.is_synced(revision) for each in self._watchers.values())
+        return watch_id in self._watchers and self._watchers[watch_id].is_synced(revision)
 
     def notify_progress(self) -> None:
         """Tells the watches that asked for it, and are idle, how far they are."""
-        header = self._service.header()
         for watcher in self._watchers.values():
-            if watcher.progress_notify and watcher.is_synced(header.revision) and len(self._control) < ANSWERS_MAX:
-                self._control.append(WatchResponse(header=header, watch_id=watcher.id))
+            if watcher.progress_notify and self._is_synced(watcher.id):
+                self._progress[watcher.id] = None
                 self._woken.set()

@@ -162,11 +162,14 @@ def judge(client: Client, history: list[Version], compacted: int, has_lagged: bo
             last, is_open = response.events[-1].kv.mod_revision, response.fragment
     assert not is_open or responses[-1].fragment
     # Bookmarkable: who is told of a revision has all events up to it.
-    seen = 0
+    seen = told = 0
     for response in responses:
         seen += len(response.events)
+        told = max([told, *(event.kv.mod_revision for event in response.events)])
         if not response.events and not response.created and not response.canceled:
             assert response.watch_id == ALL_WATCHES or create.progress_notify
+            assert response.header.revision >= told, "progress went back"
+            told = response.header.revision
             due = [version for version in wanted if version.mod <= response.header.revision]
             assert seen >= len(due), f"told of {response.header.revision} with {seen} of {len(due)} events"
     if responses[-1].canceled:
