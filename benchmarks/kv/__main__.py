@@ -1,6 +1,8 @@
 """The store beside real etcd on this machine, three members each, fsync on, turn by turn.
 
     python -m benchmarks.kv [--repeat 3] [--seconds 3] [--clients 1,16,100,1000] [--only puts,reads,batch,watch,loss]
+    python -m benchmarks.kv --only memory,start [--revisions 1000000]
+    python -m benchmarks.kv --only soak --minutes 30
 
 Both are driven by the same client program (`wire.py`), which speaks to the leader. While one is measured, the other's
 processes are stopped (SIGSTOP). Run it alone on the machine.
@@ -113,6 +115,56 @@ class Bench:
             self.results.setdefault("leader killed", {})[group.name] = gaps
         self.console.print(table)
 
+    async def watch(self, watchers: int, puts: int) -> None:
+        """Events to many watchers of one prefix."""
+        table = Table(
+            "STORE", "EVENTS PER SECOND", "CPU µS", "RATIO", box=None, title=f"{watchers} watchers of a prefix"
+        )
+        found = await self.turns("watchers", lambda group: scenarios.fan_out(group, watchers, puts))
+        medians = {name: _median(runs) for name, runs in found.items()}
+        for name, runs in found.items():
+            middle = medians[name]
+            ratio = f"{middle.per_s / medians['etcd'].per_s:.2f}" if name != "etcd" and "etcd" in medians else ""
+            table.add_row(name, spread([run.per_s for run in runs]), f"{middle.cpu_us:.1f}", ratio)
+        self.results["watch"] = {name: _numbers(runs) for name, runs in found.items()}
+        self.console.print(table)
+
+    async def memory(self, size: int) -> None:
+        """Memory of 10,000 keys with 10 revisions."""
+        keys, revisions = 10_000, 10
+        table = Table("STORE", "EMPTY MIB", "FULL MIB", "KIB A KEY AND MEMBER", "COMPACTED MIB", box=None,
+                      title=f"memory of {keys:,} keys of {size} bytes, {revisions} revisions each")  # fmt: skip
+        for group in self.groups:
+            found = await scenarios.memory(group, keys, revisions, size)
+            per_key = (found.full_mib - found.empty_mib) * 1024 / keys / group.size
+            table.add_row(group.name, f"{found.empty_mib:.0f}", f"{found.full_mib:.0f}", f"{per_key:.1f}",
+                          f"{found.compacted_mib:.0f}")  # fmt: skip
+            self.results.setdefault("memory", {})[group.name] = vars(found)
+        self.console.print(table)
+
+    async def start(self, revisions: int) -> None:
+        """Time to start with many revisions on disk."""
+        table = Table("STORE", "SECONDS", box=None, title=f"start of three members with {revisions:,} revisions")
+        for group in self.groups:
+            await scenarios.fill(group, min(revisions, 100_000), max(1, revisions // 100_000), 100)
+            seconds = await scenarios.restart(group)
+            table.add_row(group.name, f"{seconds:.1f}")
+            self.results.setdefault("start", {})[group.name] = seconds
+        self.console.print(table)
+
+    async def soak(self, minutes: float, size: int) -> None:
+        """Full load for a long time: how often the leader changes without a reason."""
+        group = self.groups[-1]
+        for other in self.groups[:-1]:
+            other.signal(signal.SIGSTOP)
+        before = await scenarios.term(group)
+        bodies = scenarios.put_bodies(size)
+        rounds = track(range(max(1, round(minutes * 2))), "full load", console=self.console, transient=True)
+        rates = [(await scenarios.calls(group, scenarios.PUT, bodies, 100, 29.5)).per_s for _ in rounds]
+        elections = await scenarios.term(group) - before
+        self.console.print(f"{minutes:g} minutes of {spread(rates)} puts/s: {elections} elections")
+        self.results["soak"] = {"minutes": minutes, "elections": elections, "puts_per_s": rates}
+
 
 def _median(runs: list[Rate]) -> Rate:
     return sorted(runs, key=lambda run: run.per_s)[len(runs) // 2]
@@ -144,8 +196,16 @@ async def run(asked: argparse.Namespace, console: Console, folder: Path) -> None
             await bench.rates("linearizable reads", scenarios.RANGE, scenarios.range_bodies(), clients, asked.seconds)
         if "batch" in only:
             await bench.batch(asked.size, asked.seconds)
+        if "watch" in only:
+            await bench.watch(1000, 300)
         if "loss" in only:
             await bench.loss(asked.rounds)
+        if "memory" in only:
+            await bench.memory(asked.size)
+        if "start" in only:
+            await bench.start(asked.revisions)
+        if "soak" in only:
+            await bench.soak(asked.minutes, asked.size)
         if asked.json:
             Path(asked.json).write_text(json.dumps(bench.results, indent=1))
     finally:
@@ -161,7 +221,9 @@ def main() -> None:
     parser.add_argument("--clients", default="1,16,100,1000")
     parser.add_argument("--size", type=int, default=1024, help="bytes of a value")
     parser.add_argument("--rounds", type=int, default=20, help="of leaders killed")
-    parser.add_argument("--only", default="puts,reads,batch,loss")
+    parser.add_argument("--only", default="puts,reads,batch,watch,loss")
+    parser.add_argument("--revisions", type=int, default=1_000_000, help="on disk, for the time of a start")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of full load")
     parser.add_argument("--etcd", default="", help="path of the etcd server; empty: searched")
     parser.add_argument("--folder", default=None, help="where the data goes: a real disk, not a RAM disk")
     parser.add_argument("--json", default="", help="write the numbers to this file")

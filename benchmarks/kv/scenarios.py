@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from benchmarks.kv.groups import Group
-from benchmarks.kv.wire import Calls, connect
+from benchmarks.kv.wire import Calls, Stream, connect, open_stream
 from raykube.client.kv import KvClient
 from raykube.pb import batch_pb2, etcd_pb2
 from raykube.rpc import RpcError
 
-PUT, RANGE = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range"
+PUT, RANGE, WATCH = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.Watch/Watch"
 CONNECTIONS_MAX = 50
 WARM_UP_S = 0.5
 KEYS = 10_000
@@ -166,6 +166,137 @@ async def leader_loss(group: Group, end: Callable[[str], Awaitable[None]], size:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def fan_out(group: Group, watchers: int, puts: int, streams: int = 10) -> Rate:
+    """Events delivered to `watchers` of one prefix, on a few streams, while `puts` keys are written by 16 clients.
+
+    A latency is the time from the first put to an event's arrival.
+    """
+    rate = Rate()
+    began = 0.0
+    created = 0
+    done = asyncio.Event()
+
+    def on_message(body: bytes) -> None:
+        nonlocal created
+        response = etcd_pb2.WatchResponse.FromString(body)
+        created += response.created
+        if created == watchers and not began:
+            done.set()
+        rate.latencies += [time.perf_counter() - began] * len(response.events)
+        if len(rate.latencies) >= watchers * puts:
+            done.set()
+
+    address = group.address(await group.leader())
+    create = etcd_pb2.WatchCreateRequest(key=b"/fan/", range_end=b"/fan0")
+    request = etcd_pb2.WatchRequest(create_request=create).SerializeToString()
+    opened: list[Stream] = []
+    client = KvClient([address])
+    numbers = iter(range(puts))
+
+    async def write() -> None:
+        for number in numbers:
+            put = etcd_pb2.PutRequest(key=b"/fan/%d" % (number % 100), value=b"v" * 256)
+            await client.call("KV", "Put", put, retry=False)
+
+    try:
+        requests = [request] * (watchers // streams)
+        opened += [await open_stream(address, WATCH, requests, on_message) for _ in range(streams)]
+        async with asyncio.timeout(30):
+            await done.wait()
+        done.clear()
+        began, cpu = time.perf_counter(), group.cpu_s()
+        await asyncio.gather(*(write() for _ in range(16)))
+        async with asyncio.timeout(120):
+            await done.wait()
+        rate.elapsed_s, rate.cpu_s = time.perf_counter() - began, group.cpu_s() - cpu
+    finally:
+        for stream in opened:
+            stream.close()
+        await client.close()
+    return rate
+
+
+async def fill(group: Group, keys: int, revisions: int, size: int) -> None:
+    """Writes each of `keys` keys `revisions` times."""
+    address = group.address(await group.leader())
+    value = etcd_pb2.PutRequest(value=b"v" * size).SerializeToString()
+    total, answered = keys * revisions, 0
+    numbers = itertools.count()
+    done = asyncio.Event()
+
+    def body() -> bytes:
+        key = b"/fill/%07d" % (next(numbers) % keys)
+        return b"\x0a" + bytes((len(key),)) + key + value
+
+    def on_answer(_latency: float, _answer: bytes) -> None:
+        nonlocal answered
+        answered += 1
+        if answered >= total:
+            done.set()
+
+    connections = [await connect(address, PUT, body, on_answer) for _ in range(10)]
+    for connection in connections:
+        connection.begin(20)
+    while not done.is_set():
+        await asyncio.wait([asyncio.ensure_future(done.wait()), *(c.lost for c in connections)],
+                           return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        problem = next((c.problem or "lost" for c in connections if c.problem or c.lost.done()), "")
+        if problem:
+            raise RuntimeError(f"{group.name}: {problem}")
+    for connection in connections:
+        connection.stop()
+        connection.close()
+
+
+@dataclass
+class Memory:
+    """MiB of all members: after the start, with all revisions, and when all but the newest are forgotten."""
+
+    empty_mib: float
+    full_mib: float
+    compacted_mib: float
+
+
+async def memory(group: Group, keys: int, revisions: int, size: int) -> Memory:
+    """What `keys` keys with `revisions` revisions cost, before and after compaction (and etcd's defragmentation)."""
+    empty = group.pss_mib()
+    await fill(group, keys, revisions, size)
+    full = group.pss_mib()
+    client = KvClient([group.address(await group.leader())])
+    try:
+        response = await client.range(b"/fill/0000000")
+        await client.compact(response.header.revision)
+    finally:
+        await client.close()
+    await asyncio.sleep(3.0)
+    for address in group.addresses:
+        alone = KvClient([address])
+        await alone.call("Maintenance", "Defragment", etcd_pb2.DefragmentRequest(), 60.0, retry=False)
+        await alone.close()
+    await asyncio.sleep(3.0)
+    return Memory(empty, full, group.pss_mib())
+
+
+async def restart(group: Group) -> float:
+    """Seconds from starting all members, which were killed, to a leader that all know."""
+    for name in list(group.processes):
+        group.kill(name)
+    began = time.perf_counter()
+    group.start()
+    await group.leader()
+    return time.perf_counter() - began
+
+
+async def term(group: Group) -> int:
+    """The present Raft term."""
+    client = KvClient([group.address(await group.leader())])
+    try:
+        status = await client.call("Maintenance", "Status", etcd_pb2.StatusRequest(), 5.0, retry=False)
+        return int(status.raftTerm)
+    finally:
+        await client.close()
 
 
 def spread(values: list[float]) -> str:

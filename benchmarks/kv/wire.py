@@ -179,6 +179,49 @@ class Calls(asyncio.Protocol):
             self._call(now)
 
 
+class Stream(Calls):
+    """One call that stays open: `messages` go at once; each answer's body goes to `on_message`."""
+
+    def __init__(self, path: str, authority: str, messages: list[bytes], on_message: Callable[[bytes], None]) -> None:
+        super().__init__(path, authority, lambda: b"", lambda _latency, _answer: None)
+        self._messages, self._on_message = messages, on_message
+        self._rest = b""
+
+    def begin(self, count: int = 1) -> None:
+        """Opens the call."""
+        body = b"".join(map(message, self._messages))
+        self._out.append(frame(HEADERS, 4, 1, self._block))
+        for start in range(0, len(body), 16384):
+            self._out.append(frame(DATA, 0, 1, body[start : start + 16384]))
+        self._flush()
+
+    def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
+        if kind != DATA:
+            super()._on_frame(kind, flags, stream, payload, now)
+            return
+        self._received += len(payload)
+        if payload:
+            self._out.append(frame(WINDOW_UPDATE, 0, stream, len(payload).to_bytes(4, "big")))
+        data = self._rest + payload
+        offset = 0
+        while len(data) - offset >= 5:
+            end = offset + 5 + int.from_bytes(data[offset + 1 : offset + 5], "big")
+            if end > len(data):
+                break
+            self._on_message(data[offset + 5 : end])
+            offset = end
+        self._rest = data[offset:]
+
+
+async def open_stream(address: str, path: str, messages: list[bytes], on_message: Callable[[bytes], None]) -> Stream:
+    """A connection with one open call. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    made = await loop.create_connection(lambda: Stream(path, address, messages, on_message), host, int(port))
+    made[1].begin()
+    return made[1]
+
+
 async def connect(address: str, path: str, body: Callable[[], bytes],
                   on_answer: Callable[[float, bytes], None]) -> Calls:  # fmt: skip
     """A connection to `host:port`. Raises OSError."""

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 SWEEP_EVENTS = 2000
 SNAPSHOT_LOG_SHARE = 4  # a snapshot is due when the log has grown by a quarter of the last one, or
-SNAPSHOT_LOG_BYTES_MAX = 64 << 20  # by so much: it is in memory, and read at a start
+SNAPSHOT_LOG_BYTES_MAX = 256 << 20  # by so much: it is in memory, and read at a start
 SNAPSHOT_RETRY_S = 10.0  # after one for which there was no room
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
@@ -250,7 +250,9 @@ class Member:
             self._is_sweeping = True
             self._loop.call_soon(self._sweep)
         log_bytes = self._wal.bytes_appended - self._snapshot_log_at
-        if replica.applied - self._snapshot_index >= self._snapshot_count and log_bytes >= self._snapshot_log_bytes:
+        is_due = replica.applied - self._snapshot_index >= self._snapshot_count
+        # Under load an entry has many requests: a few thousand of them may be gigabytes.
+        if (is_due and log_bytes >= self._snapshot_log_bytes) or log_bytes >= SNAPSHOT_LOG_BYTES_MAX:
             self._begin_snapshot()
 
     def _begin_snapshot(self) -> None:

@@ -61,6 +61,17 @@ class Log:
             found.append(entry)
         return found
 
+    def tail(self, index: int, entries_max: int, bytes_max: int) -> int:
+        """The index behind which the last entries up to `index` are no more than `entries_max` and `bytes_max`."""
+        first = max(self.base, index - entries_max)
+        size = 0
+        while index > first:
+            size += len(self.entries[index - self.base - 1].data)
+            if size > bytes_max:
+                break
+            index -= 1
+        return index
+
     def append(self, entries: Sequence[Entry]) -> None:
         """A leader's own new entries, right behind the last."""
         self.entries.extend(entries)

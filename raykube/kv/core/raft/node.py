@@ -118,11 +118,12 @@ class Node(Elections, Following):
         progress.is_probe_sent = True
 
     def on_snapshot_saved(self, snapshot: Snapshot, entries_kept: int) -> None:
-        """A snapshot of this member's own is durable: drops the entries it stands for, but for the last few."""
+        """A snapshot of this member's own is durable: drops the entries it stands for, but for the last `entries_kept`,
+        or as many as `kept_bytes_max` holds."""
         if snapshot.index <= self.snapshot.index:
             return
         self.snapshot = snapshot
-        base = min(snapshot.index, max(self.log.base, snapshot.index - entries_kept))
+        base = self.log.tail(snapshot.index, entries_kept, self.limits.kept_bytes_max)
         holding = self.membership_at(base)
         self.log.compact(base)
         later = [item for item in self._memberships if item[0] > base]

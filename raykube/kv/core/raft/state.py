@@ -37,6 +37,7 @@ class Limits:
     window_bytes_max: int = 16 << 20
     uncommitted_bytes_max: int = 128 << 20
     apply_bytes_max: int = 8 << 20
+    kept_bytes_max: int = 64 << 20  # of entries that a snapshot stands for already, for members that lag a little
 
 
 _NO_PROMISE = frozenset({Kind.HEARTBEAT_ANSWER, Kind.PROPOSE, Kind.READ_INDEX})
