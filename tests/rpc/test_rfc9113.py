@@ -1,4 +1,4 @@
-"""The rules of RFC 9113, sections 3 to 8, one by one: what breaks them ends the stream or the connection.
+"""The rules of RFC 9113, sections 3 to 10, one by one: what breaks them ends the stream or the connection.
 
 A case is what the peer sends after the prefaces, and the verdict: None (tolerated), `reset(CODE)` (of stream 1, unless
 said), or `goaway(CODE)`. For the server's role stream 1 is what the case makes of it; for the client's, call 1 is under
@@ -318,6 +318,18 @@ SERVER: dict[str, tuple[bytes, Verdict | None]] = {
     "8.3.1 no :scheme": (headers(1, OPEN, without(":scheme")), reset(E.PROTOCOL_ERROR)),
     "8.3.1 no :path": (headers(1, OPEN, without(":path")), reset(E.PROTOCOL_ERROR)),
     "8.3.1 an empty :path": (headers(1, OPEN, ((":path", ""), *without(":path"))), reset(E.PROTOCOL_ERROR)),
+    "10.5.1 a block that is longer than allowed": (
+        headers(1, OPEN, (*REQUEST, ("x", "y" * 20_000))),
+        goaway(E.ENHANCE_YOUR_CALM),
+    ),
+    "10.5.1 a long block that says nothing": (
+        frame(HEADERS, OPEN, 1, b"\x20" * 20_000 + block(*REQUEST)),
+        goaway(E.ENHANCE_YOUR_CALM),
+    ),
+    "10.5.1 a small block of a long list": (
+        frame(HEADERS, OPEN, 1, block(*REQUEST) + b"\x40\x01x\x7f\x81\x06" + b"y" * 896 + b"\xbe" * 100),
+        goaway(E.ENHANCE_YOUR_CALM),
+    ),
     "8.3.1 :path twice": (headers(1, OPEN, ((":path", "/s/M"), *REQUEST)), reset(E.PROTOCOL_ERROR)),
 }
 
