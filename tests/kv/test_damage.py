@@ -230,6 +230,52 @@ async def test_damaged_snapshots_are_fetched_again(
         assert not group.services[victim].member.replica.node.log.is_lacking
 
 
+async def test_a_leader_whose_snapshot_is_damaged_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("raykube.kv.transport.SNAPSHOT_RETRY_S", 0.05)
+    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 2)
+    async with running_group(tmp_path, 3, snapshot_count=10) as group:
+        await fill(group, 0, 5)
+        await group.agree()
+        leader = await group.leader()
+        victim = next(name for name in group.names if name != leader)
+        await group.stop(victim)
+        await fill(group, 5, 40)
+        replica = group.services[leader].member.replica
+        await until(lambda: replica.applied - replica.node.snapshot.index < 10)
+        assert await group.leader() == leader
+        for which in range(len(list((tmp_path / leader / "snap").glob("*.snap")))):
+            damage(tmp_path / leader / "snap", "*.snap", which)
+        await group.start(victim)
+        await group.agree()
+        assert "did not arrive" in caplog.text
+        assert (await group.client.range(b"/", b"0", timeout_s=20)).count == 45
+
+
+async def test_a_snapshot_from_the_leader_goes_from_file_to_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raykube.kv.stored_snapshot.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 2)
+    async with running_group(tmp_path, 3, snapshot_count=10) as group:
+        leader = await group.leader()
+        victim = next(name for name in group.names if name != leader)
+        await group.stop(victim)
+        for number in range(30):
+            await group.client.write([Put(key=b"/%d" % number, value=b"x" * 50_000, expected_revision=0)])
+        node = group.services[leader].member.replica.node
+        await until(lambda: node.log.base > 10)
+        await group.start(victim)
+        await group.agree()
+        kept = {path.suffix for path in (tmp_path / victim / "snap").iterdir()}
+        assert kept == {".snap"}
+        # It is a file like its own: the next start begins with it.
+        await group.stop(victim)
+        await group.start(victim)
+        await group.agree()
+
+
 async def test_a_single_member_with_a_damaged_log_does_not_start(tmp_path: Path) -> None:
     async with running_group(tmp_path, 1) as group:
         await fill(group, 0, 20)

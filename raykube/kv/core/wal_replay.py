@@ -64,7 +64,10 @@ class _Reader:
                     behind = self._next(data, offset)
                     if behind is None and is_last:
                         if state.meta is None and used > wal_codec.FIRST_HEAD_BYTES:
-                            raise Corrupt(f"{name} is damaged at its beginning, and no other segment says whose it is")
+                            raise Corrupt(
+                                f"{name} is damaged at its beginning, and no other segment says whose it is: remove "
+                                "this member from its cluster and add it again, or begin again with a backup"
+                            )
                         break
                     state.damage.append(f"{name} at byte {offset}")
                     if behind is None:
