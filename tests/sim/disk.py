@@ -126,6 +126,9 @@ class SimDisk:
     def empty(self) -> None:
         self.fs.bytes_max = 1 << 40
 
+    def give_descriptors(self) -> None:
+        self.fs.has_descriptors = True
+
     def flip(self) -> None:
         """Flips a bit at rest. Not in the log's last frame: that cannot be told from a torn one."""
         candidates = []
@@ -147,6 +150,7 @@ class SimDisk:
 
     def repair(self) -> None:
         """Takes back what `flip` did: a person restored the file, under its name."""
+        self.give_descriptors()
         for file, place, mask in self.damage:
             if place < len(file.cache):
                 _flip(file, place, mask)

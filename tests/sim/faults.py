@@ -7,8 +7,9 @@ from tests.sim.world import World
 
 INTERVAL_S = 1.2
 KINDS = [
-    "kill", "power", "crash all", "crash in start", "partition", "partition", "partition", "flapping", "mend", "stall",
-    "clock", "loss", "slow disk", "full disk", "sync error", "bit flip", "transfer", "lost peer", "lost machine",
+    "kill", "power", "crash all", "crash in start", "partition", "partition", "partition", "flapping", "mend", "loss",
+    "lost peer", "transfer", "stall", "clock", "slow disk", "full disk", "no descriptors", "sync error", "bit flip",
+    "lost machine",
 ]  # fmt: skip
 
 
@@ -66,6 +67,9 @@ class Faults:
             case "full disk":
                 host.disk.fill(rng.choice([0, 100, 1000]))
                 world.at(rng.random() * 3, host.disk.empty)
+            case "no descriptors":
+                host.disk.fs.has_descriptors = False
+                world.at(rng.random() * 3, host.disk.give_descriptors)
             case "sync error":
                 host.disk.fs.sync_errors = 1
             case "bit flip":
@@ -169,6 +173,7 @@ class Faults:
         world.sync_s_max = min(world.sync_s_max, 0.2)
         for host in world.hosts.values():
             host.disk.empty()
+            host.disk.give_descriptors()
             host.disk.fs.sync_errors = 0
             host.wake()
             if host.replica is None:

@@ -68,6 +68,7 @@ class SimFs:
         self.cut_after = -1
         self.sync_errors = 0  # so many of the next syncs fail with EIO
         self.bytes_max = 1 << 40
+        self.has_descriptors = True  # without, nothing more is opened or listed
         self.calls = 0
         self._is_off = False
 
@@ -178,6 +179,10 @@ class SimFs:
         if drop:
             del folder.names[drop]
         folder.changes.append(dict(folder.names))
+
+    def need_descriptor(self) -> None:
+        if not self.has_descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def create(self, parts: tuple[str, ...]) -> File:
         if len(self.files()) and self.bytes_used >= self.bytes_max:

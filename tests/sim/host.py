@@ -24,7 +24,7 @@ TICK_S = 0.1
 SNAPSHOT_ENTRIES = 60
 ENTRIES_KEPT = 10
 SWEEP_EVENTS = 20
-SCRUB_VERSIONS = 30
+SCRUBS, SCRUB_VERSIONS = 0.1, 30  # of ticks, and how much in one
 LIMITS = Limits(election_ticks=10, message_bytes_max=2000, window_messages_max=4, uncommitted_bytes_max=20_000)
 
 
@@ -229,7 +229,9 @@ class Host:
         self.pump()
 
     def _look_after_memory(self, store: Store) -> None:
-        """As the member's scrubber: a little of what the store holds, pass after pass. Raises Rotten."""
+        """As the member's scrubber: now and then a little of what the store holds. Raises Rotten."""
+        if self.world.rng.random() > SCRUBS:
+            return
         if self._scrub is None or self._scrub.store is not store:
             self._scrub = Scrub(store)
         if self._scrub.step(SCRUB_VERSIONS):

@@ -83,6 +83,7 @@ class SimPath:
         return [self / name for name in sorted(self.fs.folder(self.parts).names)]
 
     def glob(self, pattern: str) -> list["SimPath"]:
+        self.fs.need_descriptor()
         found = self.fs.find(self.parts)
         names = found.names if isinstance(found, Folder) else {}
         return [self / name for name in sorted(names) if fnmatchcase(name, pattern)]
@@ -92,6 +93,7 @@ class SimPath:
         return os.stat_result((0o100600, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
     def read_bytes(self) -> bytes:
+        self.fs.need_descriptor()
         return bytes(self.fs.file(self.parts).cache)
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -109,6 +111,7 @@ class SimPath:
 
     def open(self, mode: str = "rb", buffering: int = -1) -> "SimFile":
         assert "b" in mode
+        self.fs.need_descriptor()
         if "x" in mode and self.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self))
         if mode[0] in "wxa" and not self.exists():
@@ -203,6 +206,7 @@ class SimOs:
     @staticmethod
     def open(path: SimPath, flags: int, _mode: int = 0o777) -> SimFile:
         fs = path.fs
+        fs.need_descriptor()
         found = fs.find(path.parts)
         if found is None:
             if not flags & os.O_CREAT:

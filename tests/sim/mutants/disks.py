@@ -20,7 +20,7 @@ from tests.sim.disk import SimDisk
 from tests.sim.filesystem import Folder
 from tests.sim.host import Host
 from tests.sim.mutants.planted import mutant, simulator, test
-from tests.sim.paths import SNAPSHOT_OS, WAL_OS, SimFile, SimOs
+from tests.sim.paths import SNAPSHOT_OS, WAL_OS, SimFile, SimOs, SimPath
 
 
 @mutant(6, simulator)
@@ -187,6 +187,22 @@ def log_purged_before_the_snapshot(patch: pytest.MonkeyPatch) -> None:
         original(self, snapshot, body)
 
     patch.setattr(SimDisk, "save", save)
+
+
+@mutant(37, simulator)
+def unlisted_taken_for_empty(patch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be listed, for want of descriptors, counts as empty: the member begins anew."""
+    original = SimPath.glob
+
+    def glob(self: SimPath, pattern: str) -> list[SimPath]:
+        try:
+            return original(self, pattern)
+        except OSError:
+            if pattern == "*.wal":
+                self.fs.has_descriptors = True  # somebody gave one back right then
+            return []
+
+    patch.setattr(SimPath, "glob", glob)
 
 
 def a_directory_has_one_member() -> None:
