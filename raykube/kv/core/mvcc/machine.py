@@ -103,9 +103,9 @@ class Machine:
         if command == Command.BATCH:
             outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
             return batch_answer(outcomes, store.revision) if answer else None
+        if command == Command.PUT:
+            return txn.put(store, etcd_pb2.PutRequest.FromString(body))
         match command:
-            case Command.PUT:
-                return txn.put(store, etcd_pb2.PutRequest.FromString(body))
             case Command.DELETE_RANGE:
                 return txn.delete_range(store, etcd_pb2.DeleteRangeRequest.FromString(body))
             case Command.TXN:
