@@ -52,7 +52,9 @@ class Monitor:
         problem = self._problem()
         body = {"health": "true" if problem is None else "false", "reason": problem or ""}
         return web.Response(
-            text=json.dumps(body), status=200 if problem is None else 503, content_type="application/json"
+            text=json.dumps(body, separators=(",", ":")),
+            status=200 if problem is None else 503,
+            content_type="application/json",
         )
 
     def metrics(self) -> str:

@@ -91,7 +91,7 @@ async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
 async def _is_healthy(session: aiohttp.ClientSession, metrics: str) -> bool:
     try:
         async with session.get(f"{metrics}/health?exclude=NOSPACE&serializable=true") as answer:
-            return answer.status == 200 and await answer.json() == {"health": "true", "reason": ""}
+            return answer.status == 200 and await answer.text() == '{"health":"true","reason":""}'
     except aiohttp.ClientError:
         return False
 
