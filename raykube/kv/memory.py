@@ -23,6 +23,7 @@ FULL_S = 3600.0  # between two looks at everything
 FULL_OBJECTS_LEADER_MAX = 100_000  # so many do not hold up even a leader
 TRIM_S = 600.0  # returning pages and asking for them again is not free either
 TRIM_BYTES_MIN = 256 << 20
+IDLE_REVISIONS = 10_000  # in CHECK_S: it writes so little
 _PAGE_BYTES = 4096
 
 
@@ -45,6 +46,7 @@ class Memory:
         self._frozen_at = 0
         self._full_at = time.monotonic()
         self._trim_at = 0.0
+        self._checked_at = 0  # revision
         self._trim = _trimmer()
         self._timer: asyncio.TimerHandle | None = None
         self._trimming: asyncio.Task[int] | None = None
@@ -78,7 +80,10 @@ class Memory:
             gc.collect()
             gc.freeze()
         unused = resident_bytes() - 2 * self._member.store.bytes_stored
-        if self._trim is not None and unused >= TRIM_BYTES_MIN and now >= self._trim_at:
+        revision = self._member.store.revision
+        is_idle, self._checked_at = revision - self._checked_at < IDLE_REVISIONS, revision
+        # Whoever needs memory waits meanwhile; and a busy store would ask for it again at once.
+        if self._trim is not None and unused >= TRIM_BYTES_MIN and now >= self._trim_at and is_idle:
             self._trim_at = now + TRIM_S
             self._trimming = asyncio.create_task(asyncio.to_thread(self._trim, 0))
         self._later()
