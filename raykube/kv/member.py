@@ -76,7 +76,11 @@ class Member:
         with collector_paused():
             self._wal, self.files, found = open_disk(data_dir, salted(meta), bootstrap)
             limits = Limits(election_ticks=election_ticks)
-            self.replica = found.build(self.id, limits, secrets.randbelow, lambda: next(self._ids), compactor)
+            try:
+                self.replica = found.build(self.id, limits, secrets.randbelow, lambda: next(self._ids), compactor)
+            except BaseException:
+                self._wal.close()
+                raise
         self._snapshot_count = snapshot_count
         self._snapshot_index = self.replica.applied
         self._purge_index = self.replica.applied
