@@ -447,6 +447,28 @@ def test_6_9_1_more_data_than_the_connection_s_window() -> None:
     check(server(limits), headers() + frame(DATA, 0, 1, bytes(65_536)), goaway(E.FLOW_CONTROL_ERROR))
 
 
+def test_5_1_an_answer_after_the_answer() -> None:
+    machine = client()
+    machine.end(1)
+    machine.receive(headers(1, OPEN, RESPONSE) + headers(1, WHOLE, OK_TRAILERS), 0.0)
+    machine.outgoing()
+    check(machine, headers(1, WHOLE, OK_TRAILERS), reset(E.STREAM_CLOSED) | goaway(E.STREAM_CLOSED))
+
+
+def test_5_1_a_late_answer_to_a_call_given_up_long_ago_harms_no_other() -> None:
+    machine = ClientConnection("server:1", limits=Limits(streams_max=1))  # remembers as many
+    machine.receive(settings() + frame(SETTINGS, ACK), 0.0)
+    for stream in (1, 3, 5):
+        assert machine.open_call("/s/M") == stream
+    machine.reset(1)
+    machine.reset(3)
+    machine.outgoing()
+    machine.receive(headers(1, OPEN, RESPONSE) + headers(3, OPEN, RESPONSE), 0.0)
+    assert not machine.ended
+    (finished,) = machine.receive(headers(5, WHOLE, (*RESPONSE, *OK_TRAILERS)), 0.0)
+    assert finished == CallFinished(5, Code.OK, "", {})
+
+
 def test_after_goaway_nothing_is_said_or_heard() -> None:
     machine = server()
     machine.receive(frame(DATA, 0, 0, b"x"), 0.0)
