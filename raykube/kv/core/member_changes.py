@@ -116,7 +116,7 @@ def _update(change: UpdateMember, known: Circumstances) -> Membership:
     _check_urls(change.peer_urls)
     found = _find(change.id, known.membership)
     _check_free(change.peer_urls, [member for member in known.membership.members if member.id != found.id])
-    return known.membership.put(replace(found, peer_urls=tuple(sorted(change.peer_urls))))
+    return known.membership.put(replace(found, peer_urls=change.peer_urls))
 
 
 def _promote(change: PromoteMember, known: Circumstances) -> Membership:
