@@ -90,6 +90,8 @@ class Network:
         host = self._world.hosts.get(message.to)
         if host is None or host.replica is None or (message.sender, message.to) in self.blocked:
             return None
+        if self._world.now < host.stalled_until:
+            return None  # the sender's patience ends first
         try:
             arriving, snapshot = host.disk.receive(data)
         except ValueError:

@@ -104,7 +104,7 @@ class SimPath:
 
     def rename(self, target: "SimPath") -> "SimPath":
         assert target.parts[:-1] == self.parts[:-1], "a rename from folder to folder is not simulated"
-        self.fs.set_name(target.parts, self.fs.find(self.parts), drop=self.name)
+        self.fs.set_name(target.parts, self.fs.file(self.parts), drop=self.name)
         return target
 
     replace = rename
