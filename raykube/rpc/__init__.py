@@ -1,10 +1,19 @@
-"""gRPC for raykube: servers and clients driven by service descriptors, behind one interface.
+"""gRPC for raykube, servers and clients: a small HTTP/2 layer of its own, wire compatible with every other gRPC.
 
 Callers name no transport: they hand over a service descriptor of `raykube.pb` and an object (server side), or get an
-attribute per method (client side). The transport is grpcio today; a leaner HTTP/2 layer can replace it in this package.
+attribute per method (client side). What is decided is in `core/`, without sockets, tasks and clocks; the shells carry
+bytes and time. Both write once per turn of the event loop, whatever became ready in it.
 
 Vocabulary: a *handler* is an object with one coroutine (unary answer) or async generator (streamed answer) per method
-of the service, named as in the .proto. A *call* is what a handler learns of its caller. Errors are `RpcError`.
+of the service, named as in the .proto; where the answer is unary, a plain function may return the response or a future
+of it. A *call* is one request with its answer, and what a handler learns of its caller. Errors are `RpcError`. A
+*link* is a client's connection; a *channel* makes links to one address as needed.
+
+    server.py    addresses, start, stop        channel.py   stubs, reconnecting         errors.py  status codes
+      serving.py   a connection, its calls       link.py      a connection                tls.py     files, identities
+      handlers.py  methods and their functions   answers.py   its calls                   listen.py  binding
+      steps.py     coroutines without a task     methods.py   what a descriptor says      health.py  health, metrics
+    core/        HTTP/2 and gRPC as a pure machine for both roles                       pipe.py    joined connections
 """
 
 from raykube.rpc.errors import Code, RpcError

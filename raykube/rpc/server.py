@@ -20,7 +20,6 @@ from raykube.rpc.tls import Tls, server_context
 
 __all__ = ["Call", "Server"]
 
-MESSAGE_BYTES_MAX = Limits().message_bytes_max
 HANDSHAKE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0  # for what was written to be sent, at the end
 
@@ -29,8 +28,9 @@ class Server:
     """A gRPC server. Add services, then `start`.
 
     A handler method is `async def Name(self, request, call) -> response` or, for a streamed answer, an async
-    generator of responses; `request` is an async iterator of messages where the client streams. With `users`, only
-    clients whose certificate names one of them are answered; everybody else gets PERMISSION_DENIED.
+    generator of responses; `request` is an async iterator of messages where the client streams. A plain function may
+    return the response of a unary answer, or a future of it, and costs less. With `users`, only clients whose
+    certificate names one of them are answered; everybody else gets PERMISSION_DENIED.
 
     A client that is silent for `keepalive_s` is asked for a sign of life, and dropped when it gives none for
     `keepalive_timeout_s`.
