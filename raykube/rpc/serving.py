@@ -11,6 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import lru_cache
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any, cast
 
 from raykube.rpc.core.events import CallCancelled, CallOpened, MessageReceived, PeerEnded
@@ -35,6 +36,7 @@ class ServedCall:
     __slots__ = (
         "_connection",
         "_ended",
+        "_handler",
         "_messages",
         "_more",
         "call",
@@ -57,6 +59,7 @@ class ServedCall:
         self.room: asyncio.Future[None] | None = None  # awaited while enough waits to be sent
         self._messages: deque[bytes] = deque()
         self._ended = False
+        self._handler: Any = None  # what answers, once it has begun or is about to
         self._more: asyncio.Future[None] | None = None  # awaited while no message is there
 
     def on_message(self, message: bytes) -> None:
@@ -88,6 +91,7 @@ class ServedCall:
             self.task = answer
             answer.add_done_callback(self._on_answer)
         elif method.server_streaming or isinstance(answer, Coroutine):
+            self._handler = answer
             self._start(self._run(answer))
         else:
             self._answer(answer)
@@ -191,6 +195,9 @@ class ServedCall:
         self.close()
         if self.task is not None:
             self.task.cancel()
+            # A task that is cancelled before its first step never gets to what it was to await.
+            if iscoroutine(self._handler) and getcoroutinestate(self._handler) == CORO_CREATED:
+                self._handler.close()
 
 
 class Requests:

@@ -1,11 +1,14 @@
 """Our server against grpcio's client, which knows nothing of us: calls of all kinds, ends of all kinds."""
 
 import asyncio
+import gc
 import socket
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import hpack
 import pytest
 
 from raykube.rpc import Code, RpcError
@@ -14,6 +17,7 @@ from raykube.rpc.core.events import CallFinished
 from raykube.rpc.core.limits import Limits
 from raykube.rpc.server import Server
 from tests.kit.waiting import until
+from tests.rpc import peer
 from tests.rpc.echo import ECHO, Bytes, Handler, say
 
 OPTIONS = (
@@ -182,7 +186,8 @@ async def test_requests_that_are_not_read_stop_the_client(served: Served) -> Non
             assert await client.Unary(say("others go on")) == say("others go on")
     assert given < 400
     handler.gate.set()
-    assert await call == say(f"401 {4 + 100 * MIB}")
+    async with asyncio.timeout(30):
+        assert await call == say(f"401 {4 + 100 * MIB}")
 
 
 async def test_stop_lets_calls_end(served: Served) -> None:
@@ -287,6 +292,40 @@ async def test_a_handler_has_a_task_in_its_first_step() -> None:
         assert await client.Unary(say("group")).code() is grpc.StatusCode.ABORTED
         assert await client.Unary(say("cancel")).code() is grpc.StatusCode.CANCELLED
     await client.channel.close(None)
+    await server.stop(0)
+
+
+async def test_a_handler_that_never_began_leaves_nothing() -> None:
+    """The client takes its call back in the same breath: what would have answered is closed, without a warning."""
+    handler, server = Handler(), Server()
+    server.add(ECHO, handler)
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    encoder = hpack.Encoder()
+
+    def call(stream: int) -> bytes:
+        head = encoder.encode(
+            [(":method", "POST"), (":scheme", "http"), (":path", "/tests.rpc.Echo/Unary"), (":authority", "x"),
+             ("te", "trailers"), ("content-type", "application/grpc")]
+        )  # fmt: skip
+        body = peer.message(say("sleep 0.01").SerializeToString())
+        return peer.frame(peer.HEADERS, peer.END_HEADERS, stream, head) + peer.frame(
+            peer.DATA, peer.END_STREAM, stream, body
+        )
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        # The first shows that this handler waits, and the next get a task from the start.
+        writer.write(peer.PREFACE + peer.settings() + call(1))
+        await until(lambda: handler.started == 1)
+        for stream in (3, 5, 7):
+            writer.write(call(stream) + peer.frame(peer.RST_STREAM, 0, stream, b"\0\0\0\x08"))
+        writer.write(call(9))
+        await until(lambda: handler.started == 2)
+        gc.collect()
+    assert [str(warning.message) for warning in warned if warning.category is RuntimeWarning] == []
+    writer.close()
     await server.stop(0)
 
 
