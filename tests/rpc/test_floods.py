@@ -3,6 +3,8 @@
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -115,3 +117,27 @@ def test_what_all_calls_together_hold_is_bounded() -> None:
     assert held == TIGHT.buffered_bytes_max // len(body)
     assert made.calls == held
     assert not made.ended
+
+
+def test_a_slow_flood_that_is_not_read_ends_too() -> None:
+    """So slow that no allowance is used up; the answers pile up all the same."""
+    made = ServerConnection(TIGHT)
+    made.receive(wire.PREFACE + wire.settings(), 0.0)
+    for second in range(2000):
+        made.receive(wire.frame(wire.PING, 0, 0, bytes(8)), float(second))
+    assert made.ended
+
+
+@pytest.mark.parametrize("cuts", [(), (3,), (5,), (500,)])
+def test_a_message_longer_than_allowed_is_refused_at_once(cuts: tuple[int, ...]) -> None:
+    made = ServerConnection(replace(TIGHT, message_bytes_max=1000))
+    made.receive(wire.PREFACE + wire.settings() + wire.frame(wire.HEADERS, wire.END_HEADERS, 1, block(*REQUEST)), 0.0)
+    made.outgoing()
+    body = wire.message(bytes(1001))
+    places = (0, *cuts, len(body))
+    frames = b"".join(wire.frame(wire.DATA, 0, 1, body[at:to]) for at, to in pairwise(places))
+    (event,) = made.receive(frames, 0.0)
+    assert isinstance(event, CallCancelled)
+    assert "1001 bytes" in event.reason
+    assert made.calls == 0
+    assert b"grpc-status\x018" in made.outgoing()
