@@ -110,6 +110,6 @@ class Operator:
                 world.counts["members added"] += 1
                 world.add_host(member)
         for member in membership.removed:
-            host = world.hosts[member]
-            if not host.is_gone and world.rng.random() < 0.1:
+            host = world.hosts.get(member)
+            if host is not None and not host.is_gone and world.rng.random() < 0.1:
                 host.leave()
