@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt types unit sim robustness props integration cluster bench proto clean
+.PHONY: help demo test lint fmt types unit sim robustness props integration cluster bench benchkv proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ cluster: $(STAMP) ## tests on real Ray
 bench: $(STAMP) ## pods created to bound through the real control plane, with CPU per component
 	@$(BIN)/python -m benchmarks.schedule
 	@$(BIN)/python -m benchmarks.up
+
+benchkv: $(STAMP) ## the store beside real etcd, turn by turn; FLAGS='--only puts --repeat 1'
+	@$(BIN)/python -m benchmarks.kv $(FLAGS)
 
 proto: $(STAMP) ## generate raykube/pb from protos/
 	@cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --pyi_out=.. raykube/pb/*.proto
