@@ -77,7 +77,7 @@ async def join(request: Any, others: list[str], tls: Tls | None) -> Joined:
             try:
                 answer = await _ask(url, request, tls)
             except RpcError as error:
-                if error.code in (Code.FAILED_PRECONDITION, Code.NOT_FOUND):
+                if error.code in (Code.FAILED_PRECONDITION, Code.PERMISSION_DENIED):  # for good
                     raise ValueError(error.message) from None
                 reason = f"{url}: {error.message}"
                 continue

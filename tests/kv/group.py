@@ -33,6 +33,7 @@ class Group:
         self.folder = folder
         self.names = [f"m{number}" for number in range(1, count + 1)]
         self.flags = flags
+        self.scheme = "https" if "peer_cert_file" in flags else "http"  # between members
         self.peers = peers = dict(zip(self.names, ports[:count], strict=True))
         self.ports = dict(zip(self.names, ports[count:], strict=True))
         self.configs = {
@@ -40,8 +41,8 @@ class Group:
                 name=name,
                 data_dir=folder / name,
                 listen_client_urls=[f"http://127.0.0.1:{self.ports[name]}"],
-                listen_peer_urls=[f"http://127.0.0.1:{peers[name]}"],
-                initial_cluster=[f"{peer}=http://127.0.0.1:{port}" for peer, port in peers.items()],
+                listen_peer_urls=[f"{self.scheme}://127.0.0.1:{peers[name]}"],
+                initial_cluster=[f"{peer}={self.scheme}://127.0.0.1:{port}" for peer, port in peers.items()],
                 **{"heartbeat_interval": 50, "election_timeout": 500, **flags},
             )
             for name in self.names
@@ -70,8 +71,8 @@ class Group:
             name=name,
             data_dir=self.folder / name,
             listen_client_urls=[f"http://127.0.0.1:{self.ports[name]}"],
-            listen_peer_urls=[f"http://127.0.0.1:{self.peers[name]}"],
-            initial_cluster=[f"{peer}=http://127.0.0.1:{port}" for peer, port in self.peers.items()],
+            listen_peer_urls=[f"{self.scheme}://127.0.0.1:{self.peers[name]}"],
+            initial_cluster=[f"{peer}={self.scheme}://127.0.0.1:{port}" for peer, port in self.peers.items()],
             initial_cluster_state="existing",
             **{"heartbeat_interval": 50, "election_timeout": 500, **self.flags},
         )
@@ -96,7 +97,8 @@ class Group:
     async def add(self, name: str, learner: bool = False) -> Any:
         """Adds a member, and makes its flags; returns what the cluster knows of it."""
         self.prepare(name)
-        request = etcd_pb2.MemberAddRequest(peerURLs=[f"http://127.0.0.1:{self.peers[name]}"], isLearner=learner)
+        url = f"{self.scheme}://127.0.0.1:{self.peers[name]}"
+        request = etcd_pb2.MemberAddRequest(peerURLs=[url], isLearner=learner)
         added = (await self.call_any("Cluster", "MemberAdd", request)).member
         await self.client.close()
         self.client = KvClient(self.endpoints)
@@ -115,7 +117,7 @@ class Group:
         """Gives a member another peer address, for its next start."""
         (self.peers[name],) = free_ports(1)
         request = etcd_pb2.MemberUpdateRequest(
-            ID=self.member_id(name), peerURLs=[f"http://127.0.0.1:{self.peers[name]}"]
+            ID=self.member_id(name), peerURLs=[f"{self.scheme}://127.0.0.1:{self.peers[name]}"]
         )
         await self.call_any("Cluster", "MemberUpdate", request)
         self._configure(name)

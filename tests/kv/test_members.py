@@ -11,6 +11,7 @@ from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
+from tests.kit import pki
 from tests.kit.waiting import until
 from tests.kv.group import Group, running_group
 
@@ -48,7 +49,7 @@ async def test_a_cluster_grows_from_one_and_shrinks_again(tmp_path: Path) -> Non
 
 
 async def test_a_learner_learns_and_is_promoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 5)
+    monkeypatch.setattr("raykube.kv.snapshotter.ENTRIES_KEPT", 5)
     async with running_group(tmp_path, 3, snapshot_count=20) as group:
         await until(group.all_started)
         for number in range(50):
@@ -131,6 +132,29 @@ async def test_a_member_that_was_away_while_it_was_removed_hears_it(tmp_path: Pa
         with pytest.raises(Removed):
             await service.wait()
         assert not service.status()["healthy"]
+
+
+async def test_members_join_over_tls(tmp_path: Path) -> None:
+    own = pki.tls("m1", server=True)
+    flags = {
+        "peer_cert_file": own.cert_file,
+        "peer_key_file": own.key_file,
+        "peer_trusted_ca_file": own.ca_file,
+        "peer_cert_allowed_cn": ["m1"],
+    }
+    async with running_group(tmp_path, 1, **flags) as group:
+        await group.started("m1")
+        await group.add("m2")
+        await group.start("m2")
+        await group.started("m2")
+        await _write(group, b"/a")
+        await group.agree()
+        # Whoever shows no certificate that members may show is not let in, and not told who the members are.
+        other = pki.tls("somebody", server=True)
+        await group.add("m3")
+        flags = {"peer_cert_file": other.cert_file, "peer_key_file": other.key_file}
+        with pytest.raises(ValueError, match=r"names .*somebody.*, which may not call this"):
+            await Service(group.configs["m3"].model_copy(update=flags)).start()
 
 
 async def test_a_stranger_does_not_join(tmp_path: Path) -> None:
