@@ -179,6 +179,34 @@ async def test_compaction_leaves_a_watch_that_is_up_to_date(pair: Pair, watches:
     watches.compare()
 
 
+async def test_a_key_written_twice_in_a_revision(pair: Pair, watches: Watches) -> None:
+    def put(key: bytes) -> Any:
+        return etcd_pb2.RequestOp(request_put=etcd_pb2.PutRequest(key=key, value=b"1"))
+
+    def nested(operation: Any) -> Any:
+        return etcd_pb2.RequestOp(request_txn=etcd_pb2.TxnRequest(success=[operation]))
+
+    delete = etcd_pb2.RequestOp(request_delete_range=etcd_pb2.DeleteRangeRequest(key=b"a", range_end=b"b"))
+    everything = etcd_pb2.RequestOp(request_delete_range=etcd_pb2.DeleteRangeRequest(key=b"\0", range_end=b"\0"))
+    await watches.ask(create_request={"key": b"a", "range_end": b"z", "prev_kv": True})
+    for operations in (
+        [nested(put(b"a1")), nested(delete)],
+        [put(b"a1"), put(b"a2")],
+        [nested(put(b"a1")), nested(delete)],
+        [put(b"a1")],
+        [everything, put(b"a1"), put(b"a2")],
+        [everything, nested(put(b"a1")), nested(delete)],
+    ):
+        revision = (await pair.ask(Request("KV", "Txn", etcd_pb2.TxnRequest(success=operations)))).header.revision
+        for at in (revision, revision - 1):
+            await pair.ask(Request("KV", "Range", etcd_pb2.RangeRequest(key=b"a", range_end=b"z", revision=at)))
+    await watches.have_seen(revision, [0])
+    await watches.ask(create_request={"key": b"a", "range_end": b"z", "prev_kv": True, "start_revision": 2})
+    await watches.have_seen(revision, [1])
+    await until(lambda: len(watches.ours.events[1]) == len(watches.etcd.events[1]))
+    watches.compare()
+
+
 async def test_a_large_revision_comes_in_fragments_when_asked_for(pair: Pair, watches: Watches) -> None:
     """The real one cuts at its largest request and half a mebibyte, ours sooner; both so that gRPC takes each piece."""
     for fragment in (False, True):

@@ -28,16 +28,6 @@ def at(history: list[Version], revision: int) -> Version | None:
     return None if version.value is None else version
 
 
-def before(history: list[Version], version: Version) -> Version | None:
-    """The live version that `version` replaced."""
-    position = bisect_right(history, version.mod, key=_mod)
-    while position and history[position - 1] is not version:
-        position -= 1
-    if position < 2 or history[position - 2].value is None:
-        return None
-    return history[position - 2]
-
-
 class KeyIndex:
     """`histories[key]` is the key's versions, oldest first, never empty. Write to it, then tell `on_*`."""
 

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from raykube.kv.core.mvcc import errors
 from raykube.kv.core.mvcc.digest import SUM_MASK, checksum, lease_checksum
-from raykube.kv.core.mvcc.key_index import UNBOUNDED, KeyIndex, at, before
+from raykube.kv.core.mvcc.key_index import UNBOUNDED, KeyIndex, at
 from raykube.kv.core.mvcc.scrub import Scrub
 from raykube.kv.core.mvcc.version import Version
 from raykube.pb import batch_pb2
@@ -218,9 +218,14 @@ class Store:
         return [version.key for version in self.range(key, range_end)[0]]
 
     def previous(self, version: Version) -> Version | None:
-        """The live version that `version` replaced, None when there was none or compaction took it."""
-        history = self.index.histories.get(version.key)
-        return None if history is None else before(history, version)
+        """What a watcher is shown beside `version`: the key as the revision before left it.
+
+        None when the key did not exist, when `version` creates it, and when that revision is compacted.
+        """
+        is_new = version.value is not None and version.create == version.mod
+        if is_new or version.mod <= self.compact_revision:
+            return None
+        return self._at(version.key, version.mod - 1)
 
     def position(self, revision: int) -> int:
         """Where in `events` the first event at or after `revision` is."""
