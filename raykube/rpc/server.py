@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import os
 import socket
 import ssl
 import stat
@@ -49,6 +48,7 @@ class Server:
         self._keepalive_timeout_s = keepalive_timeout_s
         self._methods: dict[str, Served] = {}
         self._listeners: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+        self._paths: dict[Path, int] = {}  # of our unix sockets, with their inodes
         self._servers: list[asyncio.Server] = []
         self._connections: set[ServedConnection] = set()
         self._none_left = asyncio.Event()
@@ -69,9 +69,14 @@ class Server:
         if tls is not None:
             context = server_context(tls)
             context.set_alpn_protocols(["h2"])
-        listener = _bind_path(Path(address.removeprefix("unix:"))) if address.startswith("unix:") else _bind(address)
+        if address.startswith("unix:"):
+            path = Path(address.removeprefix("unix:"))
+            self._listeners.append((_bind_path(path), context))
+            self._paths[path] = path.lstat().st_ino
+            return 0
+        listener = _bind(address)
         self._listeners.append((listener, context))
-        return int(listener.getsockname()[1]) if listener.family != socket.AF_UNIX else 0
+        return int(listener.getsockname()[1])
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -105,11 +110,16 @@ class Server:
 
     async def stop(self, grace_s: float = 0.5) -> None:
         """Stops accepting, lets running calls end for `grace_s` seconds, then cancels them."""
+        for path, inode in self._paths.items():
+            with suppress(OSError):
+                if path.lstat().st_ino == inode:  # else another server's by now
+                    path.unlink()
         for server in self._servers:
             server.close()
         for listener, _ in self._listeners:
-            _close(listener)
-        self._listeners.clear()
+            listener.close()
+        for kept in (self._paths, self._servers, self._listeners):
+            kept.clear()
         for connection in list(self._connections):
             connection.go_away()
         if grace_s:
@@ -167,11 +177,3 @@ def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(str(path)) == 0
-
-
-def _close(listener: socket.socket) -> None:
-    """Closes a listener; a path is freed."""
-    if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
-        with suppress(OSError):
-            os.unlink(listener.getsockname())
-    listener.close()
