@@ -66,7 +66,8 @@ async def test_a_learner_learns_and_is_promoted(tmp_path: Path, monkeypatch: pyt
         await group.started("m4")
         await group.agree()
         assert any((tmp_path / "m4" / "snap").glob("*.snap"))  # nobody's log had all of it any more
-        assert group.services["m4"].member.replica.node.membership.get(member.ID).learner
+        found = await group.members()
+        assert [each.isLearner for each in found if each.ID == member.ID] == [True]
         for refused in (
             group.call("m4", "KV", "Range", etcd_pb2.RangeRequest(key=b"/k1")),
             group.call("m4", "KV", "Put", etcd_pb2.PutRequest(key=b"/k1")),
