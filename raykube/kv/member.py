@@ -30,17 +30,13 @@ from raykube.kv.core.raft.node import Limits
 from raykube.kv.disk import open_disk, salted
 from raykube.kv.recall import Removed
 from raykube.kv.room import Room
+from raykube.kv.snapshotter import Snapshotter
 from raykube.kv.waiters import Finish, Waiters
-from raykube.kv.wal import PASSING
 from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
 
-ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 SWEEP_EVENTS = 2000
-SNAPSHOT_LOG_SHARE = 4  # a snapshot is due when the log has grown by a quarter of the last one, or
-SNAPSHOT_LOG_BYTES_MAX = 256 << 20  # by so much: it is in memory, and read at a start
-SNAPSHOT_RETRY_S = 10.0  # after one for which there was no room
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
 _PLAIN = (Removed, Diverged, Rotten, UnknownCommand, OSError)  # whose message says all, and not where it was raised
@@ -81,9 +77,6 @@ class Member:
             except BaseException:
                 self._wal.close()
                 raise
-        self._snapshot_count = snapshot_count
-        self._snapshot_index = self.replica.applied
-        self._purge_index = self.replica.applied
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wal")
         self._writes: set[asyncio.Future[Restored | None]] = set()
@@ -92,10 +85,7 @@ class Member:
         self._is_closed = False
         self._is_leaving = False
         self._is_sweeping = False
-        self._snapshot_task: asyncio.Task[None] | None = None
-        self._snapshot_not_before = 0.0
-        self._snapshot_log_at = 0  # what the log had appended when the last one was taken
-        self._snapshot_log_bytes = 0  # how much more it must have before the next
+        self.snapshotter = Snapshotter(self.replica, self.files, self._wal, self._thread, snapshot_count, self.fail)
         self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -116,8 +106,7 @@ class Member:
         self._wal.abandon()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
-        if self._snapshot_task is not None:
-            await asyncio.wait({self._snapshot_task})
+        await self.snapshotter.close()
         if self._writes:
             await asyncio.wait(self._writes)
         self._thread.shutdown(wait=True)
@@ -237,7 +226,7 @@ class Member:
         def run() -> None:
             self.replica.persisted(write, restored)
             if write.snapshot is not None:
-                self._snapshot_index = self._purge_index = write.snapshot.index
+                self.snapshotter.on_installed(write.snapshot)
                 self._notify()
             if write.messages and self.carrier is not None:
                 self.carrier.send(write.messages)
@@ -253,23 +242,7 @@ class Member:
         if replica.machine.store.compact_revision and not self._is_sweeping:
             self._is_sweeping = True
             self._loop.call_soon(self._sweep)
-        log_bytes = self._wal.bytes_appended - self._snapshot_log_at
-        is_due = replica.applied - self._snapshot_index >= self._snapshot_count
-        # Under load an entry has many requests: a few thousand of them may be gigabytes.
-        if (is_due and log_bytes >= self._snapshot_log_bytes) or log_bytes >= SNAPSHOT_LOG_BYTES_MAX:
-            self._begin_snapshot()
-
-    def _begin_snapshot(self) -> None:
-        if self._snapshot_task is None and not self._is_closed and time.monotonic() >= self._snapshot_not_before:
-            snapshot, picture = self.replica.capture()
-            self._snapshot_index = snapshot.index
-            self._snapshot_log_at = self._wal.bytes_appended
-            self._snapshot_task = asyncio.create_task(self._save_snapshot(snapshot, picture))
-
-    def renew_snapshot(self) -> None:
-        """The file of the newest snapshot cannot be used: another takes its place, soon."""
-        if not self.replica.node.is_installing:
-            self._begin_snapshot()
+        self.snapshotter.on_applied()
 
     def _notify(self) -> None:
         for callback in self.on_applied:
@@ -279,29 +252,6 @@ class Member:
         self._is_sweeping = not self._is_closed and self.replica.machine.store.sweep(SWEEP_EVENTS)
         if self._is_sweeping:
             self._loop.call_later(0.001, self._sweep)
-
-    async def _save_snapshot(self, snapshot: Snapshot, picture: Image) -> None:
-        try:
-            try:
-                size = await asyncio.to_thread(self.files.save, snapshot, picture.chunks())
-            except OSError as error:
-                if error.errno not in PASSING:
-                    raise
-                log.warning("no snapshot now, the log grows: %s", error)
-                self._snapshot_index -= self._snapshot_count
-                self._snapshot_log_bytes = 0
-                self._snapshot_not_before = time.monotonic() + SNAPSHOT_RETRY_S
-                return
-            # Writing a large store out again and again would cost more than all its writes: let the log grow first.
-            self._snapshot_log_bytes = min(size // SNAPSHOT_LOG_SHARE, SNAPSHOT_LOG_BYTES_MAX)
-            self.replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
-            # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
-            purge, self._purge_index = self._purge_index, snapshot.index
-            await self._loop.run_in_executor(self._thread, self._wal.purge, purge)
-        except Exception as error:
-            self.fail(error)
-        finally:
-            self._snapshot_task = None
 
     async def picture(self) -> tuple[Snapshot, Image]:
         """All that is applied now, for a copy of it. Raises RpcError."""

@@ -242,7 +242,7 @@ class Transport:
         except (OSError, RpcError) as error:
             log.warning("snapshot for member %x did not arrive: %s", peer.member, error)
             if isinstance(error, OSError) or error.code is Code.DATA_LOSS:
-                self._member.renew_snapshot()  # it cannot be read, or is not what was written
+                self._member.snapshotter.renew()  # it cannot be read, or is not what was written
             await asyncio.sleep(SNAPSHOT_RETRY_S)
         finally:
             peer.is_sending_snapshot = False

@@ -234,7 +234,7 @@ async def test_a_leader_whose_snapshot_is_damaged_makes_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("raykube.kv.transport.SNAPSHOT_RETRY_S", 0.05)
-    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 2)
+    monkeypatch.setattr("raykube.kv.snapshotter.ENTRIES_KEPT", 2)
     async with running_group(tmp_path, 3, snapshot_count=10) as group:
         await fill(group, 0, 5)
         await group.agree()
@@ -257,7 +257,7 @@ async def test_a_snapshot_from_the_leader_goes_from_file_to_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raykube.kv.stored_snapshot.PIECE_BYTES", 10_000)
-    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 2)
+    monkeypatch.setattr("raykube.kv.snapshotter.ENTRIES_KEPT", 2)
     async with running_group(tmp_path, 3, snapshot_count=10) as group:
         leader = await group.leader()
         victim = next(name for name in group.names if name != leader)

@@ -240,7 +240,7 @@ async def test_a_large_store_is_not_written_out_for_a_few_writes(
 
 
 async def test_a_snapshot_without_room_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykube.kv.member.SNAPSHOT_RETRY_S", 0.01)
+    monkeypatch.setattr("raykube.kv.snapshotter.RETRY_S", 0.01)
     real = SnapshotFiles.save
     tried = 0
 

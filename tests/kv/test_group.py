@@ -113,7 +113,7 @@ async def test_stopping_hands_leadership_over(tmp_path: Path) -> None:
 
 
 async def test_a_member_far_behind_catches_up_by_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykube.kv.member.ENTRIES_KEPT", 5)
+    monkeypatch.setattr("raykube.kv.snapshotter.ENTRIES_KEPT", 5)
     async with running_group(tmp_path, 3, snapshot_count=20) as group:
         leader = await group.leader()
         laggard = next(name for name in group.names if name != leader)

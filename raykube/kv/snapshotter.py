@@ -1,0 +1,102 @@
+"""Takes a member's own snapshots when they are due, and drops the log that they stand for."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from raykube.kv.core.mvcc.image import Image
+from raykube.kv.core.raft.messages import Snapshot
+from raykube.kv.core.replica import Replica
+from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.wal import PASSING, Wal
+
+log = logging.getLogger(__name__)
+
+ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
+LOG_SHARE = 4  # a snapshot is due when the log has grown by a quarter of the last one, or
+LOG_BYTES_MAX = 256 << 20  # by so much: it is in memory, and read at a start
+RETRY_S = 10.0  # after one for which there was no room
+
+
+class Snapshotter:
+    """One at a time. Files are written in a thread; the log is purged in its own, `wal_thread`."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        files: SnapshotFiles,
+        wal: Wal,
+        wal_thread: Executor,
+        count: int,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._replica = replica
+        self._files = files
+        self._wal = wal
+        self._wal_thread = wal_thread
+        self._count = count
+        self._fail = fail
+        self._index = self._purge_index = replica.applied
+        self._log_at = 0  # what the log had appended when the last one was taken
+        self._log_bytes = 0  # how much more it must have before the next
+        self._not_before = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def on_applied(self) -> None:
+        """Entries were applied just now."""
+        log_bytes = self._wal.bytes_appended - self._log_at
+        is_due = self._replica.applied - self._index >= self._count
+        # Under load an entry has many requests: a few thousand of them may be gigabytes.
+        if (is_due and log_bytes >= self._log_bytes) or log_bytes >= LOG_BYTES_MAX:
+            self._begin()
+
+    def on_installed(self, snapshot: Snapshot) -> None:
+        """A leader's snapshot took the place of all."""
+        self._index = self._purge_index = snapshot.index
+
+    def renew(self) -> None:
+        """The file of the newest snapshot cannot be used: another takes its place, soon."""
+        if not self._replica.node.is_installing:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._task is None and not self._is_closed and time.monotonic() >= self._not_before:
+            snapshot, picture = self._replica.capture()
+            self._index = snapshot.index
+            self._log_at = self._wal.bytes_appended
+            self._task = asyncio.create_task(self._take(snapshot, picture))
+
+    async def _take(self, snapshot: Snapshot, picture: Image) -> None:
+        try:
+            await self._save(snapshot, picture)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._task = None
+
+    async def _save(self, snapshot: Snapshot, picture: Image) -> None:
+        try:
+            size = await asyncio.to_thread(self._files.save, snapshot, picture.chunks())
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            log.warning("no snapshot now, the log grows: %s", error)
+            self._index -= self._count
+            self._log_bytes = 0
+            self._not_before = time.monotonic() + RETRY_S
+            return
+        # Writing a large store out again and again would cost more than all its writes: let the log grow first.
+        self._log_bytes = min(size // LOG_SHARE, LOG_BYTES_MAX)
+        self._replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
+        # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
+        purge, self._purge_index = self._purge_index, snapshot.index
+        await asyncio.get_running_loop().run_in_executor(self._wal_thread, self._wal.purge, purge)
+
+    async def close(self) -> None:
+        """Begins no other, and waits for the one that is under way."""
+        self._is_closed = True
+        if self._task is not None:
+            await asyncio.wait({self._task})
