@@ -39,6 +39,7 @@ class Checks:
         self._asked: dict[int, int] = {}  # request → the floor when it was asked
         self._never: set[int] = set()
         self._committed: dict[int, int] = {}
+        self._votes: dict[tuple[int, int], int] = {}  # voter, term → candidate
         self._digests: dict[int, int] = {}
         self._committed_in: list[int] = [0]  # index → term of the first member that committed it
 
@@ -55,6 +56,11 @@ class Checks:
             for entry in log.entries[max(first - log.base, 0) : log.committed - log.base]:
                 self._check_entry(entry, node.id, node.term)
             self._committed[node.id] = log.committed
+
+    def on_vote(self, voter: int, term: int, candidate: int) -> None:
+        """A vote is on its way, or a candidate asks for others' after its own."""
+        first = self._votes.setdefault((voter, term), candidate)
+        assert first == candidate, f"member {voter} votes for {candidate} and for {first} in term {term}"
 
     def on_new_leader(self, replica: Replica) -> None:
         """Leader completeness: whoever begins to lead has all that was ever committed."""

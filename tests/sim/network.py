@@ -32,6 +32,10 @@ class Network:
         if message.kind is Kind.SNAPSHOT:
             self._send_snapshot(host, message)
             return
+        if message.kind is Kind.VOTE_ANSWER and not message.reject:
+            world.checks.on_vote(host.id, message.term, message.to)
+        elif message.kind is Kind.VOTE:
+            world.checks.on_vote(host.id, message.term, host.id)
         # A proposal goes at most once: the transport is a stream.
         copies = 2 if message.kind is not Kind.PROPOSE and world.rng.random() < self.duplication else 1
         world.counts["messages repeated"] += copies - 1

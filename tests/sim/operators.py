@@ -12,7 +12,7 @@ from raykube.kv.core.raft.membership import Membership
 from tests.sim.host import Host
 from tests.sim.world import World
 
-PAUSE_S = 2.5
+PAUSE_S = 1.5
 VOTERS_MAX = 5
 
 

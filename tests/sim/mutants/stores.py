@@ -8,6 +8,7 @@ from raykube.kv.core import watchers
 from raykube.kv.core.lease_clock import LeaseClock
 from raykube.kv.core.mvcc import image
 from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.mvcc.version import Version
 from raykube.kv.core.replica import Replica
 from raykube.kv.core.watchers import Pull, Watcher, WatchTable
 from tests.sim import scenarios, watching
@@ -91,6 +92,35 @@ def revisions_torn_apart(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(watching, "pull", pull)
+
+
+@mutant(31, simulator)
+def filters_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A watch without puts, or without deletions, gets them all the same."""
+    patch.setattr(Watcher, "wants", lambda self, version: True)
+
+
+@mutant(31, simulator)
+def previous_of_another_time(patch: pytest.MonkeyPatch) -> None:
+    """What was there before an event is looked up as of now."""
+
+    def previous(self: Store, version: Version) -> Version | None:
+        history = [each for each in self.index.histories.get(version.key, []) if each is not version]
+        return history[-1] if history and history[-1].value is not None else None
+
+    patch.setattr(Store, "previous", previous)
+
+
+@mutant(31, simulator)
+def watch_begins_late(patch: pytest.MonkeyPatch) -> None:
+    """A watch from a revision begins behind it."""
+    original = WatchTable.add
+
+    def add(self: WatchTable, watcher: Watcher) -> None:
+        watcher.next_revision += 1
+        original(self, watcher)
+
+    patch.setattr(WatchTable, "add", add)
 
 
 @mutant(32, simulator)
