@@ -9,8 +9,9 @@ no more messages. A call is *finished* when its status is known (client) or sent
 
     connection.py  what both roles share: windows, settings, GOAWAY     limits.py    bounds against hostile peers
       server.py    requests → events, answers → frames                  frames.py    names and encoding of frames
-      client.py    calls → frames, answers → events                     headers.py   HPACK, with remembered blocks
+      client.py    calls → frames, answers → events                     headers.py   header blocks, remembered
     reader.py      bytes → frames                                       heads.py     what header blocks mean
     output.py      frames → bytes, as windows allow                     status.py    statuses, time-outs, mappings
     stream.py      one call: its windows, what waits to be sent         messages.py  gRPC's messages out of DATA
+    fields.py      HPACK blocks → fields
 """

@@ -8,11 +8,8 @@ changes, so its meaning is remembered: with most clients a call's head costs one
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-import hpack
+from raykube.rpc.core.fields import Field, FieldReader
 
-from raykube.rpc.core.frames import ConnectionFault, ErrorCode
-
-Header = tuple[bytes, bytes]
 T = TypeVar("T")
 
 REMEMBERED_MAX = 256
@@ -40,7 +37,7 @@ def _integer(value: int, bits: int) -> bytes:
     return bytes(out)
 
 
-def encode(headers: Iterable[Header]) -> bytes:
+def encode(headers: Iterable[Field]) -> bytes:
     """A header block of literals."""
     parts: list[bytes] = []
     for name, value in headers:
@@ -53,9 +50,9 @@ def encode(headers: Iterable[Header]) -> bytes:
 class HeaderDecoder(Generic[T]):
     """One direction of a connection: blocks to what `parse` makes of their headers."""
 
-    def __init__(self, parse: Callable[[list[Header]], T], list_bytes_max: int) -> None:
+    def __init__(self, parse: Callable[[list[Field]], T], list_bytes_max: int) -> None:
         self._parse = parse
-        self._decoder = hpack.Decoder(max_header_list_size=list_bytes_max)
+        self._reader = FieldReader(list_bytes_max)
         self._remembered: dict[bytes, T] = {}
 
     def decode(self, block: bytes) -> T:
@@ -66,20 +63,12 @@ class HeaderDecoder(Generic[T]):
         found = self._remembered.get(block)
         if found is not None:
             return found
-        table = self._decoder.header_table
-        entries = table.dynamic_entries
-        before = (table.maxsize, len(entries), entries[0] if entries else None)
-        try:
-            headers = self._decoder.decode(block, raw=True)
-        except hpack.OversizedHeaderListError as error:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header list is too long") from error
-        except (hpack.HPACKError, IndexError, ValueError) as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "the header block is no HPACK") from error
-        # An insertion puts a new tuple first, even when it evicts as much as it brings; identity tells.
-        same = before[:2] == (table.maxsize, len(entries)) and (not entries or before[2] is entries[0])
+        before = self._reader.changes
+        fields = self._reader.read(block)
+        same = before == self._reader.changes
         if not same or len(self._remembered) >= REMEMBERED_MAX:
             self._remembered.clear()
-        value = self._parse([(bytes(name), bytes(text)) for name, text in headers])
+        value = self._parse(fields)
         if same and len(block) <= REMEMBERED_BYTES_MAX:
             self._remembered[block] = value
         return value

@@ -1,11 +1,13 @@
 """What header blocks mean to gRPC, and how it writes them (PROTOCOL-HTTP2.md, "Requests" and "Responses")."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from raykube.rpc.core.fields import Field
 from raykube.rpc.core.frames import ErrorCode, StreamFault
-from raykube.rpc.core.headers import METHOD_POST, SCHEME, STATUS_200, Header, encode
+from raykube.rpc.core.headers import METHOD_POST, SCHEME, STATUS_200, encode
 from raykube.rpc.core.status import code_of_http, code_of_text, decode_message, decode_timeout, encode_message
 from raykube.rpc.core.status import encode_timeout as _timeout
 from raykube.rpc.errors import Code
@@ -16,7 +18,7 @@ USER_AGENT = b"raykube"
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _RESPONSE_PSEUDO = frozenset((b":status",))
 _OF_A_CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-_ENDS_A_LINE = (b"\0", b"\r", b"\n")
+_ENDS_A_LINE = re.compile(rb"[\0\r\n]")
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -54,7 +56,7 @@ class ResponseHead:
     flaw: tuple[Code, str] | None = None
 
 
-def _sorted_out(headers: list[Header], pseudo: frozenset[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+def _sorted_out(headers: list[Field], pseudo: frozenset[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
     """Pseudo-headers and others, repeated ones joined by commas. Raises StreamFault (RFC 9113 section 8.2, 8.3)."""
     first: dict[bytes, bytes] = {}
     others: dict[bytes, bytes] = {}
@@ -66,7 +68,7 @@ def _sorted_out(headers: list[Header], pseudo: frozenset[bytes]) -> tuple[dict[b
             continue
         if not name or name != name.lower() or name in _OF_A_CONNECTION:
             raise _malformed(f"header {_shown(name)} is not allowed in HTTP/2")
-        if any(end in value or end in name for end in _ENDS_A_LINE):
+        if _ENDS_A_LINE.search(value) or _ENDS_A_LINE.search(name):
             raise _malformed(f"header {_shown(name)} holds the end of a line")
         others[name] = others[name] + b"," + value if name in others else value
     return first, others
@@ -92,7 +94,7 @@ def _is_grpc(content_type: bytes) -> bool:
     return content_type.startswith(CONTENT_TYPE) and content_type[len(CONTENT_TYPE) :][:1] in (b"", b"+", b";")
 
 
-def parse_request(headers: list[Header]) -> RequestHead:
+def parse_request(headers: list[Field]) -> RequestHead:
     """Raises StreamFault when it is no request of HTTP/2."""
     first, others = _sorted_out(headers, _REQUEST_PSEUDO)
     method, path = first.get(b":method"), first.get(b":path")
@@ -117,7 +119,7 @@ def parse_request(headers: list[Header]) -> RequestHead:
     return RequestHead(path.decode("latin-1"), timeout_s, _metadata(others), refusal)
 
 
-def parse_response(headers: list[Header]) -> ResponseHead:
+def parse_response(headers: list[Field]) -> ResponseHead:
     """A head or trailers. Raises StreamFault when it is no block of HTTP/2."""
     first, others = _sorted_out(headers, _RESPONSE_PSEUDO)
     status = first[b":status"].decode("latin-1") if b":status" in first else None
