@@ -141,6 +141,22 @@ async def test_members_and_status(etcdctl: Etcdctl) -> None:
     assert len(hashes) == 1
 
 
+async def test_all_endpoints_at_once(etcdctl: Etcdctl) -> None:
+    """`--cluster` asks every member that one of them names."""
+    await until(lambda: len(etcdctl.group.services["m1"].member.replica.machine.attributes) == 3)
+    await etcdctl("put", "a", "1")
+    await etcdctl.group.agree()
+    statuses = await etcdctl.json("endpoint", "status", "--cluster")
+    assert len({status["Status"]["header"]["member_id"] for status in statuses}) == 3
+    assert len({(status["Status"]["leader"], status["Status"]["raftTerm"]) for status in statuses}) == 1
+    assert len({status["Status"]["header"]["revision"] for status in statuses}) == 1
+    hashes = await etcdctl.json("endpoint", "hashkv", "--cluster")
+    assert len({found["HashKV"]["hash"] for found in hashes}) == 1
+    assert (await etcdctl("endpoint", "health", "--cluster")).count("is healthy") == 3
+    assert (await etcdctl("defrag", "--cluster")).count("Finished defragmenting") == 3
+    assert await etcdctl("alarm", "list") == ""
+
+
 async def test_move_leader(etcdctl: Etcdctl) -> None:
     leader = await etcdctl.group.leader()
     target = next(name for name in etcdctl.group.names if name != leader)

@@ -20,7 +20,7 @@ from tests.kv.etcd_requests import Requests
 from tests.kv.group import Group, running_group
 
 pytestmark = pytest.mark.integration
-ROUNDS = 400
+ROUNDS = 150
 
 UNARY = [
     (service.name, method.name)
