@@ -11,6 +11,7 @@ KINDS = [
     "lost peer", "transfer", "stall", "clock", "slow disk", "full disk", "no descriptors", "sync error", "bit flip",
     "lost machine",
 ]  # fmt: skip
+CONDITIONAL = {"kill", "power", "crash all", "crash in start", "bit flip", "lost machine"}  # counted where they happen
 
 
 class Faults:
@@ -32,7 +33,8 @@ class Faults:
         host = world.hosts[rng.choice(list(world.hosts))]
         kind = rng.choice(KINDS)
         world.note("fault", kind, host.id)
-        world.counts[f"fault: {kind}"] += 1
+        if kind not in CONDITIONAL:
+            world.counts[f"fault: {kind}"] += 1
         match kind:
             case "kill":
                 self._crash(host, has_lost_power=False)
@@ -40,11 +42,13 @@ class Faults:
                 self._crash(host, has_lost_power=True)
             case "crash all":
                 if rng.random() < 0.3:
+                    world.counts["fault: crash all"] += 1
                     has_lost_power = rng.random() < 0.7
                     for other in world.hosts.values():
                         self._crash(other, has_lost_power)
             case "crash in start":
-                if host.replica is None:
+                if host.replica is None and not host.is_lost and not host.is_gone:
+                    world.counts["fault: crash in start"] += 1
                     host.crash_in_start()
             case "lost machine":
                 self._lose(host)
@@ -84,6 +88,7 @@ class Faults:
 
     def _crash(self, host: Host, has_lost_power: bool) -> None:
         if host.replica is not None:
+            self._world.counts["fault: power" if has_lost_power else "fault: kill"] += 1
             host.crash(has_lost_power)
             self._world.restart(host)
 
@@ -102,6 +107,7 @@ class Faults:
                 len(membership.voters - lost) >= membership.quorum for membership in [world.checks.membership, *seen]
             )
         ):
+            world.counts["fault: lost machine"] += 1
             host.lose()
 
     def _flip(self, host: Host) -> None:
@@ -112,6 +118,7 @@ class Faults:
             other.is_whole and not other.is_lost for other in world.members() if other is not host
         ):
             return
+        world.counts["fault: bit flip"] += 1
         host.flip()
         if voters == 1:
             # It would not start without what it lost: a person puts it back.
