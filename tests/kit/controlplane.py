@@ -70,6 +70,11 @@ def _arguments(flags: dict[str, Any]) -> list[str]:
     return found
 
 
+def _programs(placement: Placement) -> list[tuple[str, dict[str, Any]]]:
+    """What of a placement runs as a process: the steward is part of the cluster's actors, and has no command."""
+    return [(package, flags) for package, flags in placement.services if not package.startswith("raykube.cluster.")]
+
+
 class ControlPlane:
     """Components of one cluster as child processes."""
 
@@ -167,7 +172,7 @@ class ControlPlane:
 
     def _spawn(self, placement: Placement) -> None:
         processes_of = self.running.setdefault(placement.name, [])
-        for package, flags in placement.services:
+        for package, flags in _programs(placement):
             name = package.removeprefix("raykube.")
             command = [sys.executable, "-m", "raykube", COMMANDS.get(name, name), *_arguments(flags)]
             log = self._log(placement, name)
@@ -194,7 +199,7 @@ class ControlPlane:
 
     def _wait_serving(self, placement: Placement) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        for process, (package, _) in zip(self.running[placement.name], placement.services, strict=True):
+        for process, (package, _) in zip(self.running[placement.name], _programs(placement), strict=True):
             log = self._log(placement, package.removeprefix("raykube."))
             while b" serving " not in log.read_bytes():
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -212,7 +217,7 @@ class ControlPlane:
             process.send_signal(number)
         for process in stopping:
             process.wait(20)
-        for package, _ in self.placements[name].services:
+        for package, _ in _programs(self.placements[name]):
             self._log(self.placements[name], package.removeprefix("raykube.")).unlink()
 
     def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
