@@ -13,6 +13,7 @@ from raykube.kv.config import Config
 from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
+from tests.kit import pki
 from tests.kit.require import require_program
 from tests.kit.waiting import until
 from tests.kv.group import Group, free_ports, running_group
@@ -209,6 +210,31 @@ async def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
     own.write_bytes(damaged)
     refused = await snapshot("restore", str(own), f"--data-dir={tmp_path}/new2", "--skip-hash-check", status=1)
     assert "damaged" in refused
+
+
+async def test_save_over_tls(tmp_path: Path) -> None:
+    server, client = pki.tls("m1", server=True), pki.tls("backup")
+    port, peer = free_ports(2)
+    config = Config(
+        name="m1",
+        data_dir=tmp_path / "m1",
+        listen_client_urls=[f"https://127.0.0.1:{port}"],
+        listen_peer_urls=[f"http://127.0.0.1:{peer}"],
+        cert_file=server.cert_file,
+        key_file=server.key_file,
+        trusted_ca_file=server.ca_file,
+    )
+    service = Service(config)
+    await service.start()
+    try:
+        file, endpoint = tmp_path / "backup", f"--endpoints=https://127.0.0.1:{port}"
+        certificates = [f"--cacert={client.ca_file}", f"--cert={client.cert_file}", f"--key={client.key_file}"]
+        await snapshot("save", str(file), endpoint, *certificates)
+        assert "damaged" not in await snapshot("status", str(file))
+        assert "go together" in await snapshot("save", str(file), endpoint, status=2)
+        assert "go together" in await snapshot("save", str(file), endpoint, certificates[0], status=2)
+    finally:
+        await service.stop()
 
 
 async def test_nothing_is_left_of_a_save_that_failed(tmp_path: Path) -> None:
