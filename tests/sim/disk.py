@@ -129,7 +129,7 @@ class SimDisk:
     def give_descriptors(self) -> None:
         self.fs.has_descriptors = True
 
-    def flip(self) -> None:
+    def flip(self, where: str = "") -> None:
         """Flips a bit at rest. Not in the log's last frame: that cannot be told from a torn one."""
         candidates = []
         files = self.fs.files()
@@ -138,7 +138,7 @@ class SimDisk:
             end = len(file.cache)
             if segments and name == segments[-1]:
                 end = file.cache.rfind(wal_codec.MAGIC.to_bytes(4, "little"))
-            if end > 0 and not file.is_dirty and name.endswith((".wal", ".snap")):
+            if end > 0 and not file.is_dirty and name.startswith(where) and name.endswith((".wal", ".snap")):
                 candidates.append((file, end))
         if not candidates:
             return

@@ -66,10 +66,10 @@ class Host:
             self.disk.damage.clear()
         return not self.disk.damage
 
-    def flip(self) -> None:
-        """A bit rots on the disk."""
+    def flip(self, where: str = "") -> None:
+        """A bit rots on the disk, in a file whose path begins so."""
         self._flipped_in = self.life
-        self.disk.flip()
+        self.disk.flip(where)
 
     # ---- the clock
 

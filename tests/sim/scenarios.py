@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from tests.sim.clients import Clients
 from tests.sim.host import Host
+from tests.sim.lessees import Lessees
 from tests.sim.paths import installed
 from tests.sim.world import World
 
@@ -123,6 +124,30 @@ def hand_over(seed: int) -> None:
         assert moved, "under load, leadership does not move"
 
 
+def sleepy_leaders(seed: int) -> None:
+    """A leader sleeps while another is elected, and wakes up with its clients' renewals: they are told no lies."""
+    with _calm(seed, 3) as (world, clients, _):
+        Lessees(world, clients)
+        for _ in range(4):
+            world.run_until(world.now + 3.0)
+            for leader in world.leaders():
+                leader.stall(3.0)
+            world.run_until(world.now + 4.0)
+
+
+def rotting_logs(seed: int) -> None:
+    """Members find their logs damaged, one after the other: each gets its data back, and keeps its promises."""
+    with _calm(seed, 3) as (world, _, _):
+        for _ in range(6):
+            world.run_until(world.now + 1.0)
+            host = world.rng.choice(list(world.hosts.values()))
+            host.crash(has_lost_power=False)
+            host.flip("wal/")
+            host.start()
+            assert host.replica is not None
+            assert world.run_until(world.now + 8.0, lambda host=host: host.is_whole), "it does not get its data back"
+
+
 SCENARIOS: list[Callable[[int], None]] = [
-    rejoin, broken_link, deaf_leader, lonely_leader, pause_of_all, hand_over
+    rejoin, broken_link, deaf_leader, lonely_leader, pause_of_all, hand_over, sleepy_leaders, rotting_logs
 ]  # fmt: skip

@@ -16,10 +16,11 @@ from raykube.kv.core.wal_codec import Header, Meta
 from raykube.kv.data_dir import DataDir
 from raykube.kv.disk import open_disk
 from raykube.kv.wal import Wal
+from tests.sim import scenarios
 from tests.sim.disk import SimDisk
 from tests.sim.filesystem import Folder
 from tests.sim.host import Host
-from tests.sim.mutants.planted import mutant, simulator, test
+from tests.sim.mutants.planted import mutant, scenario, simulator, test
 from tests.sim.paths import SNAPSHOT_OS, WAL_OS, SimFile, SimOs, SimPath
 
 
@@ -80,7 +81,7 @@ def torn_tail_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(wal_codec, "is_whole", lambda data, header: header.end <= len(data))
 
 
-@mutant(8, simulator)
+@mutant(8, scenario(scenarios.rotting_logs))
 def damage_taken_for_a_torn_tail(patch: pytest.MonkeyPatch) -> None:
     """A broken frame ends the log, whatever stands behind it."""
     patch.setattr(wal_replay._Reader, "_next", lambda self, data, offset: None)

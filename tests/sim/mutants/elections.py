@@ -226,7 +226,7 @@ def followers_end_leases(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "tick", tick)
 
 
-@mutant(26, simulator)
+@mutant(26, scenario(scenarios.sleepy_leaders))
 def renewed_at_a_deposed_leader(patch: pytest.MonkeyPatch) -> None:
     """A leader renews leases without asking whether it still leads."""
     from tests.sim.world import World

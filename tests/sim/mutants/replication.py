@@ -8,7 +8,7 @@ from raykube.kv.core import recovery
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
-from raykube.kv.core.raft.messages import Entry, EntryKind, Kind, Message, Snapshot
+from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Snapshot
 from raykube.kv.core.raft.node import Node
 from raykube.kv.core.raft.progress import Progress
 from raykube.kv.core.replica import Replica
@@ -49,7 +49,15 @@ def commits_beyond_the_verified(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Node, "_on_append", on_append)
 
 
-@mutant(12, simulator)
+def late_snapshots_change_nothing() -> None:
+    """What is committed is not replaced by what stands for less."""
+    entries = [Entry(1, index, EntryKind.NORMAL, b"") for index in range(1, 9)]
+    node = Node(1, Membership.of(1, 2), lambda below: 0, Log(entries=entries, commit=8), HardState(1, 0, 8))
+    node.step(Message(Kind.SNAPSHOT, 1, 2, 1, snapshot=Snapshot(5, 1, Membership.of(1, 2))))
+    assert (node.log.last, node.log.committed, node.ready().write.snapshot) == (8, 8, None)
+
+
+@mutant(12, test(late_snapshots_change_nothing))
 def installs_any_snapshot(patch: pytest.MonkeyPatch) -> None:
     """A late snapshot replaces what is newer."""
 
