@@ -15,6 +15,14 @@ from raykube.cli import flags
 LOG_FORMAT = "%(asctime)s %(levelname).1s %(name)s %(message)s"
 
 
+def _level(verbosity: str, name: str) -> int:
+    """The level that `-v` gives, unless the component has a `--log-level` and it names another."""
+    if name != "info":
+        return {"debug": logging.DEBUG, "warn": logging.WARNING}.get(name, logging.ERROR)
+    numbers = {"0": logging.ERROR, "1": logging.WARNING, "2": logging.INFO, "3": logging.INFO}
+    return numbers.get(verbosity, logging.DEBUG)
+
+
 async def _run(service: Any) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -91,8 +99,8 @@ class ComponentCommand(click.Command):
 
     def _serve(self, verbosity: str, **given: Any) -> None:
         config = flags.config_from(importlib.import_module(f"{self._package}.config").Config, given)
-        levels = {"0": logging.ERROR, "1": logging.WARNING, "2": logging.INFO, "3": logging.INFO}
-        logging.basicConfig(level=levels.get(verbosity, logging.DEBUG), format=LOG_FORMAT, stream=sys.stderr)
+        level = _level(verbosity, getattr(config, "log_level", "info"))
+        logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
         service_type = importlib.import_module(f"{self._package}.service").Service
         try:
             uvloop.run(_run(service_type(config)))

@@ -57,6 +57,9 @@ class Config(BaseModel):
     listen_metrics_urls: list[str] = Field(
         [], description="addresses for /health, /livez, /readyz and /metrics; with https as --listen-client-urls"
     )
+    log_level: Literal["debug", "info", "warn", "error", "panic", "fatal"] = Field(
+        "info", description="what is logged; -v says it in numbers"
+    )
     watch_progress_notify_interval: Duration = Field(
         600.0,
         description="how often an idle watch hears the revision",

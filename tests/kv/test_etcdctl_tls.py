@@ -69,6 +69,13 @@ class Secured:
             f"--trusted-ca-file={server.ca_file}",
         ]
 
+    async def serves(self, process: asyncio.subprocess.Process) -> None:
+        """Returns once the member is healthy."""
+        async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as session:
+            while not await _is_healthy(session, self.metrics):
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+
     async def etcdctl(self, path: str, *arguments: str, stranger: bool = False) -> tuple[int, str]:
         files = pki.tls("client", stranger=stranger)
         return await run(
@@ -81,10 +88,7 @@ class Secured:
 async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
     secured = Secured(tmp_path)
     async with program(sys.executable, "-m", "raykube", "kv", *secured.flags) as process:
-        async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as session:
-            while not await _is_healthy(session, secured.metrics):
-                assert process.returncode is None
-                await asyncio.sleep(0.05)
+        await secured.serves(process)
         yield secured
 
 
@@ -158,6 +162,7 @@ async def test_a_plain_client_is_told_nothing(secured: Secured) -> None:
         ("--listen-metrics-urls=https://127.0.0.1:0", "https needs --cert-file"),
         ("--listen-metrics-urls=127.0.0.1:0", "is not of the form"),
         ("--heartbeat-interval=x", "valid integer"),
+        ("--log-level=loud", "'debug', 'info'"),
         ("--initial-cluster-state=old", "'new' or 'existing'"),
     ],
 )
@@ -166,6 +171,18 @@ async def test_flags_that_are_refused_say_why_in_a_line(tmp_path: Path, flag: st
     assert status == 2
     assert reason in output.splitlines()[0]
     assert len(output.splitlines()) == 2, output  # the other names the help
+
+
+@pytest.mark.parametrize(("level", "is_told"), [("info", True), ("warn", False)])
+async def test_log_level(tmp_path: Path, level: str, is_told: bool) -> None:
+    secured = Secured(tmp_path)
+    command = (sys.executable, "-m", "raykube", "kv", *secured.flags, f"--log-level={level}")
+    async with program(*command) as process, asyncio.timeout(TIMEOUT_S):
+        await secured.serves(process)
+        process.terminate()
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert (b"serving client on" in output) is is_told
 
 
 def test_a_data_directory_that_is_not_named_has_the_member_s_name() -> None:
