@@ -239,7 +239,9 @@ def any_cluster_s_directory(patch: pytest.MonkeyPatch) -> None:
 def rotten_snapshot_served(patch: pytest.MonkeyPatch) -> None:
     """A snapshot's checksums are not looked at."""
 
-    def finish(self: snapshot_codec.Decoder) -> Snapshot | None:
+    def finish(self: snapshot_codec.Decoder) -> Snapshot:
+        if self.snapshot is None:
+            raise ValueError("not a snapshot, or cut")
         return self.snapshot
 
     patch.setattr(snapshot_codec.Decoder, "finish", finish)
