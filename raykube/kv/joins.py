@@ -21,7 +21,9 @@ from raykube.kv.core.identity import address_of
 from raykube.kv.core.mvcc.machine import Command, commands
 from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.messages import EntryKind
+from raykube.kv.core.replica import Replica
 from raykube.kv.member import Member
+from raykube.kv.recall import Replaced
 from raykube.kv.wal import sync_folder
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError, Tls
@@ -44,7 +46,7 @@ class Joined:
 
 
 def incarnation(data_dir: Path) -> int:
-    """The number of this data directory, drawn when it is first asked for; 0 for a founder's. Raises OSError."""
+    """The number of this data directory, 0 while none was drawn. Raises OSError."""
     try:
         return int((data_dir / INCARNATION).read_text(), 16)
     except FileNotFoundError:
@@ -57,7 +59,7 @@ def begin(data_dir: Path) -> int:
         return found
     number = secrets.randbits(63) + 1
     temporary = data_dir / f"{INCARNATION}.tmp"
-    with temporary.open("w") as file:
+    with open(temporary, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(f"{number:016x}\n")
         file.flush()
         os.fsync(file.fileno())
@@ -96,6 +98,22 @@ async def _ask(url: str, request: Any, tls: Tls | None) -> Any:
         await channel.close()
 
 
+def noted(replica: Replica, member: int) -> int | None:
+    """The incarnation with which `member` began, as far as this log says, applied or not; None: it never did."""
+    known = replica.machine.attributes.get(member)
+    if known is not None:
+        return int(known.incarnation)
+    log = replica.node.log
+    for entry in log.entries[max(0, replica.applied - log.base) :]:
+        if entry.kind == EntryKind.NORMAL and entry.data:
+            for _, command, body in commands(entry.data):
+                if command == Command.ATTRIBUTES:
+                    attributes = raft_pb2.Attributes.FromString(body)
+                    if attributes.member_id == member:
+                        return int(attributes.incarnation)
+    return None
+
+
 class Joins:
     """The other side: answers members that were added."""
 
@@ -131,19 +149,13 @@ class Joins:
         if incarnation is not None and incarnation != request.incarnation:
             raise RpcError(
                 Code.FAILED_PRECONDITION,
-                f"member {record.id:x} has begun with another data directory: put its files back, or remove it "
-                f"(etcdctl member remove {record.id:x}) and add it again",
+                str(Replaced(record.id)),
             )
 
-    def _noted(self, member: int) -> int | None:
-        """The incarnation with which `member` began, None if it never did."""
-        attributes = self._member.replica.machine.attributes.get(member)
-        return None if attributes is None else int(attributes.incarnation)
-
     async def _note(self, record: Record, request: Any) -> None:
-        noted = self._noted(record.id)
-        self._check(record, noted, request)
-        if noted is None:
+        known = noted(self._member.replica, record.id)
+        self._check(record, known, request)
+        if known is None:
             attributes = raft_pb2.Attributes(
                 member_id=record.id,
                 name=request.name,
@@ -151,20 +163,13 @@ class Joins:
                 incarnation=request.incarnation,
             )
             await self._member.propose(Command.ATTRIBUTES, attributes.SerializeToString())
-            self._check(record, self._noted(record.id), request)
+            self._check(record, noted(self._member.replica, record.id), request)
 
     def _vouch_alone(self, record: Record, request: Any) -> None:
         """With two voters, whatever was ever decided since the second was added has this member's promise in it."""
         replica = self._member.replica
-        self._check(record, self._noted(record.id), request)
-        log = replica.node.log
-        for entry in log.entries[replica.applied - log.base :]:
-            if entry.kind == EntryKind.NORMAL and entry.data:
-                for _, command, body in commands(entry.data):
-                    if command == Command.ATTRIBUTES:
-                        attributes = raft_pb2.Attributes.FromString(body)
-                        if attributes.member_id == record.id:
-                            self._check(record, int(attributes.incarnation), request)
+        known = noted(replica, record.id)
+        self._check(record, known, request)
         progress = replica.node.progress.get(record.id)
-        if progress is not None and progress.match and self._noted(record.id) is None:
+        if progress is not None and progress.match and known is None:
             self._check(record, 0, request)

@@ -28,7 +28,7 @@ from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.disk import open_disk, salted
-from raykube.kv.recall import Removed
+from raykube.kv.recall import Removed, Replaced
 from raykube.kv.room import Room
 from raykube.kv.snapshotter import Snapshotter
 from raykube.kv.waiters import Finish, Waiters
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 SWEEP_EVENTS = 2000
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
-_PLAIN = (Removed, Diverged, Rotten, UnknownCommand, OSError)  # whose message says all, and not where it was raised
+# Whose message says all, and not where it was raised.
+_PLAIN = (Removed, Replaced, Diverged, Rotten, UnknownCommand, OSError)
 
 
 class Carrier(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 from raykube.kv import wire
 from raykube.kv.at_leader import NOT_LEADER, AtLeader
 from raykube.kv.core.raft.messages import Kind, Message
-from raykube.kv.joins import Joins
+from raykube.kv.joins import Joins, noted
 from raykube.kv.member import Member
 from raykube.kv.stored_snapshot import Arriving
 from raykube.kv.transport import Transport
@@ -49,6 +49,10 @@ class PeerService:
                     yield raft_pb2.StreamState(removed=True)
                     return
                 if not sender:
+                    known = noted(self._member.replica, batch.sender)
+                    if known is not None and known != batch.incarnation:
+                        yield raft_pb2.StreamState(replaced=True)  # its votes are those of one that forgot its promises
+                        return
                     sender = batch.sender
                     self._inbound[sender] = token
                     self._transport.on_connected(sender, tuple(batch.sender_urls))

@@ -32,6 +32,16 @@ class Removed(ValueError):
         )
 
 
+class Replaced(ValueError):
+    """The others know this member with another data directory."""
+
+    def __init__(self, member: int) -> None:
+        super().__init__(
+            f"member {member:x} has begun with another data directory: put all its files back, or remove it (etcdctl "
+            f"member remove {member:x}) and add it again"
+        )
+
+
 def has_log(data_dir: Path) -> bool:
     """Whether the member of this directory has ever written to its log."""
     return any((data_dir / "wal").glob("*.wal"))

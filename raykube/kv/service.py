@@ -95,6 +95,7 @@ class Service:
             founders = members
         if not recall.has_log(config.data_dir) and founders is not None:
             await recall.refuse_if_remembered(config.data_dir, own, members, meta.cluster_id, peer_tls)
+            joins.begin(config.data_dir)
         self.member = member = Member(
             meta,
             config.data_dir,
@@ -105,7 +106,7 @@ class Service:
             Compactor(config.retained_s, config.retained_revisions),
         )
         self._check_owner(own)
-        self._transport = Transport(member, own.peer_urls, addresses, peer_tls)
+        self._transport = Transport(member, own.peer_urls, joins.incarnation(config.data_dir), addresses, peer_tls)
         member.carrier = self._transport
         leader = AtLeader(member, self._transport)
         peers = Server(config.peer_cert_allowed_cn)
@@ -187,7 +188,10 @@ class Service:
             incarnation=joins.incarnation(self.config.data_dir),
             level=LEVEL,
         )
-        while member.replica.machine.attributes.get(member.id) != attributes:
+        while (known := member.replica.machine.attributes.get(member.id)) != attributes:
+            if known is not None and known.incarnation not in (0, attributes.incarnation):
+                member.fail(recall.Replaced(member.id))
+                return
             try:
                 await member.propose(Command.ATTRIBUTES, attributes.SerializeToString())
             except RpcError as error:

@@ -19,7 +19,7 @@ from raykube.kv.core.identity import address_of
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.member import Member
-from raykube.kv.recall import Removed
+from raykube.kv.recall import Removed, Replaced
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError, Tls
 from raykube.rpc.channel import Channel
@@ -94,10 +94,16 @@ class Transport:
     """All ways from one member. `addresses`: where others are, as far as the log does not say yet."""
 
     def __init__(
-        self, member: Member, urls: Iterable[str], addresses: Mapping[int, tuple[str, ...]], tls: Tls | None
+        self,
+        member: Member,
+        urls: Iterable[str],
+        incarnation: int,
+        addresses: Mapping[int, tuple[str, ...]],
+        tls: Tls | None,
     ) -> None:
         self._member = member
         self._urls = list(urls)
+        self._incarnation = incarnation
         self._addresses = dict(addresses)
         self._tls = tls
         self._told: dict[int, tuple[str, ...]] = {}  # what those who are connected say of themselves
@@ -201,8 +207,8 @@ class Transport:
             try:
                 async for state in peer.stub.Stream(self._batches(peer, peer.generation)):
                     refusal = ""
-                    if state.removed:
-                        self._member.fail(Removed(self._member.id))
+                    if state.removed or state.replaced:
+                        self._member.fail((Removed if state.removed else Replaced)(self._member.id))
                         return
             except RpcError as error:
                 if error.code is not Code.UNAVAILABLE and error.message != refusal:
@@ -216,7 +222,7 @@ class Transport:
 
     async def _batches(self, peer: _Peer, generation: int) -> AsyncIterator[Any]:
         # gRPC may hold on to the requests of a broken stream: they must take no message with them.
-        urls: list[str] | None = self._urls
+        opening: dict[str, Any] = {"sender_urls": self._urls, "incarnation": self._incarnation}
         while generation == peer.generation:
             # The first batch may be empty: it opens the stream and names the sender.
             yield raft_pb2.MessageBatch(
@@ -224,9 +230,9 @@ class Transport:
                 sender=self._member.id,
                 to=peer.member,
                 messages=peer.take(),
-                sender_urls=urls,
+                **opening,
             )
-            urls = None
+            opening = {}
             while not peer.waiting and generation == peer.generation:
                 peer.woken.clear()
                 await peer.woken.wait()

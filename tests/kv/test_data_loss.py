@@ -9,6 +9,7 @@ from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, HardState, Kind, Message
 from raykube.kv.core.raft.node import Node
+from raykube.kv.recall import Replaced
 from raykube.kv.service import Service
 from raykube.pb.batch_pb2 import Write
 from tests.kit.waiting import until
@@ -33,6 +34,27 @@ async def test_an_emptied_member_is_refused_by_those_who_remember_it(tmp_path: P
         shutil.move(tmp_path / "elsewhere", tmp_path / victim)
         await group.start(victim)
         await group.agree()
+
+
+async def test_an_emptied_founder_that_nobody_answered_is_found_out_and_elects_nobody(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await until(group.all_started)
+        await group.agree()
+        for name in group.names:
+            await group.stop(name)
+        shutil.rmtree(tmp_path / "m3")
+        # Nobody is there to remember it, so it starts.
+        await group.start("m3")
+        # One other and it would be a majority; but its vote is that of a member without its promises.
+        await group.start("m1")
+        service = group.services.pop("m3")
+        with pytest.raises(Replaced, match="put all its files back"):
+            await service.wait()
+        await service.stop()
+        assert not group.services["m1"].member.replica.node.is_leader
+        await group.start("m2")
+        await group.leader()
+        await group.client.write([Write(key=b"/a", value=b"1", expected_revision=-1)])
 
 
 async def test_a_late_founder_is_no_stranger(tmp_path: Path) -> None:
