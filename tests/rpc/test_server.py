@@ -99,7 +99,7 @@ async def test_a_deadline_of_the_client_reaches_the_handler_and_ends_it(served: 
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: handler.cancelled == 1)
     (remaining_s,) = handler.remaining_s
-    assert remaining_s is not None and 0 < remaining_s <= 0.3
+    assert remaining_s is not None and 0 < remaining_s <= 0.31  # the loop rounds
 
 
 async def test_the_server_keeps_deadlines_of_clients_that_do_not(served: Served) -> None:
