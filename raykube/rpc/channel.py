@@ -1,10 +1,11 @@
 """The client side: a channel to one address, and stubs with an attribute per method."""
 
 import asyncio
+import contextlib
 import math
 import os
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -264,16 +265,20 @@ class Channel:
             path = self.address.removeprefix("unix:").removeprefix("//")
             # The kernel tells when such a peer is gone, and servers of others take pings amiss.
             timing = replace(self._timing, keepalive_s=0)
-            _, link = await loop.create_unix_connection(lambda: self._new_link("localhost", timing), path)
+            link = self._new_link("localhost", timing)
+            with _told(link):
+                await loop.create_unix_connection(lambda: link, path)
             return link
         host, port = split_address(self.address)
-        transport, link = await loop.create_connection(
-            lambda: self._new_link(self.address, self._timing),
-            host,
-            port,
-            ssl=self._context,
-            server_hostname=host if self._context is not None else None,
-        )
+        link = self._new_link(self.address, self._timing)
+        with _told(link):
+            transport, _ = await loop.create_connection(
+                lambda: link,
+                host,
+                port,
+                ssl=self._context,
+                server_hostname=host if self._context is not None else None,
+            )
         found = transport.get_extra_info("ssl_object")
         if found is not None and found.selected_alpn_protocol() != "h2":
             transport.abort()
@@ -286,6 +291,17 @@ class Channel:
 
     def _on_too_many_pings(self) -> None:
         self._timing = replace(self._timing, keepalive_s=self._timing.keepalive_s * 2)
+
+
+@contextlib.contextmanager
+def _told(link: Link) -> Iterator[None]:
+    """Connecting for `link`: when it is given up, the link is told so. uvloop closes a transport that stands already
+    without a word to its protocol."""
+    try:
+        yield
+    except BaseException:
+        link.connection_lost(None)
+        raise
 
 
 @lru_cache(maxsize=1024)

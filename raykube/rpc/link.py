@@ -175,6 +175,8 @@ class Link(asyncio.Protocol):
             self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.closed.done():
+            return
         reason = f"the connection to {self._address} was lost" + (f": {exc}" if exc is not None else "")
         for event in self._core.lost(reason):
             self._on_event(event)
@@ -184,8 +186,7 @@ class Link(asyncio.Protocol):
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self.closed.set_result(None)
 
     def pause_writing(self) -> None:
         self._is_paused = True

@@ -9,7 +9,9 @@ import pytest
 from raykube.pb import api_pb2
 from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel
+from raykube.rpc.link import Link
 from raykube.rpc.server import Server
+from tests.kit.waiting import until
 
 API = api_pb2.DESCRIPTOR.services_by_name["Api"]
 
@@ -63,3 +65,27 @@ async def test_who_ended_the_call(call: Any, cancel: bool) -> None:
         task.cancel()
         await channel.close()
         await server.stop(0)
+
+
+async def test_connecting_ends_when_the_connection_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for connecting is over at the very moment of success: nothing of that connection is left."""
+    server = Server()
+    server.add(API, Silent())
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    channel = Channel(f"127.0.0.1:{port}")
+    connection_made = Link.connection_made
+
+    def too_late(link: Link, transport: asyncio.BaseTransport) -> None:
+        connection_made(link, transport)
+        assert channel._connecting is not None
+        channel._connecting.cancel()
+
+    monkeypatch.setattr(Link, "connection_made", too_late)
+    async with asyncio.timeout(10):
+        with pytest.raises(RpcError) as error:
+            await get(channel.stub(API), asyncio.Event())
+        await until(lambda: not channel._links)
+        await channel.close()
+    assert error.value.code is Code.UNAVAILABLE
+    await server.stop(0)
