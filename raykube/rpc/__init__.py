@@ -10,10 +10,11 @@ of it. A *call* is one request with its answer, and what a handler learns of its
 *link* is a client's connection; a *channel* makes links to one address as needed.
 
     server.py    addresses, start, stop        channel.py   stubs, reconnecting         errors.py  status codes
-      serving.py   a connection, its calls       link.py      a connection                tls.py     files, identities
-      handlers.py  methods and their functions   answers.py   its calls                   listen.py  binding
-      steps.py     coroutines without a task     methods.py   what a descriptor says      health.py  health, metrics
-    core/        HTTP/2 and gRPC as a pure machine for both roles                       pipe.py    joined connections
+      serving.py   a connection                  link.py      a connection                tls.py     files, identities
+      served_call.py  a call under way           answers.py   its calls                   listen.py  binding
+      handlers.py  methods and their functions   methods.py   what a descriptor says      health.py  health, metrics
+      steps.py     coroutines without a task                                            pipe.py    joined connections
+    core/        HTTP/2 and gRPC as a pure machine for both roles
 """
 
 from raykube.rpc.errors import Code, RpcError
