@@ -37,13 +37,15 @@ class Scene:
     async def pass_time(self, seconds: tuple[float, float] = HARM_S) -> None:
         await asyncio.sleep(self.rng.uniform(*seconds))
 
-    async def progress(self, writes: int = 5, timeout_s: float = 20.0) -> None:
+    async def progress(self, writes: int = 5, timeout_s: float = 60.0) -> None:
         """Returns when more writes, asked for from now on, are acknowledged."""
         since = self.history.now()
-        async with asyncio.timeout(timeout_s):
-            while sum(started >= since for started, _ in self.history.acknowledged_at[-4 * writes :]) < writes:
-                self.members.check_alive()
-                await asyncio.sleep(0.01)
+        while (count := sum(started >= since for started, _ in self.history.acknowledged_at[-4 * writes :])) < writes:
+            self.members.check_alive()
+            if self.history.now() > since + timeout_s:
+                statuses = {name: await self.members.status(name, 5.0) for name in self.names}
+                raise AssertionError(f"{count} of {writes} writes were acknowledged in {timeout_s} s: {statuses}")
+            await asyncio.sleep(0.01)
 
 
 Fault = Callable[[Scene], Awaitable[None]]
