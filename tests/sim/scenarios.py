@@ -137,17 +137,27 @@ def sleepy_leaders(seed: int) -> None:
 
 def rotting_logs(seed: int) -> None:
     """Members find their logs damaged, one after the other: each gets its data back, and keeps its promises."""
+    _rot(seed, "wal/", 1.0)
+
+
+def rotting_snapshots(seed: int) -> None:
+    """Members find their snapshots damaged, one after the other: what they say is never served."""
+    _rot(seed, "snap/", 8.0)
+
+
+def _rot(seed: int, where: str, pause_s: float) -> None:
     with _calm(seed, 3) as (world, _, _):
         for _ in range(6):
-            world.run_until(world.now + 1.0)
+            world.run_until(world.now + pause_s)
             host = world.rng.choice(list(world.hosts.values()))
             host.crash(has_lost_power=False)
-            host.flip("wal/")
+            host.flip(where)
             host.start()
             assert host.replica is not None
             assert world.run_until(world.now + 8.0, lambda host=host: host.is_whole), "it does not get its data back"
 
 
 SCENARIOS: list[Callable[[int], None]] = [
-    rejoin, broken_link, deaf_leader, lonely_leader, pause_of_all, hand_over, sleepy_leaders, rotting_logs
+    rejoin, broken_link, deaf_leader, lonely_leader, pause_of_all, hand_over, sleepy_leaders, rotting_logs,
+    rotting_snapshots,
 ]  # fmt: skip

@@ -235,7 +235,7 @@ def any_cluster_s_directory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Meta, "__eq__", lambda self, other: True)
 
 
-@mutant(39, simulator)
+@mutant(39, scenario(scenarios.rotting_snapshots))
 def rotten_snapshot_served(patch: pytest.MonkeyPatch) -> None:
     """A snapshot's checksums are not looked at."""
 
