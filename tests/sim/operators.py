@@ -33,11 +33,14 @@ class Operator:
         leaders = world.leaders()
         if not leaders:
             return
-        # Whoever has lost a machine or data changes nothing else before that is put right: it could cost the quorum.
-        is_ill = world.is_healing or any(host.is_lost or not host.is_whole for host in world.members())
-        change = self._repair() if is_ill or world.rng.random() < 0.3 else self._wish()
+        is_repair = world.is_healing or self._is_ill() or world.rng.random() < 0.3
+        change = self._repair() if is_repair else self._wish()
         if change is not None:
-            self._ask(world.rng.choice(leaders), change)
+            self._ask(world.rng.choice(leaders), change, is_repair)
+
+    def _is_ill(self) -> bool:
+        """Who has lost a machine or data changes nothing else before that is put right: it could cost the quorum."""
+        return any(host.is_lost or not host.is_whole for host in self._world.members())
 
     def _membership(self) -> Membership:
         return self._world.checks.membership
@@ -73,7 +76,7 @@ class Operator:
         self._addresses += 1
         return (f"http://n{self._addresses}:2380",)
 
-    def _ask(self, host: Host, change: Change) -> None:
+    def _ask(self, host: Host, change: Change, is_repair: bool) -> None:
         world = self._world
         request = world.new_id()
 
@@ -85,6 +88,8 @@ class Operator:
 
         def ask() -> None:
             assert host.replica is not None
+            if self._is_ill() and not is_repair:
+                return  # it came too late: the leader stood still
             host.answers[request] = answered
             try:
                 is_taken = host.replica.change_members(request, change)
