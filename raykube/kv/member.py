@@ -10,7 +10,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -28,6 +27,7 @@ from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
 from raykube.kv.disk import open_disk, salted
+from raykube.kv.disk_thread import DiskThread
 from raykube.kv.recall import Removed, Replaced
 from raykube.kv.room import Room
 from raykube.kv.snapshotter import Snapshotter
@@ -79,14 +79,13 @@ class Member:
                 self._wal.close()
                 raise
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wal")
-        self._writes: set[asyncio.Future[Restored | None]] = set()
+        self._disk = DiskThread("wal")
         self._waiters = Waiters(self.replica.forget, self.replica.forget_reader)
         self._is_scheduled = False
         self._is_closed = False
         self._is_leaving = False
         self._is_sweeping = False
-        self.snapshotter = Snapshotter(self.replica, self.files, self._wal, self._thread, snapshot_count, self.fail)
+        self.snapshotter = Snapshotter(self.replica, self.files, self._wal, self._disk, snapshot_count, self.fail)
         self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -108,9 +107,7 @@ class Member:
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         await self.snapshotter.close()
-        if self._writes:
-            await asyncio.wait(self._writes)
-        self._thread.shutdown(wait=True)
+        await self._disk.close()
         self._wal.close()
         error = self.failed.exception() if self.failed.done() else None
         if isinstance(error, Diverged | Rotten):
@@ -147,7 +144,11 @@ class Member:
 
     def _look_for_room(self) -> None:
         if not self._is_closed:
-            self._thread.submit(self._wal.prepare)
+            self._disk.submit(self._wal.prepare, self._on_prepared)
+
+    def _on_prepared(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            self.fail(error)
 
     # ---- the work
 
@@ -200,18 +201,14 @@ class Member:
         if not write.touches_disk:
             self._written(write)
             return
-        done: asyncio.Future[Restored | None] = self._loop.run_in_executor(self._thread, self._persist, write)
-        self._writes.add(done)
 
-        def finish(done: asyncio.Future[Restored | None]) -> None:
-            self._writes.discard(done)
-            error = done.exception()
+        def then(restored: Restored | None, error: BaseException | None) -> None:
             if error is not None:
                 self.fail(error)
             elif not self._is_closed:
-                self._written(write, done.result())
+                self._written(write, restored)
 
-        done.add_done_callback(finish)
+        self._disk.submit(lambda: self._persist(write), then)
 
     def _persist(self, write: Write) -> Restored | None:
         """In the worker thread: snapshot first, then the log that refers to it. Returns what the snapshot says."""

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 
 from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.raft.messages import Snapshot
 from raykube.kv.core.replica import Replica
+from raykube.kv.disk_thread import DiskThread
 from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.kv.wal import PASSING, Wal
 
@@ -21,21 +21,21 @@ RETRY_S = 10.0  # after one for which there was no room
 
 
 class Snapshotter:
-    """One at a time. Files are written in a thread; the log is purged in its own, `wal_thread`."""
+    """One at a time. Files are written in a thread; the log is purged in its own, `disk`."""
 
     def __init__(
         self,
         replica: Replica,
         files: SnapshotFiles,
         wal: Wal,
-        wal_thread: Executor,
+        disk: DiskThread,
         count: int,
         fail: Callable[[BaseException], None],
     ) -> None:
         self._replica = replica
         self._files = files
         self._wal = wal
-        self._wal_thread = wal_thread
+        self._disk = disk
         self._count = count
         self._fail = fail
         self._index = self._purge_index = replica.applied
@@ -93,7 +93,7 @@ class Snapshotter:
         self._replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
         # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
         purge, self._purge_index = self._purge_index, snapshot.index
-        await asyncio.get_running_loop().run_in_executor(self._wal_thread, self._wal.purge, purge)
+        await self._disk.run(lambda: self._wal.purge(purge))
 
     async def close(self) -> None:
         """Begins no other, and waits for the one that is under way."""

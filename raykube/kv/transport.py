@@ -30,6 +30,7 @@ SERVICE = raft_pb2.DESCRIPTOR.services_by_name["Peer"]
 WAITING_BYTES_MAX = 64 << 20  # beyond it, messages to that member are dropped: it is gone or far too slow
 BATCH_BYTES_MAX = 8 << 20
 RECONNECT_S = 0.2
+COMMIT_DELAY_S = 0.002
 SNAPSHOT_TIMEOUT_S = 300.0
 SNAPSHOT_RETRY_S = 1.0
 
@@ -48,6 +49,7 @@ class _Peer:
         self.waiting_bytes = 0
         self.generation = 0  # of the stream that takes what waits
         self.woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         self.is_sending_snapshot = False
 
@@ -70,8 +72,16 @@ class _Peer:
             return False
         self.waiting.append((size, wire.encode(message)))
         self.waiting_bytes += size
-        self.woken.set()
+        if message.kind is not Kind.COMMIT or message.force:
+            self.woken.set()
+        elif self._timer is None:
+            # Nobody is known to wait for it: the next entries take it with them, if they come soon.
+            self._timer = asyncio.get_running_loop().call_later(COMMIT_DELAY_S, self._on_timer)
         return True
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.woken.set()
 
     def take(self) -> list[Any]:
         count = size = 0

@@ -16,8 +16,8 @@ from typing import Any
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.lease_clock import LeaseClock
 from raykube.kv.core.member_changes import Change, Changed, Circumstances, decide
-from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.image import Image, Restored
 from raykube.kv.core.mvcc.machine import Command, Machine, commands, encode
 from raykube.kv.core.prover import Prover

@@ -67,7 +67,10 @@ class Leading(State):
             commit = min(progress.match, self.log.committed)
             if commit > progress.commit_told and member != self.id:
                 progress.commit_told = commit
-                self._send(Kind.COMMIT, member, commit=commit)
+                self._outbox(Kind.COMMIT).append(
+                    Message(Kind.COMMIT, member, self.id, self.term, commit=commit, force=progress.is_waited_at)
+                )
+                progress.is_waited_at = progress.is_waited_at and self.log.committed < self.log.last
 
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member

@@ -161,6 +161,8 @@ class Node(Elections, Following):
             self._read_states.append(ReadState(message.context, message.index))
         elif self.role is Role.LEADER:
             if kind is Kind.PROPOSE:
+                if message.sender in self.progress:
+                    self.progress[message.sender].is_waited_at = True
                 self.propose([entry.data for entry in message.entries])
             elif kind is Kind.READ_INDEX:
                 self._on_read(message.context, message.sender)
