@@ -48,9 +48,9 @@ def status(data_dir: Path) -> ClusterStatus | None:
     note = ""
     found: dict[str, dict[str, Any]] = {}
     try:
-        placement.connect(state, data_dir)
-        placement.note_store(state, data_dir)
-        found = placement.statuses(plan(state, data_dir))
+        with placement.connected(state, data_dir):
+            placement.note_store(state, data_dir)
+            found = placement.statuses(plan(state, data_dir))
     except OSError as error:
         note = str(error)
     placements = plan(state, data_dir)

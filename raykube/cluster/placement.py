@@ -8,7 +8,8 @@ import logging
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def _signals_held() -> Iterator[None]:
 def disconnect() -> None:
     """Ends this process's connection to Ray; actors go on."""
     _ray().shutdown()
+
+
+@contextmanager
+def connected(state: ClusterState, data_dir: Path) -> Iterator[None]:
+    """A connection for one question. What Ray prints meanwhile of machines that come and go is not passed on: the
+    answer's reader may be a program."""
+    with redirect_stdout(StringIO()):
+        connect(state, data_dir)
+        try:
+            yield
+        finally:
+            disconnect()
 
 
 def live_nodes() -> list[dict[str, Any]]:

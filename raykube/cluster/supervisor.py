@@ -28,6 +28,7 @@ from raykube.rpc.tls import Tls
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 4.0
 PORT_TIMEOUT_S = 3.0
+STORE_MOVES_MAX = 3
 TITLES = {
     "kv": "Store",
     "apiserver": "Apiservers",
@@ -142,10 +143,19 @@ def _bring_up(placements: list[Placement], state: ClusterState, wish: Settings, 
     if state.local:
         _start_ray(state, wish, listener)
     placement.connect(state, wish.data_dir)
-    if placement.note_store(state, wish.data_dir):
-        cluster_state.save(wish.data_dir, state)
-        placements = plan(state, wish.data_dir)
-    _start_placements(placements, state, wish, listener)
+    for _ in range(STORE_MOVES_MAX):
+        if placement.note_store(state, wish.data_dir):
+            cluster_state.save(wish.data_dir, state)
+            placements = plan(state, wish.data_dir)
+        try:
+            _start_placements(placements, state, wish, listener)
+            break
+        except OSError:
+            # Machines that come back make room for members of lost ones: the stewards may be moving them just now.
+            if sorted(placement.store_hosts(state, wish.data_dir)) == sorted(m.name for m in state.store_machines):
+                raise
+    else:
+        raise ClusterError("members of the store are being moved: try again in a minute")
     with step(listener, "Kubeconfig") as running:
         _write_kubeconfig(state, wish)
         running.detail = str(wish.kubeconfig)
@@ -165,7 +175,9 @@ def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:
     alive: set[str] = set()
     if _ray_runs(state):
         placement.connect(state, wish.data_dir)
+        # Ray takes seconds to notice that a machine died; here its processes tell at once.
         alive = {node["Labels"].get(ray_nodes.MACHINE_LABEL, "") for node in placement.live_nodes()}
+        alive = {name for name in alive if any(True for _ in processes.find(state.id, name, processes.ROLE_RAY))}
     else:
         # Without its head, a Ray cluster cannot take actors back: what is left of it goes, containers stay.
         processes.end(state.id, role=processes.ROLE_RAY, grace_s=0)
