@@ -4,6 +4,7 @@ It is its own, not `raykube.rpc`, so that both stores meet the same client and i
 """
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable
 from typing import cast
@@ -16,8 +17,11 @@ RST_STREAM = 3
 WINDOW_BYTES = 1 << 24
 
 
+HEAD = struct.Struct(">IBI")  # length and type, flags, stream
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    return HEAD.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def message(body: bytes) -> bytes:
@@ -52,8 +56,8 @@ class Calls(asyncio.Protocol):
         self._block = header_block(path, authority)
         self._body, self._on_answer = body, on_answer
         self._decoder = hpack.Decoder()
-        self._is_ok: dict[bytes, str] = {}  # header blocks met before → the gRPC status in them
-        self._buffer = bytearray()
+        self._statuses: dict[bytes, str] = {}  # header blocks met before → the gRPC status in them
+        self._rest = b""
         self._next = 1
         self._begun: dict[int, float] = {}
         self._answers: dict[int, bytes] = {}
@@ -94,7 +98,8 @@ class Calls(asyncio.Protocol):
         stream = self._next
         self._next += 2
         body = message(self._body())
-        request = frame(HEADERS, 4, stream, self._block) + frame(DATA, 1, stream, body)
+        head = HEAD.pack(len(self._block) << 8 | HEADERS, 4, stream)
+        request = b"".join((head, self._block, HEAD.pack(len(body) << 8, 1, stream), body))
         self._begun[stream] = now
         if self._shut_out or self._window < len(body):
             self._shut_out.append(request)
@@ -116,19 +121,18 @@ class Calls(asyncio.Protocol):
             self._out.clear()
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
+        data = self._rest + data
         now = time.perf_counter()
-        offset, end = 0, len(buffer)
-        while end - offset >= 9:
-            length = int.from_bytes(buffer[offset : offset + 3], "big")
-            if end - offset < 9 + length:
+        offset, size = 0, len(data)
+        while size - offset >= HEAD.size:
+            word, flags, stream = HEAD.unpack_from(data, offset)
+            start = offset + HEAD.size
+            end = start + (word >> 8)
+            if end > size:
                 break
-            kind, flags = buffer[offset + 3], buffer[offset + 4]
-            stream = int.from_bytes(buffer[offset + 5 : offset + 9], "big")
-            self._on_frame(kind, flags, stream, bytes(buffer[offset + 9 : offset + 9 + length]), now)
-            offset += 9 + length
-        del buffer[:offset]
+            offset = end
+            self._on_frame(word & 0xFF, flags, stream, data[start:end], now)
+        self._rest = data[offset:]
         if self._received > WINDOW_BYTES // 4:
             self._out.append(frame(WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))
             self._received = 0
@@ -137,9 +141,12 @@ class Calls(asyncio.Protocol):
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
         if kind == DATA:
             self._received += len(payload)
-            self._answers[stream] = self._answers.get(stream, b"") + payload
+            before = self._answers.get(stream)
+            self._answers[stream] = payload if before is None else before + payload
         elif kind == HEADERS:
-            status = self._status(payload)
+            status = self._statuses.get(payload)
+            if status is None:
+                status = self._status(payload)
             if flags & 1:
                 self._end(stream, status, now)
         elif kind == SETTINGS and not flags & 1:
@@ -154,16 +161,13 @@ class Calls(asyncio.Protocol):
             self.problem = self.problem or "the peer goes away"
 
     def _status(self, block: bytes) -> str:
-        known = self._is_ok.get(block)
-        if known is not None:
-            return known
         table = self._decoder.header_table
         before = list(table.dynamic_entries)
         status = dict(self._decoder.decode(block)).get("grpc-status", "")
         if list(table.dynamic_entries) == before:
-            self._is_ok[block] = status
+            self._statuses[block] = status
         else:
-            self._is_ok.clear()
+            self._statuses.clear()
         return status
 
     def _end(self, stream: int, status: str, now: float) -> None:
@@ -185,7 +189,7 @@ class Stream(Calls):
     def __init__(self, path: str, authority: str, messages: list[bytes], on_message: Callable[[bytes], None]) -> None:
         super().__init__(path, authority, lambda: b"", lambda _latency, _answer: None)
         self._messages, self._on_message = messages, on_message
-        self._rest = b""
+        self._partial = b""
 
     def begin(self, count: int = 1) -> None:
         """Opens the call."""
@@ -202,7 +206,7 @@ class Stream(Calls):
         self._received += len(payload)
         if payload:
             self._out.append(frame(WINDOW_UPDATE, 0, stream, len(payload).to_bytes(4, "big")))
-        data = self._rest + payload
+        data = self._partial + payload
         offset = 0
         while len(data) - offset >= 5:
             end = offset + 5 + int.from_bytes(data[offset + 1 : offset + 5], "big")
@@ -210,7 +214,7 @@ class Stream(Calls):
                 break
             self._on_message(data[offset + 5 : end])
             offset = end
-        self._rest = data[offset:]
+        self._partial = data[offset:]
 
 
 async def open_stream(address: str, path: str, messages: list[bytes], on_message: Callable[[bytes], None]) -> Stream:

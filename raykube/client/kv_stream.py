@@ -1,7 +1,8 @@
 """The batch stream of a store client: all callers share one stream to one member, and its messages.
 
-While a message is under way, what arrives waits and goes in the next one. When the stream breaks, what surely did not
-happen waits for the next member; the writers whose messages were under way are told `UnknownOutcome`.
+While a few messages are under way, what arrives waits and goes in the next one; what fills a whole message goes at
+once, so that client, leader and followers work on different ones at the same time. When the stream breaks, what surely
+did not happen waits for the next member; the writers whose messages were under way are told `UnknownOutcome`.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ log = logging.getLogger(__name__)
 
 BATCH = batch_pb2.DESCRIPTOR.services_by_name["Batch"]
 
-MESSAGE_BYTES_MAX = 4 << 20
-MESSAGE_WRITES_MAX = 4000
-IN_FLIGHT_MAX = 4  # messages; callers beyond wait and share the next one
+MESSAGE_BYTES_MAX = 256 << 10  # but for a caller that brings more
+IN_FLIGHT_MAX = 4  # messages; callers beyond wait and share the next one …
+FULL_IN_FLIGHT_MAX = 16  # … unless they fill it
 HELLO_TIMEOUT_S = 2.0  # a member that cannot confirm a leader in this time is passed over
 STALL_S = 8.0  # a member answers every request in 7 s, if only to say that it cannot
 STALL_CHECK_S = 1.0
@@ -84,6 +85,7 @@ class BatchStream:
         self.current = 0
         self._endpoints = endpoints
         self._writes: list[_Call] = []
+        self._waiting_bytes = 0  # of `_writes`; reads have none
         self._reads: list[_Call] = []
         self._under_way: dict[int, _Message] = {}
         self._ids = itertools.count(1)
@@ -129,6 +131,7 @@ class BatchStream:
         if self._task is None:
             self._task = asyncio.create_task(self._keep_stream())
         queue.append(call)
+        self._waiting_bytes += call.size
         self._woken.set()
         try:
             async with asyncio.timeout(timeout_s):
@@ -137,6 +140,7 @@ class BatchStream:
             is_unsent = call in queue
             if is_unsent:
                 queue.remove(call)
+                self._waiting_bytes -= call.size
             if isinstance(error, asyncio.CancelledError):
                 raise
             if is_unsent or not call.writes:
@@ -204,11 +208,16 @@ class BatchStream:
         await self._is_greeted.wait()
         # The transport may hold on to the requests of a broken stream: they must take no caller with them.
         while generation == self._generation:
-            if (self._writes or self._reads) and len(self._under_way) < IN_FLIGHT_MAX:
+            if self._may_send():
                 yield self._next_request()
             else:
                 self._woken.clear()
                 await self._woken.wait()
+
+    def _may_send(self) -> bool:
+        is_full = self._waiting_bytes >= MESSAGE_BYTES_MAX
+        room = (FULL_IN_FLIGHT_MAX if is_full else IN_FLIGHT_MAX) - len(self._under_way)
+        return room > 0 and bool(self._writes or self._reads)
 
     def _next_request(self) -> Any:
         number = next(self._ids)
@@ -218,19 +227,14 @@ class BatchStream:
             self._under_way[number] = _Message(calls, True, time.monotonic())
             return batch_pb2.BatchRequest(id=number, read_index=True)
         calls = []
-        size = count = 0
+        size = 0
         for call in self._writes:
-            if calls and (
-                call.is_alone
-                or calls[0].is_alone
-                or size + call.size > MESSAGE_BYTES_MAX
-                or count + len(call.writes) > MESSAGE_WRITES_MAX
-            ):
+            if calls and (call.is_alone or calls[0].is_alone or size + call.size > MESSAGE_BYTES_MAX):
                 break
             calls.append(call)
             size += call.size
-            count += len(call.writes)
         del self._writes[: len(calls)]
+        self._waiting_bytes -= size
         self._under_way[number] = _Message(calls, False, time.monotonic())
         request = batch_pb2.BatchRequest(id=number)
         for call in calls:
@@ -274,7 +278,9 @@ class BatchStream:
 
     def _put_back(self, message: _Message) -> None:
         queue = self._reads if message.is_read else self._writes
-        queue[:0] = [call for call in message.calls if not call.answer.done()]
+        waiting = [call for call in message.calls if not call.answer.done()]
+        queue[:0] = waiting
+        self._waiting_bytes += sum(call.size for call in waiting)
 
     def _on_broken(self) -> None:
         for message in self._under_way.values():

@@ -9,6 +9,7 @@ from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.limits import Admission
 from raykube.kv.member import Member
+from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError
 
 
@@ -17,11 +18,15 @@ class Stamp:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._seal = etcd_pb2.ResponseHeader(cluster_id=member.cluster_id, member_id=member.id)
+        self._term = 0
 
     def __call__(self, response: Any) -> Any:
+        term = self._member.replica.node.term
+        if term != self._term:
+            self._term = self._seal.raft_term = term
         header = response.header
-        header.cluster_id, header.member_id = self._member.cluster_id, self._member.id
-        header.raft_term = self._member.replica.node.term
+        header.MergeFrom(self._seal)
         if not header.revision:
             header.revision = self._member.store.revision
         return response

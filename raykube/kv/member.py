@@ -82,6 +82,7 @@ class Member:
         self._disk = DiskThread("wal")
         self._waiters = Waiters(self.replica.forget, self.replica.forget_reader)
         self._is_scheduled = False
+        self._reader = 0  # whom all who want to read in this turn of the loop share
         self._is_closed = False
         self._is_leaving = False
         self._is_sweeping = False
@@ -179,6 +180,7 @@ class Member:
 
     def _work(self) -> None:
         self._is_scheduled = False
+        self._reader = 0
         if self._is_closed:
             return
         try:
@@ -297,11 +299,11 @@ class Member:
         """`finish` reads as soon as the local store has all that was acknowledged before this call; the future has what
         it returns, or raises RpcError."""
         self.require_alive()
-        reader = next(self._ids)
-        future = self._waiters.add_reader(reader, finish)
-        self.replica.read(reader)
-        self.wake()
-        return future
+        if not self._reader:
+            self._reader = next(self._ids)
+            self.replica.read(self._reader)
+            self.wake()
+        return self._waiters.add_reader(self._reader, finish)
 
     async def read_index(self) -> None:
         """`submit_read`, and waits."""

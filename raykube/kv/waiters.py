@@ -26,7 +26,7 @@ class Waiters:
         self._forget = forget
         self._forget_reader = forget_reader
         self._requests: dict[int, tuple[asyncio.Future[Any], Finish | None]] = {}
-        self._readers: dict[int, tuple[asyncio.Future[Any], Finish | None]] = {}
+        self._readers: dict[int, list[tuple[asyncio.Future[Any], Finish | None]]] = {}
         self._deadlines: deque[tuple[float, int]] = deque()  # in order of time, as all wait equally long
 
     def add(self, request: int, finish: Finish | None = None) -> asyncio.Future[Any]:
@@ -38,10 +38,14 @@ class Waiters:
         return future
 
     def add_reader(self, reader: int, finish: Finish | None = None) -> asyncio.Future[Any]:
-        """Waits for leave to read; `finish` then reads. The future raises RpcError."""
+        """Waits for leave to read; `finish` then reads. Several may wait as one reader. The future raises RpcError."""
         future = self._loop.create_future()
-        self._readers[reader] = future, finish
-        self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, reader))
+        together = self._readers.get(reader)
+        if together is None:
+            self._readers[reader] = [(future, finish)]
+            self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, reader))
+        else:
+            together.append((future, finish))
         return future
 
     def answer(self, request: int, outcome: Any) -> None:
@@ -52,9 +56,8 @@ class Waiters:
 
     def release(self, reader: int) -> None:
         """The reader may read now."""
-        waiting = self._readers.pop(reader, None)
-        if waiting is not None:
-            _settle(*waiting, None)
+        for future, finish in self._readers.pop(reader, ()):
+            _settle(future, finish, None)
 
     def give_up(self, now: float) -> None:
         """Tells those who waited too long, and forgets those who have gone."""
@@ -72,12 +75,11 @@ class Waiters:
                 else:
                     _refuse(future, RpcError(Code.DEADLINE_EXCEEDED, "etcdserver: request timed out"))
             elif number in self._readers:
-                future, _ = self._readers[number]
-                if deadline > now and not future.done():
+                if deadline > now and not all(future.done() for future, _ in self._readers[number]):
                     return
-                del self._readers[number]
                 self._forget_reader(number)
-                _refuse(future, RpcError(Code.UNAVAILABLE, "etcdserver: request timed out"))
+                for future, _ in self._readers.pop(number):
+                    _refuse(future, RpcError(Code.UNAVAILABLE, "etcdserver: request timed out"))
             deadlines.popleft()
 
     def close(self) -> None:
@@ -87,8 +89,9 @@ class Waiters:
             # Only what no leader has seen is certain: the rest may be in the others' logs.
             is_certain = self._forget(request)
             _refuse(future, stopped if is_certain else RpcError(Code.DEADLINE_EXCEEDED, stopped.message))
-        for future, _ in self._readers.values():
-            _refuse(future, stopped)
+        for together in self._readers.values():
+            for future, _ in together:
+                _refuse(future, stopped)
         self._requests.clear()
         self._readers.clear()
         self._deadlines.clear()
