@@ -12,6 +12,7 @@ from raykube.cluster.state import ClusterState, Machine
 MACHINE_LABEL = "raykube.io/machine"
 OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; no object of ours goes through it
 START_TIMEOUT_S = 90
+WORKER_PORTS = (20000, 29999)  # between Kubernetes' own ports and NodePorts
 
 # A dead machine is noticed in about 4 s instead of 15; raylets and actors outlive a dead GCS.
 RAY_TUNING = {
@@ -69,6 +70,9 @@ def _start(state: ClusterState, machine: Machine, data_dir: Path, arguments: lis
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--num-cpus=1",
         "--include-log-monitor=false",
+        # Workers listen on all addresses, at random ports: by default among the kubelets' and schedulers'.
+        f"--min-worker-port={WORKER_PORTS[0]}",
+        f"--max-worker-port={WORKER_PORTS[1]}",
         f"--dashboard-agent-listen-port={free_port(machine.address)}",
         f"--metrics-export-port={free_port(machine.address)}",
         "--disable-usage-stats",
