@@ -83,6 +83,9 @@ class ClientConnection(Connection):
     def _is_idle(self, stream: int) -> bool:
         return stream % 2 == 0 or stream >= self._next
 
+    def _on_sent(self, stream: Stream) -> None:
+        raise AssertionError(f"stream {stream.id} has a tail, which only a server's answers have")
+
     def _last_seen(self) -> int:
         return 0  # servers open no streams
 

@@ -11,6 +11,7 @@ Receiving: a connection's window is given back at once, a stream's as its messag
 consumer delays its own call only.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from raykube.rpc.core import frames
@@ -25,7 +26,7 @@ from raykube.rpc.core.stream import Stream
 from raykube.rpc.errors import Code, RpcError
 
 
-class Connection:
+class Connection(ABC):
     """One end of an HTTP/2 connection; `ServerConnection` and `ClientConnection` are its roles."""
 
     def __init__(self, limits: Limits, preface: bytes) -> None:
@@ -73,29 +74,29 @@ class Connection:
 
     # What a role decides
 
+    @abstractmethod
     def _is_idle(self, stream: int) -> bool:
         """Whether no call of this id was ever opened."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_block(self, stream: int, block: bytes, end_stream: bool) -> None:
         """A whole header block. Raises ConnectionFault or StreamFault."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_peer_end(self, stream: Stream) -> None:
         """The peer ended its side by DATA."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_reset(self, stream: Stream, code: int) -> None:
         """The peer reset the stream, which is closed already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_broken(self, stream: Stream, error: RpcError) -> None:
         """The stream was closed and reset by us, for a fault of the peer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_refused(self, stream: Stream, error: RpcError) -> None:
         """A message of the peer cannot be taken; the stream is still open."""
-        raise NotImplementedError
 
     # Receiving
 
@@ -371,13 +372,13 @@ class Connection:
             self._output.put(frames.rst_stream(number, code))
             self._remember_reset(number)
 
+    @abstractmethod
     def _on_sent(self, stream: Stream) -> None:
         """All DATA of a stream with a tail is framed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _last_seen(self) -> int:
         """The highest id of the peer's calls that were acted on."""
-        raise NotImplementedError
 
     def _put_block(self, number: int, block: bytes, *, end: bool) -> None:
         if self._block_prefix:
