@@ -16,6 +16,7 @@ by operations of unknown outcome alone, the one that used fewer is enough. The m
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -45,7 +46,7 @@ class Operation:
         return f"{self.client or '-'} [{self.started:.4f}, {end}] {self.request} → {answer}"
 
 
-class Model(Generic[State]):
+class Model(ABC, Generic[State]):
     """What operations do to one object. `initial` is its state before the first.
 
     Made with the history it will judge: a model may look ahead.
@@ -56,12 +57,12 @@ class Model(Generic[State]):
     def __init__(self, history: Sequence[Operation] = ()) -> None:
         pass
 
+    @abstractmethod
     def step(self, state: State, operation: Operation) -> tuple[bool, State]:
         """Whether `operation` can have answered as it did in `state`, and the state after it.
 
         One of unknown outcome is asked about only as having taken effect.
         """
-        raise NotImplementedError
 
     def is_plausible(self, state: State) -> bool:
         """False cuts off a search: nothing that was seen later fits to this state."""
