@@ -59,8 +59,11 @@ def range_bodies() -> Callable[[], bytes]:
     return lambda: request
 
 
-async def calls(group: Group, path: str, body: Callable[[], bytes], clients: int, seconds: float) -> Rate:
-    """Keeps `clients` calls under way at the leader for `seconds`, after a warm-up. Raises RuntimeError."""
+async def calls(
+    group: Group, path: str, body: Callable[[], bytes], clients: int, seconds: float, *, at_leader: bool = False
+) -> Rate:
+    """Keeps `clients` calls under way for `seconds`, after a warm-up: spread over all members, as etcd's own benchmark
+    does when it is given all endpoints, or all at the leader. Raises RuntimeError."""
     rate = Rate()
     is_counting = False
 
@@ -68,9 +71,11 @@ async def calls(group: Group, path: str, body: Callable[[], bytes], clients: int
         if is_counting:
             rate.latencies.append(latency)
 
-    address = group.address(await group.leader())
+    leader = group.address(await group.leader())
+    others = [] if at_leader else [address for address in group.addresses if address != leader]
+    addresses = itertools.cycle([leader, *others])
     count = min(clients, CONNECTIONS_MAX)
-    found: list[Calls] = [await connect(address, path, body, on_answer) for _ in range(count)]
+    found: list[Calls] = [await connect(next(addresses), path, body, on_answer) for _ in range(count)]
     try:
         for number, connection in enumerate(found):
             connection.begin(clients // count + (number < clients % count))

@@ -8,12 +8,15 @@ from typing import Any
 from raykube.kv import wire
 from raykube.kv.at_leader import NOT_LEADER, AtLeader
 from raykube.kv.core.raft.messages import Kind, Message
-from raykube.kv.joins import Joins, noted
+from raykube.kv.incoming import Incoming, check_cluster
+from raykube.kv.joins import Joins
 from raykube.kv.member import Member
 from raykube.kv.stored_snapshot import Arriving
 from raykube.kv.transport import Transport
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError
+from raykube.rpc.handlers import Receiver
+from raykube.rpc.served_call import Requests
 
 
 class PeerService:
@@ -24,46 +27,14 @@ class PeerService:
         self._transport = transport
         self._leader = leader
         self._joins = Joins(member)
-        self._inbound: dict[int, object] = {}
-
-    def _check(self, cluster_id: int) -> None:
-        if cluster_id != self._member.cluster_id:
-            raise RpcError(
-                Code.FAILED_PRECONDITION,
-                f"this member is of cluster {self._member.cluster_id:x}, the caller of {cluster_id:x}",
-            )
+        self._inbound: dict[int, Incoming] = {}
 
     def _require_leader(self) -> None:
         if not self._member.replica.node.is_leader:
             raise RpcError(Code.UNAVAILABLE, NOT_LEADER)
 
-    async def Stream(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
-        sender = 0
-        token = object()
-        try:
-            async for batch in requests:
-                self._check(batch.cluster_id)
-                if batch.to != self._member.id:
-                    raise RpcError(Code.FAILED_PRECONDITION, f"this is member {self._member.id:x}, not {batch.to:x}")
-                if self._transport.is_removed(batch.sender):
-                    yield raft_pb2.StreamState(removed=True)
-                    return
-                if not sender:
-                    known = noted(self._member.replica, batch.sender)
-                    if known is not None and known != batch.incarnation:
-                        yield raft_pb2.StreamState(replaced=True)  # its votes are those of one that forgot its promises
-                        return
-                    sender = batch.sender
-                    self._inbound[sender] = token
-                    self._transport.on_connected(sender, tuple(batch.sender_urls))
-                    yield raft_pb2.StreamState()
-                if batch.messages:
-                    self._member.step([wire.decode(message) for message in batch.messages])
-        finally:
-            if sender and self._inbound.get(sender) is token and not self._transport.is_closed:
-                del self._inbound[sender]
-                self._transport.on_disconnected(sender)
-                self._member.replica.node.on_peer_lost(sender)
+    def Stream(self, requests: Requests, _call: Any) -> Receiver:
+        return Incoming(self._member, self._transport, self._inbound, requests)
 
     async def Snapshot(self, requests: AsyncIterator[Any], _call: Any) -> Any:
         """Writes the leader's snapshot to a file as it comes, and hands the message on when all of it is durable."""
@@ -84,13 +55,13 @@ class PeerService:
         message: Message | None = None
         async for chunk in requests:
             if message is None:
-                self._check(chunk.cluster_id)
+                check_cluster(self._member, chunk.cluster_id)
                 message = wire.decode(chunk.message)
             await asyncio.to_thread(arriving.write, chunk.data)
         if message is None or message.kind is not Kind.SNAPSHOT:
             raise RpcError(Code.INVALID_ARGUMENT, "not a snapshot message")
         snapshot = message.snapshot = await asyncio.to_thread(arriving.finish)
-        self._check(arriving.cluster_id)
+        check_cluster(self._member, arriving.cluster_id)
         self._member.step([message])
         if not self._member.replica.node.installs(snapshot):
             await asyncio.to_thread(arriving.drop)  # it was not needed
@@ -101,7 +72,7 @@ class PeerService:
 
     async def Recall(self, request: Any, _call: Any) -> Any:
         """Whether the member of the request has taken part in this cluster before."""
-        self._check(request.cluster_id)
+        check_cluster(self._member, request.cluster_id)
         replica = self._member.replica
         progress = replica.node.progress.get(request.member)
         has_acknowledged = progress is not None and progress.match > 0
@@ -114,6 +85,6 @@ class PeerService:
         return await self._joins.answer(request)
 
     async def Change(self, request: Any, _call: Any) -> Any:
-        self._check(request.cluster_id)
+        check_cluster(self._member, request.cluster_id)
         self._require_leader()
         return await self._leader.change_here(request)

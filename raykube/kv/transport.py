@@ -10,7 +10,8 @@ opens a stream (this one may lack the membership that names it), and at first fr
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from raykube.kv.recall import Removed, Replaced
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError, Tls
 from raykube.rpc.channel import Channel
+from raykube.rpc.pushed import PushedCall
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +38,21 @@ SNAPSHOT_RETRY_S = 1.0
 
 
 class _Peer:
-    """The way to one member."""
+    """The way to one member. `wrap` makes a batch of messages, encoded, for that member."""
 
-    def __init__(self, member: int, urls: tuple[str, ...], tls: Tls | None) -> None:
+    def __init__(self, member: int, urls: tuple[str, ...], tls: Tls | None, wrap: Callable[[list[Any]], bytes]) -> None:
         self.member = member
         self.urls = urls
+        self._wrap = wrap
         self._tls = tls
         self._turn = 0
         self.channel = self._connect()
         self.stub = self.channel.stub(SERVICE)
         self.waiting: list[tuple[int, Any]] = []
         self.waiting_bytes = 0
-        self.generation = 0  # of the stream that takes what waits
-        self.woken = asyncio.Event()
+        self.stream: PushedCall | None = None  # takes what waits
+        self._is_full = False  # the stream has enough for now
+        self.refusal = ""  # the last one, which is logged once
         self._timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         self.is_sending_snapshot = False
@@ -66,24 +70,42 @@ class _Peer:
             self.stub = self.channel.stub(SERVICE)
 
     def put(self, message: Message) -> bool:
-        """Queues a message; False when the queue is full."""
+        """Queues a message; False when the queue is full. `flush` sends what waits."""
         size = sum(len(entry.data) for entry in message.entries) + 64
         if self.waiting_bytes + size > WAITING_BYTES_MAX:
             return False
         self.waiting.append((size, wire.encode(message)))
         self.waiting_bytes += size
-        if message.kind is not Kind.COMMIT or message.force:
-            self.woken.set()
-        elif self._timer is None:
-            # Nobody is known to wait for it: the next entries take it with them, if they come soon.
-            self._timer = asyncio.get_running_loop().call_later(COMMIT_DELAY_S, self._on_timer)
         return True
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self.woken.set()
+    def flush_later(self) -> None:
+        """Sends what waits a little later, unless something takes it along before."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(COMMIT_DELAY_S, self.flush)
 
-    def take(self) -> list[Any]:
+    def flush(self) -> None:
+        """Sends what waits, as far as there is a stream that takes it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self.waiting and self.stream is not None and not self._is_full:
+            if not self.stream.send(self._wrap(self._take())):
+                self._is_full = True
+                self.stream.when_room(partial(self._on_room, self.stream))
+
+    def _on_room(self, stream: PushedCall) -> None:
+        if stream is self.stream:
+            self._is_full = False
+            self.flush()
+
+    def open(self, stream: PushedCall, greeting: bytes) -> None:
+        """From now on what waits goes out by `stream`."""
+        self.stream = stream
+        self._is_full = False
+        stream.send(greeting)
+        self.flush()
+
+    def _take(self) -> list[Any]:
         count = size = 0
         for bytes_of, _ in self.waiting:
             if size >= BATCH_BYTES_MAX:
@@ -95,7 +117,11 @@ class _Peer:
         self.waiting_bytes -= size
         return batch
 
-    def drop(self) -> None:
+    def shut(self) -> None:
+        """Ends the stream; what waited for it is lost."""
+        if self.stream is not None:
+            self.stream.cancel()
+            self.stream = None
         self.waiting.clear()
         self.waiting_bytes = 0
 
@@ -127,6 +153,7 @@ class Transport:
         node = self._member.replica.node
         if node.membership is not self._newest or node.settled is not self._settled:
             self._follow(node.membership, node.settled)
+        urgent: dict[_Peer, None] = {}
         for message in messages:
             peer = self._peer(message.to)
             if peer is None:
@@ -136,6 +163,12 @@ class Transport:
                     self._spawn(self._send_snapshot(peer, message))
             elif not peer.put(message):
                 self._member.replica.node.on_unreachable(message.to)
+            elif message.kind is not Kind.COMMIT or message.force:
+                urgent[peer] = None
+            else:
+                peer.flush_later()  # nobody is known to wait for it: the next entries take it along
+        for peer in urgent:
+            peer.flush()
 
     def leader(self) -> Any | None:
         """A stub of the leader's Peer service; None when there is no other leader."""
@@ -183,7 +216,7 @@ class Transport:
 
     def _drop(self, member: int) -> None:
         peer = self._peers.pop(member)
-        peer.generation += 1
+        peer.shut()
         if peer.task is not None:
             peer.task.cancel()
         self._spawn(peer.channel.close())
@@ -206,46 +239,48 @@ class Transport:
             urls = self._address(member)
             if not urls or self.is_removed(member):
                 return None
-            peer = self._peers[member] = _Peer(member, urls, self._tls)
+            peer = self._peers[member] = _Peer(member, urls, self._tls, partial(self._batch, member))
             peer.task = self._spawn(self._stream(peer))
         return peer
 
     async def _stream(self, peer: _Peer) -> None:
         """Keeps a stream to `peer`, for ever."""
-        refusal = ""
-        while not self.is_closed:
+        loop = asyncio.get_running_loop()
+        while not self.is_closed and not self._member.failed.done():
+            finished: asyncio.Future[None] = loop.create_future()
             try:
-                async for state in peer.stub.Stream(self._batches(peer, peer.generation)):
-                    refusal = ""
-                    if state.removed or state.replaced:
-                        self._member.fail((Removed if state.removed else Replaced)(self._member.id))
-                        return
+                stream = await peer.stub.Stream.open(partial(self._on_state, peer), partial(_finish, finished))
+                try:
+                    # The first batch opens the stream and names the sender.
+                    peer.open(stream, self._batch(peer.member, [], self._urls, self._incarnation))
+                    await finished
+                finally:
+                    stream.cancel()
             except RpcError as error:
-                if error.code is not Code.UNAVAILABLE and error.message != refusal:
-                    refusal = error.message
+                if error.code is not Code.UNAVAILABLE and error.message != peer.refusal:
+                    peer.refusal = error.message
                     log.warning("member %x refuses this member's messages: %s", peer.member, error)
-            peer.generation += 1
-            peer.drop()
+            peer.shut()
             self._member.replica.node.on_unreachable(peer.member)
             await peer.try_next_url()
             await asyncio.sleep(RECONNECT_S)
 
-    async def _batches(self, peer: _Peer, generation: int) -> AsyncIterator[Any]:
-        # gRPC may hold on to the requests of a broken stream: they must take no message with them.
-        opening: dict[str, Any] = {"sender_urls": self._urls, "incarnation": self._incarnation}
-        while generation == peer.generation:
-            # The first batch may be empty: it opens the stream and names the sender.
-            yield raft_pb2.MessageBatch(
-                cluster_id=self._member.cluster_id,
-                sender=self._member.id,
-                to=peer.member,
-                messages=peer.take(),
-                **opening,
-            )
-            opening = {}
-            while not peer.waiting and generation == peer.generation:
-                peer.woken.clear()
-                await peer.woken.wait()
+    def _on_state(self, peer: _Peer, state: Any) -> None:
+        """What the receiver of a stream says of it."""
+        peer.refusal = ""
+        if state.removed or state.replaced:
+            self._member.fail((Removed if state.removed else Replaced)(self._member.id))
+
+    def _batch(self, to: int, messages: list[Any], urls: Iterable[str] = (), incarnation: int = 0) -> bytes:
+        batch = raft_pb2.MessageBatch(
+            cluster_id=self._member.cluster_id,
+            sender=self._member.id,
+            to=to,
+            messages=messages,
+            sender_urls=urls,
+            incarnation=incarnation,
+        )
+        return batch.SerializeToString()
 
     async def _send_snapshot(self, peer: _Peer, message: Message) -> None:
         assert message.snapshot is not None
@@ -284,3 +319,13 @@ class Transport:
         for peer in self._peers.values():
             with contextlib.suppress(RpcError):
                 await peer.channel.close()
+
+
+def _finish(finished: "asyncio.Future[None]", error: BaseException | None) -> None:
+    """The end of a stream."""
+    if finished.done():
+        return
+    if error is None:
+        finished.set_result(None)
+    else:
+        finished.set_exception(error)

@@ -5,6 +5,7 @@
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
 from raykube.rpc.errors import Code, RpcError
 
@@ -72,4 +73,9 @@ class StreamedAnswer:
             await self._woken
 
 
-Answer = UnaryAnswer | StreamedAnswer
+class Answer(Protocol):
+    """What a link tells of a call."""
+
+    def on_message(self, message: bytes) -> RpcError | None: ...
+
+    def on_finished(self, error: BaseException | None) -> None: ...

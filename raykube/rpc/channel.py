@@ -19,6 +19,7 @@ from raykube.rpc.errors import Code, RpcError
 from raykube.rpc.link import Link, Timing, pump
 from raykube.rpc.listen import split_address
 from raykube.rpc.methods import Method, methods_of
+from raykube.rpc.pushed import OnFinished, OnMessage, PushedCall
 from raykube.rpc.tls import Tls, client_context
 
 __all__ = ["Channel", "Stub", "Timing", "once"]
@@ -112,6 +113,11 @@ class _StreamedAnswer(_Callable):
                 return
             if not isinstance(answer.error, Unprocessed) or self._is_stream or attempt == ATTEMPTS_MAX:
                 raise answer.error
+
+    async def open(self, on_message: OnMessage, on_finished: OnFinished) -> PushedCall:
+        """Begins a call whose requests are pushed: see `PushedCall`. Raises RpcError."""
+        link, _ = await self._channel.connect(None)
+        return PushedCall(link, self._path, self._parse, on_message, on_finished)
 
 
 def _expire(link: Link, number: int) -> None:

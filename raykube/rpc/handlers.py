@@ -1,5 +1,6 @@
 """Handlers as the server knows them: a function per method, and what it is called with."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,21 @@ class Call:
     def remaining_s(self) -> float | None:
         """Seconds until the client's deadline; None without one."""
         return None if self.deadline_s is None else max(0.0, self.deadline_s - self._clock())
+
+
+class Receiver(ABC):
+    """Takes the messages of a client that streams as they come, without a task. A handler returns one for its call.
+
+    What `on_message` raises ends the call: an RpcError as it is.
+    """
+
+    @abstractmethod
+    def on_message(self, message: Any) -> None:
+        """The next message."""
+
+    @abstractmethod
+    def on_end(self) -> None:
+        """There are no more: the client has sent all, or the call is over. Called once; must not raise."""
 
 
 @dataclass(slots=True)

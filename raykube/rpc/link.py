@@ -107,16 +107,25 @@ class Link(asyncio.Protocol):
         return number in self._answers
 
     def send(self, number: int, payload: bytes, *, end: bool = False) -> bool:
-        """False: enough waits to be sent; go on after `writable`."""
+        """False: enough waits to be sent; go on after `writer`."""
         room = self._core.send_message(number, payload, end=end)
         self._flush_soon()
         return room
 
-    async def writable(self, number: int) -> None:
-        """Until the call takes more messages, or is over."""
+    def push(self, number: int, payload: bytes) -> bool:
+        """As `send`, and writes it now rather than at the end of this turn."""
+        self._core.send_message(number, payload)
+        self.flush()
+        return self._core.has_room(number)  # not before: what was flushed at once is no reason to wait
+
+    def writer(self, number: int) -> asyncio.Future[None]:
+        """Done when the call takes more messages, or is over."""
+        writer = self._loop.create_future()
         if number in self._answers:
-            writer = self._writers[number] = self._loop.create_future()
-            await writer
+            self._writers[number] = writer
+        else:
+            writer.set_result(None)
+        return writer
 
     def end(self, number: int) -> None:
         """No more messages of the request follow."""
@@ -147,7 +156,7 @@ class Link(asyncio.Protocol):
             self._on_event(event)
         self._fail_waiting(reason)
         if self._transport is not None:
-            self._flush()
+            self.flush()
             if self._is_paused:
                 self._transport.abort()
             else:
@@ -164,7 +173,7 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's only looks like one
         self._links.add(self)
         self._received_at = self._loop.time()
-        self._flush()
+        self.flush()
 
     def data_received(self, data: bytes) -> None:
         now_s = self._received_at = self._loop.time()
@@ -193,16 +202,17 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self._flush()
+        self.flush()
 
     # Between both
 
     def _flush_soon(self) -> None:
         if not self._is_flushing:
             self._is_flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes what there is now."""
         self._is_flushing = False
         core, transport = self._core, self._transport
         if transport is None:
@@ -230,7 +240,7 @@ class Link(asyncio.Protocol):
             self._on_spent()
         elif isinstance(event, ConnectionEnded):
             self._fail_waiting(f"{self._address} broke the protocol: {event.reason}")
-            self._flush()
+            self.flush()
             if self._transport is not None:
                 self._transport.close()
 
@@ -269,7 +279,7 @@ class Link(asyncio.Protocol):
     def _on_spent(self) -> None:
         self._grant()
         if not self._answers and self._transport is not None:
-            self._flush()
+            self.flush()
             self._transport.close()
 
     def _fail_waiting(self, reason: str) -> None:
@@ -296,7 +306,7 @@ class Link(asyncio.Protocol):
             self._watch()
             return
         self._core.ping()
-        self._flush()
+        self.flush()
         self._expect_answer(self._loop.time(), is_last=False)
 
     def _expect_answer(self, asked_at: float, *, is_last: bool) -> None:
@@ -322,7 +332,7 @@ async def pump(link: Link, number: int, requests: AsyncIterable[Any], serialize:
     try:
         async for request in requests:
             if not link.send(number, serialize(request)):
-                await link.writable(number)
+                await link.writer(number)
             if not link.is_under_way(number):
                 break
         link.end(number)

@@ -8,7 +8,7 @@ from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import TYPE_CHECKING, Any
 
 from raykube.rpc.errors import Code, RpcError
-from raykube.rpc.handlers import Call, Served
+from raykube.rpc.handlers import Call, Receiver, Served
 from raykube.rpc.steps import start
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class ServedCall:
         "_handler",
         "_messages",
         "_more",
+        "_receiver",
         "call",
         "over",
         "room",
@@ -50,14 +51,20 @@ class ServedCall:
         self._ended = False
         self._handler: Any = None  # what answers, once it has begun or is about to
         self._more: asyncio.Future[None] | None = None  # awaited while no message is there
+        self._receiver: Receiver | None = None
 
     def on_message(self, message: bytes) -> None:
+        if self._receiver is not None:
+            self._receive(self._receiver, message)
+            return
         self._messages.append(message)
         self._wake()
 
     def on_end(self) -> None:
         self._ended = True
-        if self.served.method.client_streaming:
+        if self._receiver is not None:
+            self.end()
+        elif self.served.method.client_streaming:
             self._wake()
         else:
             self.begin()
@@ -76,7 +83,9 @@ class ServedCall:
         except Exception as error:
             self._fail(error)
             return
-        if isinstance(answer, asyncio.Future):
+        if isinstance(answer, Receiver):
+            self._receiver = answer
+        elif isinstance(answer, asyncio.Future):
             self.task = answer
             answer.add_done_callback(self._on_answer)
         elif method.server_streaming or isinstance(answer, Coroutine):
@@ -156,6 +165,23 @@ class ServedCall:
             if close is not None:
                 await close()
 
+    def _receive(self, receiver: Receiver, message: bytes) -> None:
+        self._connection.taken(self.stream, message)
+        try:
+            receiver.on_message(self.served.parse(message))
+        except Exception as error:
+            self._fail(error)
+
+    def send(self, answer: Any) -> None:
+        """Sends one of the answers of a streamed call."""
+        if not self.over:
+            self._connection.core.send_message(self.stream, answer.SerializeToString())
+            self._connection.write_soon()
+
+    def end(self) -> None:
+        """Ends the call with OK."""
+        self._finish(Code.OK, "")
+
     def _request(self) -> Any:
         if len(self._messages) != 1:
             raise RpcError(Code.INTERNAL, f"{len(self._messages)} messages in a call that takes one")
@@ -179,6 +205,9 @@ class ServedCall:
         self.over = True
         if self.timer is not None:
             self.timer.cancel()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.on_end()
         self._wake()
 
     def cancel(self) -> None:
@@ -192,10 +221,18 @@ class ServedCall:
 
 
 class Requests:
-    """The messages of a client that streams, as its handler reads them."""
+    """The messages of a client that streams, as its handler reads them; a `Receiver` answers with `send`."""
 
     def __init__(self, call: ServedCall) -> None:
         self._call = call
+
+    def end(self) -> None:
+        """Ends the call with OK: nothing more is taken, nothing more is sent."""
+        self._call.end()
+
+    def send(self, answer: Any) -> None:
+        """One more answer. It is not held back by a client that does not read: for few and small ones."""
+        self._call.send(answer)
 
     def __aiter__(self) -> "Requests":
         return self

@@ -67,6 +67,11 @@ class ClientConnection(Connection):
         stream = self._streams.get(number)
         return True if stream is None else self._output.message(stream, message, end)
 
+    def has_room(self, number: int) -> bool:
+        """Whether `send_message` would not return False for want of room now."""
+        stream = self._streams.get(number)
+        return stream is None or not stream.full
+
     def end(self, number: int) -> None:
         """No more messages follow those sent."""
         stream = self._streams.get(number)
