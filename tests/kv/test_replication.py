@@ -6,7 +6,7 @@ from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Mes
 from raykube.kv.core.raft.node import Limits, Node
 from raykube.kv.core.raft.progress import Sending
 
-LIMITS = Limits(message_bytes_max=100, window_messages_max=100, window_bytes_max=1000)
+LIMITS = Limits(message_bytes_max=100, window_messages_max=100, window_bytes_max=1000, gathered_bytes_max=0)
 
 
 def leader(entries: int = 0) -> Node:

@@ -17,7 +17,19 @@ class Leading(State):
         self.log.append(entries)
         self._uncommitted_bytes += sum(map(len, payloads))
         self._note_memberships(entries)
-        self._broadcast_append()
+        self._release(kind is EntryKind.CONFIG)  # others may be its quorum than those that earlier entries wait for
+
+    def _release(self, at_once: bool = False) -> None:
+        """Lets new entries leave for the disks.
+
+        While earlier ones are on their way to a quorum, new ones wait for each other: what leaves together costs each
+        member one message, one frame and one fdatasync. They leave when those are committed, or when much has gathered,
+        so that a busy group works on several at once. The first after a pause never waits.
+        """
+        is_idle = self.log.committed >= self._released
+        if at_once or is_idle or self._uncommitted_bytes - self._released_bytes >= self.limits.gathered_bytes_max:
+            self._released, self._released_bytes = self.log.last, self._uncommitted_bytes
+            self._broadcast_append()
 
     def _broadcast_append(self) -> None:
         for member in self.progress:
@@ -25,9 +37,9 @@ class Leading(State):
                 self._send_appends(member)
 
     def _send_appends(self, member: int) -> None:
-        """Sends entries until the window is full or all are sent."""
+        """Sends entries until the window is full or all that may leave are sent."""
         progress = self.progress[member]
-        while progress.next <= self.log.last and self._may_send(progress):
+        while progress.next <= self._released and self._may_send(progress):
             self._send_append(member)
 
     def _may_send(self, progress: Progress) -> bool:
@@ -43,7 +55,7 @@ class Leading(State):
         if previous_term is None:
             self._send_snapshot(member, progress)
             return
-        entries = self.log.slice(progress.next, self.limits.message_bytes_max)
+        entries = self.log.slice(progress.next, self._released, self.limits.message_bytes_max)
         self._outbox(Kind.APPEND).append(
             Message(
                 Kind.APPEND, member, self.id, self.term,
@@ -128,7 +140,8 @@ class Leading(State):
         )
         if is_found:
             progress.become_replicate()
-        if not self._maybe_commit():
+        self._maybe_commit()
+        if message.sender in self.progress:  # else that committed the removal of this leader
             self._send_appends(message.sender)
         if message.sender == self.transferee and progress.match == self.log.last:
             self._send(Kind.TIMEOUT_NOW, message.sender)
@@ -164,8 +177,10 @@ class Leading(State):
         first = self.log.committed + 1
         self.log.commit_to(index)
         newly = self.log.entries[first - self.log.base - 1 : index - self.log.base]
-        self._uncommitted_bytes = max(0, self._uncommitted_bytes - sum(len(entry.data) for entry in newly))
-        self._broadcast_append()
+        size = sum(len(entry.data) for entry in newly)
+        self._uncommitted_bytes = max(0, self._uncommitted_bytes - size)
+        self._released_bytes = max(0, self._released_bytes - size)
+        self._release()
         self._start_reads()
         if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
             self._tell_commits()

@@ -49,11 +49,11 @@ class Log:
         """Whether this log lacks entries that its member has acknowledged."""
         return (self.last_term, self.last) < self.answers_for
 
-    def slice(self, first: int, bytes_max: int) -> list[Entry]:
-        """Entries from `first` on, at least one if there is one, no more than `bytes_max` of data."""
+    def slice(self, first: int, last: int, bytes_max: int) -> list[Entry]:
+        """Entries from `first` to `last`, at least one if there is one, no more than `bytes_max` of data."""
         found: list[Entry] = []
         size = 0
-        for position in range(first - self.base - 1, len(self.entries)):
+        for position in range(first - self.base - 1, last - self.base):
             entry = self.entries[position]
             size += len(entry.data) + 32
             if found and size > bytes_max:
@@ -108,8 +108,9 @@ class Log:
                 self.stable = max(self.stable, entry.index)
                 return
 
-    def unstable(self) -> list[Entry]:
-        return self.entries[self.stable - self.base :]
+    def unstable(self, last: int) -> list[Entry]:
+        """What the disk has not, up to `last`."""
+        return self.entries[self.stable - self.base : last - self.base]
 
     def take_committed(self, bytes_max: int) -> list[Entry]:
         """Hands out the next committed and stable entries, each once."""

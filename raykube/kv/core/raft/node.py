@@ -181,7 +181,7 @@ class Node(Elections, Following):
         ready = Ready(self._now, None, self.log.take_committed(self.limits.apply_bytes_max), self._read_states)
         self._now, self._read_states = [], []
         if not self._is_writing:
-            entries = self.log.unstable()
+            entries = self.log.unstable(self._released if self.role is Role.LEADER else self.log.last)
             hard_state = HardState(self.term, self.vote, self.log.committed)
             is_changed = (self.term, self.vote) != (self._saved.term, self._saved.vote)
             snapshot = self._pending_snapshot

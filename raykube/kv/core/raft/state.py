@@ -34,6 +34,7 @@ class Limits:
     heartbeat_ticks: int = 1
     message_bytes_max: int = 1 << 20
     window_messages_max: int = 64
+    gathered_bytes_max: int = 64 << 10  # of entries that wait for those on their way to a quorum
     window_bytes_max: int = 16 << 20
     uncommitted_bytes_max: int = 128 << 20
     apply_bytes_max: int = 8 << 20
@@ -76,6 +77,8 @@ class State:
         self._votes: dict[int, bool] = {}
         self._reads = Reads()
         self._uncommitted_bytes = 0
+        self._released = 0  # a leader's entries up to here may leave
+        self._released_bytes = 0  # of them, uncommitted
         self._saved = HardState(self.term, self.vote, self.log.committed)
         self.is_disk_full = False  # this member's own; told to the leader
         self._full_member = 0
@@ -156,7 +159,7 @@ class State:
         self._elapsed = 0
         self._votes = {}
         self._reads.clear()
-        self._uncommitted_bytes = 0
+        self._uncommitted_bytes = self._released = self._released_bytes = 0
         self._reset_timeout()
 
     def _note_memberships(self, entries: Sequence[Entry]) -> None:
