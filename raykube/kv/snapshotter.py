@@ -15,8 +15,7 @@ from raykube.kv.wal import PASSING, Wal
 log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
-LOG_SHARE = 4  # a snapshot is due when the log has grown by a quarter of the last one, or
-LOG_BYTES_MAX = 256 << 20  # by so much: it is in memory, and read at a start
+LOG_BYTES_MAX = 256 << 20  # behind a snapshot: it is in memory, and read at a start
 RETRY_S = 10.0  # after one for which there was no room
 
 
@@ -88,8 +87,8 @@ class Snapshotter:
             self._log_bytes = 0
             self._not_before = time.monotonic() + RETRY_S
             return
-        # Writing a large store out again and again would cost more than all its writes: let the log grow first.
-        self._log_bytes = min(size // LOG_SHARE, LOG_BYTES_MAX)
+        # Writing a large store out again and again would cost more than all its writes: the log grows as large first.
+        self._log_bytes = min(size, LOG_BYTES_MAX)
         self._replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
         # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
         purge, self._purge_index = self._purge_index, snapshot.index

@@ -84,6 +84,11 @@ class Leading(State):
                 )
                 progress.is_waited_at = progress.is_waited_at and self.log.committed < self.log.last
 
+    def _look_for_full_disks(self) -> None:
+        full = [member for member, progress in self.progress.items() if progress.is_disk_full]
+        alive = (m for m in full if self.progress[m].silent_ticks < self.limits.election_ticks)
+        self._full_member = min(alive, default=0)
+
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member
         for member, progress in self.progress.items():
@@ -149,7 +154,9 @@ class Leading(State):
     def _on_heartbeat_answer(self, message: Message, progress: Progress) -> None:
         progress.on_heard()
         progress.is_probe_sent = False
-        progress.is_disk_full = message.reject
+        if progress.is_disk_full is not message.reject:
+            progress.is_disk_full = message.reject
+            self._look_for_full_disks()
         progress.round_confirmed = max(progress.round_confirmed, message.context)
         if progress.sending is Sending.REPLICATE and not self._may_send(progress):
             progress.forget_oldest()

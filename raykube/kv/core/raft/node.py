@@ -35,6 +35,7 @@ class Node(Elections, Following):
         self._heartbeat_elapsed += 1
         for progress in self.progress.values():
             progress.silent_ticks += 1
+        self._look_for_full_disks()
         if self._elapsed >= self.limits.election_ticks:
             self._elapsed = 0
             if not self._check_quorum():

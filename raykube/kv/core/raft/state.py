@@ -81,7 +81,7 @@ class State:
         self._released_bytes = 0  # of them, uncommitted
         self._saved = HardState(self.term, self.vote, self.log.committed)
         self.is_disk_full = False  # this member's own; told to the leader
-        self._full_member = 0
+        self._full_member = 0  # another one; as leader by the answers to heartbeats, else by the leader's word
         self._is_writing = False
         self._pending_snapshot: Snapshot | None = None
         self._now: list[Message] = []  # may leave before the next write
@@ -109,9 +109,6 @@ class State:
         """A member of the group whose disk is full, as far as this one knows; 0: none."""
         if self.is_disk_full:
             return self.id
-        if self.role is Role.LEADER:
-            full = [member for member, progress in self.progress.items() if progress.is_disk_full]
-            return min((m for m in full if self.progress[m].silent_ticks < self.limits.election_ticks), default=0)
         return self._full_member if self.leader else 0
 
     @property
