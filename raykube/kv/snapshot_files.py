@@ -25,7 +25,7 @@ SYNC_BYTES = 1 << 20
 def _sync_gently(descriptor: int) -> None:
     """Gives the disk what was written, and then leaves it to others as long as that took.
 
-    All of a large file at once would be in the way of the log for a twentieth of a second (measured; so: a millisecond).
+    All of a large file at once would be in the log's way for a twentieth of a second (measured; so: a millisecond).
     """
     began = time.monotonic()
     os.fdatasync(descriptor)

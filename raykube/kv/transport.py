@@ -10,7 +10,7 @@ opens a stream (this one may lack the membership that names it), and at first fr
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,17 @@ SNAPSHOT_RETRY_S = 1.0
 
 
 class _Peer:
-    """The way to one member. `wrap` makes a batch of messages, encoded, for that member."""
+    """The way to one member. `opening`: what each batch for it begins with."""
 
-    def __init__(self, member: int, urls: tuple[str, ...], tls: Tls | None, wrap: Callable[[list[Any]], bytes]) -> None:
+    def __init__(self, member: int, urls: tuple[str, ...], tls: Tls | None, opening: bytes) -> None:
         self.member = member
         self.urls = urls
-        self._wrap = wrap
+        self._opening = opening
         self._tls = tls
         self._turn = 0
         self.channel = self._connect()
         self.stub = self.channel.stub(SERVICE)
-        self.waiting: list[tuple[int, Any]] = []
+        self.waiting: list[bytes] = []
         self.waiting_bytes = 0
         self.stream: PushedCall | None = None  # takes what waits
         self._is_full = False  # the stream has enough for now
@@ -69,13 +69,12 @@ class _Peer:
             self.channel = self._connect()
             self.stub = self.channel.stub(SERVICE)
 
-    def put(self, message: Message) -> bool:
+    def put(self, message: bytes) -> bool:
         """Queues a message; False when the queue is full. `flush` sends what waits."""
-        size = sum(len(entry.data) for entry in message.entries) + 64
-        if self.waiting_bytes + size > WAITING_BYTES_MAX:
+        if self.waiting_bytes + len(message) > WAITING_BYTES_MAX:
             return False
-        self.waiting.append((size, wire.encode(message)))
-        self.waiting_bytes += size
+        self.waiting.append(message)
+        self.waiting_bytes += len(message)
         return True
 
     def flush_later(self) -> None:
@@ -89,7 +88,7 @@ class _Peer:
             self._timer.cancel()
             self._timer = None
         while self.waiting and self.stream is not None and not self._is_full:
-            if not self.stream.send(self._wrap(self._take())):
+            if not self.stream.send(wire.batch(self._opening, self._take())):
                 self._is_full = True
                 self.stream.when_room(partial(self._on_room, self.stream))
 
@@ -105,14 +104,14 @@ class _Peer:
         stream.send(greeting)
         self.flush()
 
-    def _take(self) -> list[Any]:
+    def _take(self) -> list[bytes]:
         count = size = 0
-        for bytes_of, _ in self.waiting:
+        for message in self.waiting:
             if size >= BATCH_BYTES_MAX:
                 break
             count += 1
-            size += bytes_of
-        batch = [message for _, message in self.waiting[:count]]
+            size += len(message)
+        batch = self.waiting[:count]
         del self.waiting[:count]
         self.waiting_bytes -= size
         return batch
@@ -145,6 +144,7 @@ class Transport:
         self._told: dict[int, tuple[str, ...]] = {}  # what those who are connected say of themselves
         self._newest = self._settled = Membership()
         self._peers: dict[int, _Peer] = {}
+        self._encoder = wire.Encoder()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_closed = False
 
@@ -161,7 +161,7 @@ class Transport:
             if message.kind is Kind.SNAPSHOT:
                 if not peer.is_sending_snapshot:
                     self._spawn(self._send_snapshot(peer, message))
-            elif not peer.put(message):
+            elif not peer.put(self._encoder.encode(message)):
                 self._member.replica.node.on_unreachable(message.to)
             elif message.kind is not Kind.COMMIT or message.force:
                 urgent[peer] = None
@@ -239,7 +239,7 @@ class Transport:
             urls = self._address(member)
             if not urls or self.is_removed(member):
                 return None
-            peer = self._peers[member] = _Peer(member, urls, self._tls, partial(self._batch, member))
+            peer = self._peers[member] = _Peer(member, urls, self._tls, self._opening(member))
             peer.task = self._spawn(self._stream(peer))
         return peer
 
@@ -252,7 +252,7 @@ class Transport:
                 stream = await peer.stub.Stream.open(partial(self._on_state, peer), partial(_finish, finished))
                 try:
                     # The first batch opens the stream and names the sender.
-                    peer.open(stream, self._batch(peer.member, [], self._urls, self._incarnation))
+                    peer.open(stream, self._opening(peer.member, self._urls, self._incarnation))
                     await finished
                 finally:
                     stream.cancel()
@@ -271,14 +271,10 @@ class Transport:
         if state.removed or state.replaced:
             self._member.fail((Removed if state.removed else Replaced)(self._member.id))
 
-    def _batch(self, to: int, messages: list[Any], urls: Iterable[str] = (), incarnation: int = 0) -> bytes:
+    def _opening(self, to: int, urls: Iterable[str] = (), incarnation: int = 0) -> bytes:
+        """A batch without messages."""
         batch = raft_pb2.MessageBatch(
-            cluster_id=self._member.cluster_id,
-            sender=self._member.id,
-            to=to,
-            messages=messages,
-            sender_urls=urls,
-            incarnation=incarnation,
+            cluster_id=self._member.cluster_id, sender=self._member.id, to=to, sender_urls=urls, incarnation=incarnation
         )
         return batch.SerializeToString()
 
@@ -301,7 +297,7 @@ class Transport:
         self._member.wake()
 
     async def _chunks(self, message: Message, path: Path) -> AsyncIterator[Any]:
-        head = {"cluster_id": self._member.cluster_id, "message": wire.encode(message)}
+        head = {"cluster_id": self._member.cluster_id, "message": wire.head(message)}
         content = stored_snapshot.pieces(path)
         try:
             while (piece := await asyncio.to_thread(next, content, None)) is not None:

@@ -1,14 +1,29 @@
-"""Raft messages as protobuf, both ways."""
+"""Raft messages as bytes of `raft.proto`, both ways.
 
+What carries the data is put together by hand: protobuf's messages would copy each entry several times, once more for
+every member that gets it. A message's fields may stand in any order, and a repeated one in pieces: so the few small
+ones are protobuf's own work, and the entries are put behind them.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 from raykube.kv.core.raft.messages import Entry, Kind, Message
 from raykube.pb import raft_pb2
 
+_MESSAGES, _ENTRIES, _DATA = (
+    bytes(((descriptor.fields_by_name[name].number << 3) | 2,))  # a field's tag: of a length and so many bytes
+    for descriptor, name in (
+        (raft_pb2.MessageBatch.DESCRIPTOR, "messages"),
+        (raft_pb2.Message.DESCRIPTOR, "entries"),
+        (raft_pb2.Entry.DESCRIPTOR, "data"),
+    )
+)
 
-def encode(message: Message) -> Any:
-    """The message, without a snapshot's content, which travels on its own."""
-    wire = raft_pb2.Message(
+
+def head(message: Message) -> Any:
+    """The message without entries and without a snapshot's content, which travels on its own."""
+    return raft_pb2.Message(
         kind=message.kind,
         to=message.to,
         sender=message.sender,
@@ -21,10 +36,51 @@ def encode(message: Message) -> Any:
         context=message.context,
         force=message.force,
     )
-    add = wire.entries.add
-    for term, index, kind, data in message.entries:
-        add(term=term, index=index, kind=kind, data=data)
-    return wire
+
+
+def _length(size: int) -> bytes:
+    """A length as protobuf has it: seven bits a byte, the lowest first."""
+    if size < 0x80:
+        return bytes((size,))
+    found = bytearray()
+    while size >= 0x80:
+        found.append((size & 0x7F) | 0x80)
+        size >>= 7
+    found.append(size)
+    return bytes(found)
+
+
+class Encoder:
+    """Encodes one leader's messages. Entries that go to several members one after the other are encoded once."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, int, int] | None = None  # first index, last index and its term: they name entries
+        self._entries = b""
+
+    def encode(self, message: Message) -> bytes:
+        """The message, without a snapshot's content."""
+        small: bytes = head(message).SerializeToString()
+        return small + self._encode_entries(message.entries) if message.entries else small
+
+    def _encode_entries(self, entries: Sequence[Entry]) -> bytes:
+        key = (entries[0].index, entries[-1].index, entries[-1].term)
+        # A proposal that is forwarded has no place in the log yet.
+        if key != self._key or not entries[0].index:
+            parts: list[bytes] = []
+            for term, index, kind, data in entries:
+                small = raft_pb2.Entry(term=term, index=index, kind=kind).SerializeToString() + _DATA
+                length = _length(len(data))
+                parts += (_ENTRIES, _length(len(small) + len(length) + len(data)), small, length, data)
+            self._key, self._entries = key, b"".join(parts)
+        return self._entries
+
+
+def batch(opening: bytes, messages: Sequence[bytes]) -> bytes:
+    """A `MessageBatch` of encoded messages; `opening`: its other fields, encoded."""
+    parts = [opening]
+    for message in messages:
+        parts += (_MESSAGES, _length(len(message)), message)
+    return b"".join(parts)
 
 
 def decode(wire: Any) -> Message:
