@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ class Cluster:
             ends.append(f"--- {path.relative_to(self.data_dir)}\n" + "\n".join(lines))
         return "\n".join(ends)
 
+    def report(self) -> str:
+        """All that may tell why a test failed."""
+        parts = [self.raykube("status").stdout]
+        for arguments in (
+            ("get", "nodes,pods,services,endpointslices", "-o", "wide"),
+            ("get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.name} {.status}{'\\n'}{end}"),
+            ("get", "events", "--sort-by=.lastTimestamp"),
+        ):
+            command = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", "--request-timeout=5s", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            parts.append("\n".join((done.stdout + done.stderr).splitlines()[-40:]))
+        parts += [f"{url}: {self.fetched(url)}" for url in self.page_urls()]
+        parts.append(self.logs())
+        return "\n\n".join(parts)
+
     def status(self) -> dict[str, Any]:
         done = self.raykube("status", "-o", "json")
         assert done.stdout, done.stderr
@@ -100,14 +116,21 @@ class Cluster:
             and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
         ]
 
-    def page_is_served(self, machines: tuple[int, ...] = (1, 2, 3)) -> bool:
-        service = json.loads(self.kubectl("get", "service", "web", "-o", "json"))
-        urls = [f"http://{service['spec']['clusterIP']}:8080/"]
-        urls += [f"http://{self.state().machines[number - 1].address}:30080/" for number in machines]
+    def page_urls(self, machines: tuple[int, ...] = (1, 2, 3)) -> list[str]:
+        """The page's addresses: of the Service, and the node port on each machine."""
+        address = self.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}", check=False)
+        nodes = [self.state().machines[number - 1].address for number in machines]
+        return [f"http://{address}:8080/", *(f"http://{node}:30080/" for node in nodes)]
+
+    def fetched(self, url: str) -> str:
+        """What is there, or why nothing is."""
         try:
-            return all(b"Served by raykube" in urllib.request.urlopen(url, timeout=3).read() for url in urls)
-        except OSError:
-            return False
+            return str(urllib.request.urlopen(url, timeout=3).read().decode())
+        except (OSError, HTTPException) as error:
+            return repr(error)
+
+    def page_is_served(self, machines: tuple[int, ...] = (1, 2, 3)) -> bool:
+        return all("Served by raykube" in self.fetched(url) for url in self.page_urls(machines))
 
     def healthy(self) -> bool:
         return bool(self.status()["healthy"])
