@@ -4,8 +4,9 @@
     python -m benchmarks.kv --only memory,start [--revisions 1000000]
     python -m benchmarks.kv --only soak --minutes 30
 
-Both are driven by the same client program (`wire.py`), which speaks to the leader. While one is measured, the other's
-processes are stopped (SIGSTOP). Run it alone on the machine.
+Both are driven by the same client program (`wire.py`). Its clients are spread over all members, as etcd's own benchmark
+does when it is given all endpoints; with `--at-leader` they all speak to the leader. While one store is measured, the
+other's processes are stopped (SIGSTOP). Run it alone on the machine.
 """
 
 import argparse
@@ -32,8 +33,8 @@ RESUME_S = 1.0  # after SIGCONT: elections that the stop provoked are over
 class Bench:
     """Groups that take turns, and what was measured of them."""
 
-    def __init__(self, groups: list[Group], console: Console, repeat: int) -> None:
-        self.groups, self.console, self.repeat = groups, console, repeat
+    def __init__(self, groups: list[Group], console: Console, repeat: int, at_leader: bool) -> None:
+        self.groups, self.console, self.repeat, self.at_leader = groups, console, repeat, at_leader
         self.results: dict[str, Any] = {}
 
     async def turns(self, title: str, measure: Callable[[Group], Awaitable[Any]],
@@ -60,7 +61,9 @@ class Bench:
         for count in clients:
             found = await self.turns(
                 f"{title}, {count} clients",
-                lambda group, count=count: scenarios.calls(group, path, body, count, seconds),  # type: ignore[misc]
+                lambda group, count=count: scenarios.calls(  # type: ignore[misc]
+                    group, path, body, count, seconds, at_leader=self.at_leader
+                ),
             )
             self._rows(table, str(count), found)
             self.results.setdefault(title, {})[count] = {name: _numbers(runs) for name, runs in found.items()}
@@ -187,7 +190,7 @@ async def run(asked: argparse.Namespace, console: Console, folder: Path) -> None
             group.start()
         for group in groups:
             await group.leader()
-        bench = Bench(groups, console, asked.repeat)
+        bench = Bench(groups, console, asked.repeat, asked.at_leader)
         clients = [int(count) for count in asked.clients.split(",")]
         only = asked.only.split(",")
         if "puts" in only:
@@ -219,6 +222,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="times that each number is measured")
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--clients", default="1,16,100,1000")
+    parser.add_argument("--at-leader", action="store_true", help="all clients at the leader, not spread over members")
     parser.add_argument("--size", type=int, default=1024, help="bytes of a value")
     parser.add_argument("--rounds", type=int, default=20, help="of leaders killed")
     parser.add_argument("--only", default="puts,reads,batch,watch,loss")

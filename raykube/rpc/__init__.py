@@ -6,7 +6,8 @@ bytes and time. Both write once per turn of the event loop, whatever became read
 
 Vocabulary: a *handler* is an object with one coroutine (unary answer) or async generator (streamed answer) per method
 of the service, named as in the .proto; where the answer is unary, a plain function may return the response or a future
-of it. A *call* is one request with its answer, and what a handler learns of its caller. Errors are `RpcError`. A
+of it, and for a stream of requests a *receiver*, which takes them as they come. A *call* is one request with its answer,
+and what a handler learns of its caller; a *pushed* call gets its requests one by one. Errors are `RpcError`. A
 *link* is a client's connection; a *channel* makes links to one address as needed.
 
     server.py    addresses, start, stop        channel.py   stubs, reconnecting         errors.py  status codes
@@ -14,6 +15,7 @@ of it. A *call* is one request with its answer, and what a handler learns of its
       served_call.py  a call under way           answers.py   its calls                   listen.py  binding
       handlers.py  methods and their functions   methods.py   what a descriptor says      health.py  health, metrics
       steps.py     coroutines without a task                                            pipe.py    joined connections
+                                               pushed.py    calls without a task
     core/        HTTP/2 and gRPC as a pure machine for both roles
 """
 
