@@ -31,8 +31,9 @@ BLOTS = [
     (re.compile(r" {2,}"), " "),
     (re.compile(r"-{2,}"), "--"),
     (re.compile(r'ETCD_INITIAL_CLUSTER="[^"]*"'), lambda found: ",".join(sorted(found[0].split('"')[1].split(",")))),
-    (re.compile(r'"(cluster_id|member_id|raft_term|hash|ID|id)":\d+'), r'"\1":N'),
-    (re.compile(r'"(ClusterID|MemberID|RaftTerm|Hash|Lease|ID|TTL)" : [1-9]\d*'), r'"\1" : N'),
+    # A decimal number may be short enough to look like an id above.
+    (re.compile(r'"(cluster_id|member_id|raft_term|hash|ID|id)":(\d+|ID)'), r'"\1":N'),
+    (re.compile(r'"(ClusterID|MemberID|RaftTerm|Hash|Lease|ID|TTL)" : ([1-9]\d*|ID)'), r'"\1" : N'),
     (re.compile(r'took = [^\n]*|"took":"[^"]*"'), "TIME"),
     (re.compile(r'remaining\(\d+s\)|"ttl":\d\d+'), "TIME"),
     (re.compile(r'"(ts|caller|target)":"[^"]*"'), r'"\1":T'),
