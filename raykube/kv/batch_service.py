@@ -5,13 +5,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from operator import attrgetter
 from typing import Any
 
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.limits import Admission
 from raykube.kv.member import Member
 from raykube.pb import batch_pb2
-from raykube.rpc import RpcError
+from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 # gRPC holds the client back.
 IN_FLIGHT_MAX = 256
 BATCH_BYTES_MAX = 32 << 20
+_KEY = attrgetter("key")
 
 
 class BatchService:
@@ -66,6 +68,8 @@ class BatchService:
                 await self._member.read_index()
                 self._member.require_sound()
                 return batch_pb2.BatchResponse(revision=self._member.store.revision)
+            if not all(map(_KEY, request.writes)):
+                raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
             body = request.SerializeToString()
             self._admission.check_write(
                 len(body), BATCH_BYTES_MAX, lambda: any(write.HasField("value") for write in request.writes)

@@ -8,7 +8,7 @@ import sys
 from raykube.kv import joins, recall
 from raykube.kv.at_leader import AtLeader
 from raykube.kv.auth_service import AuthService
-from raykube.kv.batch_service import BatchService
+from raykube.kv.batch_service import BATCH_BYTES_MAX, BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
 from raykube.kv.core.compactor import Compactor
@@ -33,12 +33,14 @@ from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
+from raykube.rpc.core.limits import Limits
 from raykube.rpc.server import Server
 
 log = logging.getLogger(__name__)
 
 HAND_OVER_S = 2.0
 STOP_GRACE_S = 0.2
+OVERHEAD_BYTES = 512 << 10  # of a message beside what its flag bounds, as etcd's
 SWITCH_S = 0.0003  # how long the log's thread waits for the interpreter when the disk has answered; Python's is 5 ms
 ETCD = etcd_pb2.DESCRIPTOR.services_by_name
 
@@ -114,7 +116,9 @@ class Service:
         self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
         admission = Admission(member, config.quota_bytes)
         self._watch = WatchService(member, config.watch_progress_notify_interval)
-        clients = Server(config.client_cert_allowed_cn)
+        # Nothing larger is read at all: who may send a message is only asked once it is there.
+        message_bytes_max = max(config.max_request_bytes, BATCH_BYTES_MAX) + OVERHEAD_BYTES
+        clients = Server(config.client_cert_allowed_cn, Limits(message_bytes_max=message_bytes_max))
         for service, handler in (
             (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
             (ETCD["Watch"], self._watch),
