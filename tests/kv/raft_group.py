@@ -6,7 +6,9 @@ from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Mes
 from raykube.kv.core.raft.node import Limits, Node
 from tests.kit.transcript import Step
 
-LIMITS = Limits(election_ticks=10, message_bytes_max=200, window_messages_max=3, uncommitted_bytes_max=1000)
+LIMITS = Limits(
+    election_ticks=10, message_bytes_max=200, window_messages_max=3, gathered_bytes_max=150, uncommitted_bytes_max=1000
+)
 
 
 def describe(message: Message) -> str:

@@ -25,7 +25,13 @@ SNAPSHOT_ENTRIES = 60
 ENTRIES_KEPT = 10
 SWEEP_EVENTS = 20
 SCRUBS, SCRUB_VERSIONS = 0.1, 30  # of ticks, and how much in one
-LIMITS = Limits(election_ticks=10, message_bytes_max=2000, window_messages_max=4, uncommitted_bytes_max=20_000)
+LIMITS = Limits(
+    election_ticks=10,
+    message_bytes_max=2000,
+    window_messages_max=4,
+    gathered_bytes_max=500,
+    uncommitted_bytes_max=20_000,
+)
 
 
 class Host:

@@ -42,7 +42,7 @@ class Elections(Leading):
     def _become_leader(self) -> None:
         self.role, self.leader = Role.LEADER, self.id
         self._leave_role()
-        self._heartbeat_elapsed = self._full_member = 0
+        self._heartbeat_elapsed = 0
         for member in self.membership.ids:
             self.progress[member] = Progress(next=self.log.last + 1, silent_ticks=self.limits.election_ticks)
         own = self.progress.get(self.id)

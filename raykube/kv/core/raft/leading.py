@@ -15,20 +15,23 @@ class Leading(State):
         first = self.log.last + 1
         entries = [Entry(self.term, first + offset, kind, payload) for offset, payload in enumerate(payloads)]
         self.log.append(entries)
-        self._uncommitted_bytes += sum(map(len, payloads))
+        size = sum(map(len, payloads))
+        self._uncommitted_bytes += size
+        self._gathered_bytes += size
         self._note_memberships(entries)
-        self._release(kind is EntryKind.CONFIG)  # others may be its quorum than those that earlier entries wait for
 
-    def _release(self, at_once: bool = False) -> None:
-        """Lets new entries leave for the disks.
+    def _release(self, *, at_once: bool = False) -> None:
+        """Lets new entries leave for the disks, all that arrived since the last `ready` together.
 
         While earlier ones are on their way to a quorum, new ones wait for each other: what leaves together costs each
         member one message, one frame and one fdatasync. They leave when those are committed, or when much has gathered,
-        so that a busy group works on several at once. The first after a pause never waits.
+        so that a busy group works on several at once. A change of the members never waits: its quorum may be another
+        one than that which the entries before it wait for.
         """
         is_idle = self.log.committed >= self._released
-        if at_once or is_idle or self._uncommitted_bytes - self._released_bytes >= self.limits.gathered_bytes_max:
-            self._released, self._released_bytes = self.log.last, self._uncommitted_bytes
+        is_change = self._memberships[-1][0] > self._released
+        if at_once or is_idle or is_change or self._gathered_bytes >= self.limits.gathered_bytes_max:
+            self._released, self._gathered_bytes = self.log.last, 0
             self._broadcast_append()
 
     def _broadcast_append(self) -> None:
@@ -83,11 +86,6 @@ class Leading(State):
                     Message(Kind.COMMIT, member, self.id, self.term, commit=commit, force=progress.is_waited_at)
                 )
                 progress.is_waited_at = progress.is_waited_at and self.log.committed < self.log.last
-
-    def _look_for_full_disks(self) -> None:
-        full = [member for member, progress in self.progress.items() if progress.is_disk_full]
-        alive = (m for m in full if self.progress[m].silent_ticks < self.limits.election_ticks)
-        self._full_member = min(alive, default=0)
 
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member
@@ -160,7 +158,7 @@ class Leading(State):
         progress.round_confirmed = max(progress.round_confirmed, message.context)
         if progress.sending is Sending.REPLICATE and not self._may_send(progress):
             progress.forget_oldest()
-        if progress.match < self.log.last:
+        if progress.match < self._released:
             self._send_append(message.sender)
         self._confirm_reads()
 
@@ -170,7 +168,7 @@ class Leading(State):
         matches = sorted((progress[m].match if m in progress else 0 for m in membership.voters), reverse=True)
         return matches[membership.quorum - 1] if matches else 0
 
-    def _maybe_commit(self) -> bool:
+    def _maybe_commit(self) -> None:
         index = self._held_by_quorum(self.membership)
         changed_at, _ = self._memberships[-1]
         if changed_at > self.log.committed and len(self._memberships) > 1:
@@ -180,14 +178,11 @@ class Leading(State):
             index = max(index, min(changed_at, self._held_by_quorum(self._memberships[-2][1])))
         # Only an entry of its own term is committed by counting; older ones with it (Raft §5.4.2).
         if self.log.term(index) != self.term or index <= self.log.committed:
-            return False
+            return
         first = self.log.committed + 1
         self.log.commit_to(index)
         newly = self.log.entries[first - self.log.base - 1 : index - self.log.base]
-        size = sum(len(entry.data) for entry in newly)
-        self._uncommitted_bytes = max(0, self._uncommitted_bytes - size)
-        self._released_bytes = max(0, self._released_bytes - size)
-        self._release()
+        self._uncommitted_bytes = max(0, self._uncommitted_bytes - sum(len(entry.data) for entry in newly))
         self._start_reads()
         if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
             self._tell_commits()
@@ -195,7 +190,6 @@ class Leading(State):
             if heir:
                 self._send(Kind.TIMEOUT_NOW, heir)
             self._become_follower(self.term, 0)
-        return True
 
     # ---- reads
 

@@ -96,6 +96,7 @@ class Node(Elections, Following):
         if not self.is_leader or progress is None or member not in self.membership.voters or member == self.id:
             return
         self.transferee, self._transfer_elapsed = member, 0
+        self._release(at_once=True)  # a commit that this leader waits for may never come: perhaps that is why it goes
         if progress.match == self.log.last:
             self._send(Kind.TIMEOUT_NOW, member)
         else:
@@ -178,6 +179,7 @@ class Node(Elections, Following):
     def ready(self) -> Ready:
         """Takes what is to be done now."""
         if self.role is Role.LEADER:
+            self._release()
             self._tell_commits()
         ready = Ready(self._now, None, self.log.take_committed(self.limits.apply_bytes_max), self._read_states)
         self._now, self._read_states = [], []

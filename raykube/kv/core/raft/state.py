@@ -78,7 +78,7 @@ class State:
         self._reads = Reads()
         self._uncommitted_bytes = 0
         self._released = 0  # a leader's entries up to here may leave
-        self._released_bytes = 0  # of them, uncommitted
+        self._gathered_bytes = 0  # behind them
         self._saved = HardState(self.term, self.vote, self.log.committed)
         self.is_disk_full = False  # this member's own; told to the leader
         self._full_member = 0  # another one; as leader by the answers to heartbeats, else by the leader's word
@@ -156,7 +156,7 @@ class State:
         self._elapsed = 0
         self._votes = {}
         self._reads.clear()
-        self._uncommitted_bytes = self._released = self._released_bytes = 0
+        self._uncommitted_bytes = self._released = self._gathered_bytes = self._full_member = 0
         self._reset_timeout()
 
     def _note_memberships(self, entries: Sequence[Entry]) -> None:
@@ -171,6 +171,13 @@ class State:
                     )
             for member in [member for member in self.progress if member not in self.membership.ids]:
                 del self.progress[member]
+            self._look_for_full_disks()
+
+    def _look_for_full_disks(self) -> None:
+        """As leader: whose disk is full, of those that answer."""
+        full = [member for member, progress in self.progress.items() if progress.is_disk_full]
+        alive = (m for m in full if self.progress[m].silent_ticks < self.limits.election_ticks)
+        self._full_member = min(alive, default=0)
 
     # ---- the ways out
 
