@@ -12,14 +12,6 @@ from raykube.rpc.handlers import Receiver
 from raykube.rpc.served_call import Requests
 
 
-def check_cluster(member: Member, cluster_id: int) -> None:
-    """Raises RpcError when a caller is of another cluster."""
-    if cluster_id != member.cluster_id:
-        raise RpcError(
-            Code.FAILED_PRECONDITION, f"this member is of cluster {member.cluster_id:x}, the caller of {cluster_id:x}"
-        )
-
-
 class Incoming(Receiver):
     """One stream. `inbound`: the newest stream of each sender, by its id; only the end of that one means something."""
 
@@ -33,8 +25,9 @@ class Incoming(Receiver):
         self._sender = 0
 
     def on_message(self, batch: Any) -> None:
-        """Raises RpcError: it is meant for another member."""
-        check_cluster(self._member, batch.cluster_id)
+        """Raises RpcError: it is meant for another member, or this one has stopped."""
+        self._member.require_alive()
+        self._member.require_cluster(batch.cluster_id)
         if batch.to != self._member.id:
             raise RpcError(Code.FAILED_PRECONDITION, f"this is member {self._member.id:x}, not {batch.to:x}")
         if self._transport.is_removed(batch.sender):

@@ -26,6 +26,7 @@ from raykube.kv.core.prover import Diverged
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
+from raykube.kv.core.replica import Output
 from raykube.kv.disk import open_disk, salted
 from raykube.kv.disk_thread import DiskThread
 from raykube.kv.recall import Removed, Replaced
@@ -184,10 +185,11 @@ class Member:
         if self._is_closed:
             return
         try:
-            output = self.replica.ready()
+            self._carry_out(self.replica.ready())
         except Exception as error:
-            self.fail(error)
-            return
+            self.fail(error)  # what `ready` gave is taken, and would be done by nobody
+
+    def _carry_out(self, output: Output) -> None:
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)
         if output.write is not None:
@@ -288,6 +290,13 @@ class Member:
         """Raises RpcError when this member has stopped."""
         if self._is_closed:
             raise RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
+
+    def require_cluster(self, cluster_id: int) -> None:
+        """Raises RpcError when a caller is of another cluster."""
+        if cluster_id != self.cluster_id:
+            raise RpcError(
+                Code.FAILED_PRECONDITION, f"this member is of cluster {self.cluster_id:x}, the caller of {cluster_id:x}"
+            )
 
     def require_sound(self) -> None:
         """As `require_alive`, and raises RpcError while nobody can tell whose state is the right one."""

@@ -8,7 +8,7 @@ from typing import Any
 from raykube.kv import wire
 from raykube.kv.at_leader import NOT_LEADER, AtLeader
 from raykube.kv.core.raft.messages import Kind, Message
-from raykube.kv.incoming import Incoming, check_cluster
+from raykube.kv.incoming import Incoming
 from raykube.kv.joins import Joins
 from raykube.kv.member import Member
 from raykube.kv.stored_snapshot import Arriving
@@ -55,13 +55,13 @@ class PeerService:
         message: Message | None = None
         async for chunk in requests:
             if message is None:
-                check_cluster(self._member, chunk.cluster_id)
+                self._member.require_cluster(chunk.cluster_id)
                 message = wire.decode(chunk.message)
             await asyncio.to_thread(arriving.write, chunk.data)
         if message is None or message.kind is not Kind.SNAPSHOT:
             raise RpcError(Code.INVALID_ARGUMENT, "not a snapshot message")
         snapshot = message.snapshot = await asyncio.to_thread(arriving.finish)
-        check_cluster(self._member, arriving.cluster_id)
+        self._member.require_cluster(arriving.cluster_id)
         self._member.step([message])
         if not self._member.replica.node.installs(snapshot):
             await asyncio.to_thread(arriving.drop)  # it was not needed
@@ -72,7 +72,7 @@ class PeerService:
 
     async def Recall(self, request: Any, _call: Any) -> Any:
         """Whether the member of the request has taken part in this cluster before."""
-        check_cluster(self._member, request.cluster_id)
+        self._member.require_cluster(request.cluster_id)
         replica = self._member.replica
         progress = replica.node.progress.get(request.member)
         has_acknowledged = progress is not None and progress.match > 0
@@ -85,6 +85,6 @@ class PeerService:
         return await self._joins.answer(request)
 
     async def Change(self, request: Any, _call: Any) -> Any:
-        check_cluster(self._member, request.cluster_id)
+        self._member.require_cluster(request.cluster_id)
         self._require_leader()
         return await self._leader.change_here(request)

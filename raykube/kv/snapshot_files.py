@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Event
 
 from raykube.kv.core import snapshot_codec
 from raykube.kv.core.raft.messages import Snapshot
@@ -20,16 +21,11 @@ SUFFIX = ".snap"
 WRONG_SUFFIX = ".wrong"  # of what is damaged, or was taken of a state that turned out to be wrong; to be looked at
 KEPT = 2
 SYNC_BYTES = 1 << 20
+PAUSE_S_MAX = 0.1  # after a sync; a disk that needs as long is busy anyway
 
 
-def _sync_gently(descriptor: int) -> None:
-    """Gives the disk what was written, and then leaves it to others as long as that took.
-
-    All of a large file at once would be in the log's way for a twentieth of a second (measured; so: a millisecond).
-    """
-    began = time.monotonic()
-    os.fdatasync(descriptor)
-    time.sleep(time.monotonic() - began)
+class Abandoned(Exception):
+    """A snapshot was given up: the member stops."""
 
 
 class SnapshotFiles:
@@ -39,6 +35,7 @@ class SnapshotFiles:
         self._folder = folder
         self._cluster_id = cluster_id
         self._arrivals = itertools.count()
+        self._abandoned = Event()
         if not folder.exists():
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
@@ -48,8 +45,15 @@ class SnapshotFiles:
     def path(self, snapshot: Snapshot) -> Path:
         return self._folder / f"{snapshot.index:016x}-{snapshot.term:016x}{SUFFIX}"
 
+    def abandon(self) -> None:
+        """Ends a save that is under way, from any thread: it raises Abandoned."""
+        self._abandoned.set()
+
     def save(self, snapshot: Snapshot, body: Iterable[bytes]) -> int:
-        """Writes a snapshot durably, and removes those that it makes superfluous. Returns its size in bytes."""
+        """Writes a snapshot durably, and removes those that it makes superfluous. Returns its size in bytes.
+
+        Raises OSError, Abandoned.
+        """
         size = self._save(self.path(snapshot), snapshot_codec.encode(snapshot, self._cluster_id, body))
         self._drop_superfluous()
         return size
@@ -81,7 +85,7 @@ class SnapshotFiles:
                 unsynced = 0
                 for piece in pieces:
                     if unsynced >= SYNC_BYTES:
-                        _sync_gently(file.fileno())
+                        self._sync_gently(file.fileno())
                         unsynced = 0
                     view = memoryview(piece)
                     while view:
@@ -89,13 +93,24 @@ class SnapshotFiles:
                     size += len(piece)
                     unsynced += len(piece)
                 os.fsync(file.fileno())
-        except OSError as error:
-            error.filename = str(temporary)
+        except (OSError, Abandoned) as error:
+            if isinstance(error, OSError):
+                error.filename = str(temporary)
             temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what comes next
             raise
         temporary.rename(path)
         sync_folder(self._folder)
         return size
+
+    def _sync_gently(self, descriptor: int) -> None:
+        """Gives the disk what was written, and then leaves it to others as long as that took.
+
+        All of a large file at once would be in the log's way for a twentieth of a second (measured; so: a millisecond).
+        """
+        began = time.monotonic()
+        os.fdatasync(descriptor)
+        if self._abandoned.wait(min(PAUSE_S_MAX, time.monotonic() - began)):
+            raise Abandoned
 
     def set_aside(self, sound: int) -> None:
         """Takes the snapshots behind the entry `sound` out of use: the state of which they were taken was wrong."""

@@ -9,13 +9,14 @@ from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.raft.messages import Snapshot
 from raykube.kv.core.replica import Replica
 from raykube.kv.disk_thread import DiskThread
-from raykube.kv.snapshot_files import SnapshotFiles
+from raykube.kv.snapshot_files import Abandoned, SnapshotFiles
 from raykube.kv.wal import PASSING, Wal
 
 log = logging.getLogger(__name__)
 
 ENTRIES_KEPT = 5000  # behind a snapshot, for members that lag a little
 LOG_BYTES_MAX = 256 << 20  # behind a snapshot: it is in memory, and read at a start
+ENTRY_BYTES = 256  # that an entry takes in memory beside its data
 RETRY_S = 10.0  # after one for which there was no room
 
 
@@ -46,8 +47,9 @@ class Snapshotter:
 
     def on_applied(self) -> None:
         """Entries were applied just now."""
-        log_bytes = self._wal.bytes_appended - self._log_at
-        is_due = self._replica.applied - self._index >= self._count
+        entries = self._replica.applied - self._index
+        log_bytes = self._wal.bytes_appended - self._log_at + entries * ENTRY_BYTES
+        is_due = entries >= self._count
         # Under load an entry has many requests: a few thousand of them may be gigabytes.
         if (is_due and log_bytes >= self._log_bytes) or log_bytes >= LOG_BYTES_MAX:
             self._begin()
@@ -71,6 +73,8 @@ class Snapshotter:
     async def _take(self, snapshot: Snapshot, picture: Image) -> None:
         try:
             await self._save(snapshot, picture)
+        except Abandoned:
+            pass  # by `close`
         except Exception as error:
             self._fail(error)
         finally:
@@ -95,7 +99,8 @@ class Snapshotter:
         await self._disk.run(lambda: self._wal.purge(purge))
 
     async def close(self) -> None:
-        """Begins no other, and waits for the one that is under way."""
+        """Begins no other, and gives up the one that is under way."""
         self._is_closed = True
+        self._files.abandon()
         if self._task is not None:
             await asyncio.wait({self._task})

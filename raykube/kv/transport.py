@@ -1,4 +1,4 @@
-"""Carries messages to other members: one stream to each, all that waits in one batch, snapshots apart.
+"""Carries messages to other members: one stream to each, what leaves together in one batch, snapshots apart.
 
 At most once and in order within a stream; a stream that breaks loses what was under way, which Raft survives. The end
 of a stream from the leader hints that it died: an election need not wait for the time-out.
@@ -16,113 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from raykube.kv import stored_snapshot, wire
-from raykube.kv.core.identity import address_of
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.member import Member
+from raykube.kv.peer import Peer
 from raykube.kv.recall import Removed, Replaced
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError, Tls
-from raykube.rpc.channel import Channel
-from raykube.rpc.pushed import PushedCall
 
 log = logging.getLogger(__name__)
 
-SERVICE = raft_pb2.DESCRIPTOR.services_by_name["Peer"]
-WAITING_BYTES_MAX = 64 << 20  # beyond it, messages to that member are dropped: it is gone or far too slow
-BATCH_BYTES_MAX = 8 << 20
 RECONNECT_S = 0.2
-COMMIT_DELAY_S = 0.002
 SNAPSHOT_TIMEOUT_S = 300.0
 SNAPSHOT_RETRY_S = 1.0
-
-
-class _Peer:
-    """The way to one member. `opening`: what each batch for it begins with."""
-
-    def __init__(self, member: int, urls: tuple[str, ...], tls: Tls | None, opening: bytes) -> None:
-        self.member = member
-        self.urls = urls
-        self._opening = opening
-        self._tls = tls
-        self._turn = 0
-        self.channel = self._connect()
-        self.stub = self.channel.stub(SERVICE)
-        self.waiting: list[bytes] = []
-        self.waiting_bytes = 0
-        self.stream: PushedCall | None = None  # takes what waits
-        self._is_full = False  # the stream has enough for now
-        self.refusal = ""  # the last one, which is logged once
-        self._timer: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.is_sending_snapshot = False
-
-    def _connect(self) -> Channel:
-        scheme, address = address_of(self.urls[self._turn % len(self.urls)])
-        return Channel(address, self._tls if scheme == "https" else None)
-
-    async def try_next_url(self) -> None:
-        """Goes to the member's next address, if it has several."""
-        if len(self.urls) > 1:
-            self._turn += 1
-            await self.channel.close()
-            self.channel = self._connect()
-            self.stub = self.channel.stub(SERVICE)
-
-    def put(self, message: bytes) -> bool:
-        """Queues a message; False when the queue is full. `flush` sends what waits."""
-        if self.waiting_bytes + len(message) > WAITING_BYTES_MAX:
-            return False
-        self.waiting.append(message)
-        self.waiting_bytes += len(message)
-        return True
-
-    def flush_later(self) -> None:
-        """Sends what waits a little later, unless something takes it along before."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(COMMIT_DELAY_S, self.flush)
-
-    def flush(self) -> None:
-        """Sends what waits, as far as there is a stream that takes it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self.waiting and self.stream is not None and not self._is_full:
-            if not self.stream.send(wire.batch(self._opening, self._take())):
-                self._is_full = True
-                self.stream.when_room(partial(self._on_room, self.stream))
-
-    def _on_room(self, stream: PushedCall) -> None:
-        if stream is self.stream:
-            self._is_full = False
-            self.flush()
-
-    def open(self, stream: PushedCall, greeting: bytes) -> None:
-        """From now on what waits goes out by `stream`."""
-        self.stream = stream
-        self._is_full = False
-        stream.send(greeting)
-        self.flush()
-
-    def _take(self) -> list[bytes]:
-        count = size = 0
-        for message in self.waiting:
-            if size >= BATCH_BYTES_MAX:
-                break
-            count += 1
-            size += len(message)
-        batch = self.waiting[:count]
-        del self.waiting[:count]
-        self.waiting_bytes -= size
-        return batch
-
-    def shut(self) -> None:
-        """Ends the stream; what waited for it is lost."""
-        if self.stream is not None:
-            self.stream.cancel()
-            self.stream = None
-        self.waiting.clear()
-        self.waiting_bytes = 0
 
 
 class Transport:
@@ -143,8 +49,7 @@ class Transport:
         self._tls = tls
         self._told: dict[int, tuple[str, ...]] = {}  # what those who are connected say of themselves
         self._newest = self._settled = Membership()
-        self._peers: dict[int, _Peer] = {}
-        self._encoder = wire.Encoder()
+        self._peers: dict[int, Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_closed = False
 
@@ -153,7 +58,8 @@ class Transport:
         node = self._member.replica.node
         if node.membership is not self._newest or node.settled is not self._settled:
             self._follow(node.membership, node.settled)
-        urgent: dict[_Peer, None] = {}
+        urgent: dict[Peer, None] = {}
+        encoder = wire.Encoder()
         for message in messages:
             peer = self._peer(message.to)
             if peer is None:
@@ -161,7 +67,7 @@ class Transport:
             if message.kind is Kind.SNAPSHOT:
                 if not peer.is_sending_snapshot:
                     self._spawn(self._send_snapshot(peer, message))
-            elif not peer.put(self._encoder.encode(message)):
+            elif not peer.put(encoder.encode(message)):
                 self._member.replica.node.on_unreachable(message.to)
             elif message.kind is not Kind.COMMIT or message.force:
                 urgent[peer] = None
@@ -233,39 +139,37 @@ class Transport:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _peer(self, member: int) -> _Peer | None:
+    def _peer(self, member: int) -> Peer | None:
         peer = self._peers.get(member)
         if peer is None and member and member != self._member.id and not self.is_closed:
             urls = self._address(member)
             if not urls or self.is_removed(member):
                 return None
-            peer = self._peers[member] = _Peer(member, urls, self._tls, self._opening(member))
+            peer = self._peers[member] = Peer(member, urls, self._tls, self._opening(member))
             peer.task = self._spawn(self._stream(peer))
         return peer
 
-    async def _stream(self, peer: _Peer) -> None:
+    async def _stream(self, peer: Peer) -> None:
         """Keeps a stream to `peer`, for ever."""
         loop = asyncio.get_running_loop()
         while not self.is_closed and not self._member.failed.done():
             finished: asyncio.Future[None] = loop.create_future()
             try:
                 stream = await peer.stub.Stream.open(partial(self._on_state, peer), partial(_finish, finished))
-                try:
-                    # The first batch opens the stream and names the sender.
-                    peer.open(stream, self._opening(peer.member, self._urls, self._incarnation))
-                    await finished
-                finally:
-                    stream.cancel()
+                # The first batch opens the stream and names the sender.
+                peer.open(stream, self._opening(peer.member, self._urls, self._incarnation))
+                await finished
             except RpcError as error:
                 if error.code is not Code.UNAVAILABLE and error.message != peer.refusal:
                     peer.refusal = error.message
                     log.warning("member %x refuses this member's messages: %s", peer.member, error)
-            peer.shut()
+            finally:
+                peer.shut()
             self._member.replica.node.on_unreachable(peer.member)
             await peer.try_next_url()
             await asyncio.sleep(RECONNECT_S)
 
-    def _on_state(self, peer: _Peer, state: Any) -> None:
+    def _on_state(self, peer: Peer, state: Any) -> None:
         """What the receiver of a stream says of it."""
         peer.refusal = ""
         if state.removed or state.replaced:
@@ -278,7 +182,7 @@ class Transport:
         )
         return batch.SerializeToString()
 
-    async def _send_snapshot(self, peer: _Peer, message: Message) -> None:
+    async def _send_snapshot(self, peer: Peer, message: Message) -> None:
         assert message.snapshot is not None
         arrived = False
         peer.is_sending_snapshot = True

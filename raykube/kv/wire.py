@@ -11,14 +11,17 @@ from typing import Any
 from raykube.kv.core.raft.messages import Entry, Kind, Message
 from raykube.pb import raft_pb2
 
-_MESSAGES, _ENTRIES, _DATA = (
-    bytes(((descriptor.fields_by_name[name].number << 3) | 2,))  # a field's tag: of a length and so many bytes
-    for descriptor, name in (
-        (raft_pb2.MessageBatch.DESCRIPTOR, "messages"),
-        (raft_pb2.Message.DESCRIPTOR, "entries"),
-        (raft_pb2.Entry.DESCRIPTOR, "data"),
-    )
-)
+
+def _tag(descriptor: Any, name: str) -> bytes:
+    """What stands before a field of so many bytes."""
+    number = descriptor.fields_by_name[name].number
+    assert number < 16, f"{name}: its tag takes two bytes"
+    return bytes(((number << 3) | 2,))
+
+
+_MESSAGES = _tag(raft_pb2.MessageBatch.DESCRIPTOR, "messages")
+_ENTRIES = _tag(raft_pb2.Message.DESCRIPTOR, "entries")
+_DATA = _tag(raft_pb2.Entry.DESCRIPTOR, "data")
 
 
 def head(message: Message) -> Any:
@@ -51,28 +54,35 @@ def _length(size: int) -> bytes:
 
 
 class Encoder:
-    """Encodes one leader's messages. Entries that go to several members one after the other are encoded once."""
+    """Encodes messages that leave together: entries that go to several members are encoded once.
+
+    Entries are told apart by the first index, the last index and its term: logs that agree there agree before it.
+    """
 
     def __init__(self) -> None:
-        self._key: tuple[int, int, int] | None = None  # first index, last index and its term: they name entries
-        self._entries = b""
+        self._entries: dict[tuple[int, int, int], bytes] = {}
 
     def encode(self, message: Message) -> bytes:
         """The message, without a snapshot's content."""
         small: bytes = head(message).SerializeToString()
-        return small + self._encode_entries(message.entries) if message.entries else small
+        return small + self._encoded(message.entries) if message.entries else small
 
-    def _encode_entries(self, entries: Sequence[Entry]) -> bytes:
+    def _encoded(self, entries: Sequence[Entry]) -> bytes:
         key = (entries[0].index, entries[-1].index, entries[-1].term)
-        # A proposal that is forwarded has no place in the log yet.
-        if key != self._key or not entries[0].index:
-            parts: list[bytes] = []
-            for term, index, kind, data in entries:
-                small = raft_pb2.Entry(term=term, index=index, kind=kind).SerializeToString() + _DATA
-                length = _length(len(data))
-                parts += (_ENTRIES, _length(len(small) + len(length) + len(data)), small, length, data)
-            self._key, self._entries = key, b"".join(parts)
-        return self._entries
+        if not entries[0].index:
+            return _encode(entries)  # a proposal that is forwarded has no place in the log yet
+        if key not in self._entries:
+            self._entries[key] = _encode(entries)
+        return self._entries[key]
+
+
+def _encode(entries: Sequence[Entry]) -> bytes:
+    parts: list[bytes] = []
+    for term, index, kind, data in entries:
+        small = raft_pb2.Entry(term=term, index=index, kind=kind).SerializeToString() + _DATA
+        length = _length(len(data))
+        parts += (_ENTRIES, _length(len(small) + len(length) + len(data)), small, length, data)
+    return b"".join(parts)
 
 
 def batch(opening: bytes, messages: Sequence[bytes]) -> bytes:

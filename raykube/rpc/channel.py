@@ -116,6 +116,7 @@ class _StreamedAnswer(_Callable):
 
     async def open(self, on_message: OnMessage, on_finished: OnFinished) -> PushedCall:
         """Begins a call whose requests are pushed: see `PushedCall`. Raises RpcError."""
+        assert self._is_stream, f"{self._path} takes one request"
         link, _ = await self._channel.connect(None)
         return PushedCall(link, self._path, self._parse, on_message, on_finished)
 

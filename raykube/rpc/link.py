@@ -4,7 +4,7 @@ Vocabulary: a link is *ready* once the server's settings came. It is *spent* whe
 fault, a loss); calls under way on a spent link go on, and the last one closes it. A *slot* is room for one more stream,
 where the server allows only so many at once.
 
-Everything that calls ask for in one turn of the event loop leaves in one write at its end.
+Everything that calls ask for in one turn of the event loop leaves in one write at its end, but for what is pushed.
 """
 
 import asyncio
@@ -107,25 +107,24 @@ class Link(asyncio.Protocol):
         return number in self._answers
 
     def send(self, number: int, payload: bytes, *, end: bool = False) -> bool:
-        """False: enough waits to be sent; go on after `writer`."""
+        """False: enough waits to be sent; go on when `writer` is done."""
         room = self._core.send_message(number, payload, end=end)
         self._flush_soon()
         return room
 
     def push(self, number: int, payload: bytes) -> bool:
-        """As `send`, and writes it now rather than at the end of this turn."""
+        """As `send`, and writes it now rather than at the end of this turn: who pushes has gathered already."""
         self._core.send_message(number, payload)
         self.flush()
         return self._core.has_room(number)  # not before: what was flushed at once is no reason to wait
 
     def writer(self, number: int) -> asyncio.Future[None]:
         """Done when the call takes more messages, or is over."""
-        writer = self._loop.create_future()
-        if number in self._answers:
-            self._writers[number] = writer
-        else:
+        if number not in self._answers or self._core.has_room(number):
+            writer = self._loop.create_future()
             writer.set_result(None)
-        return writer
+            return writer
+        return self._writers.setdefault(number, self._loop.create_future())
 
     def end(self, number: int) -> None:
         """No more messages of the request follow."""

@@ -4,11 +4,14 @@ For streams between parts that react to messages anyway: what an iterator and a 
 what handling it costs.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from raykube.rpc.errors import RpcError
+from raykube.rpc.errors import Code, RpcError
 from raykube.rpc.link import Link
+
+log = logging.getLogger(__name__)
 
 Parse = Callable[[bytes], Any]
 OnMessage = Callable[[Any], None]
@@ -18,7 +21,8 @@ OnFinished = Callable[[BaseException | None], None]
 class PushedCall:
     """A call under way on `link`. `on_message` gets each answer, `on_finished` the error that the call became, or None.
 
-    Both are called from within the connection and must not raise. Nothing is called after `cancel`.
+    Both are called from within the connection, and not after `cancel`. An `on_message` that raises ends the call with
+    INTERNAL.
     """
 
     def __init__(self, link: Link, path: str, parse: Parse, on_message: OnMessage, on_finished: OnFinished) -> None:
@@ -33,7 +37,7 @@ class PushedCall:
         return self._link.push(self._number, message)
 
     def when_room(self, then: Callable[[], None]) -> None:
-        """Calls `then` once the call takes more messages, or is over."""
+        """Calls `then` once the call takes more messages, or is over; soon, if that is so now."""
         self._link.writer(self._number).add_done_callback(lambda _: then())
 
     def cancel(self) -> None:
@@ -45,10 +49,12 @@ class PushedCall:
     def on_message(self, message: bytes) -> RpcError | None:
         self._link.taken(self._number, message)
         try:
-            answer = self._parse(message)
+            self._on_message(self._parse(message))
         except RpcError as error:
             return error
-        self._on_message(answer)
+        except Exception as error:
+            log.exception("a message was not taken")
+            return RpcError(Code.INTERNAL, f"{type(error).__name__}: {error}")
         return None
 
     def on_finished(self, error: BaseException | None) -> None:

@@ -84,7 +84,10 @@ class ServedCall:
             self._fail(error)
             return
         if isinstance(answer, Receiver):
+            assert method.client_streaming, f"{method.path} takes one request"
             self._receiver = answer
+            if self.over:  # it ended the call as soon as it was made
+                self.close()
         elif isinstance(answer, asyncio.Future):
             self.task = answer
             answer.add_done_callback(self._on_answer)
@@ -166,8 +169,8 @@ class ServedCall:
                 await close()
 
     def _receive(self, receiver: Receiver, message: bytes) -> None:
-        self._connection.taken(self.stream, message)
         try:
+            self._connection.taken(self.stream, message)
             receiver.on_message(self.served.parse(message))
         except Exception as error:
             self._fail(error)

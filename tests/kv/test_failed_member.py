@@ -50,3 +50,20 @@ async def test_reads_of_all_kinds_and_watches_end(tmp_path: Path) -> None:
         assert refused.value.code is Code.UNAVAILABLE
         is_over.set()
         await channel.close()
+
+
+async def test_what_cannot_be_sent_stops_the_member(tmp_path: Path) -> None:
+    """It took the write along: a leader that goes on would never write again."""
+    async with running_group(tmp_path, 3) as group:
+        member = group.services[await group.leader()].member
+        assert member is not None
+        assert member.carrier is not None
+
+        def send(_messages: object) -> None:
+            raise RuntimeError("broken by the test")
+
+        member.carrier.send = send  # type: ignore[method-assign]
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeError, match="broken by the test"):
+                await member.failed
+        await group.client.write([batch_pb2.Write(key=b"/a", value=b"v", expected_revision=-1)])  # by the others

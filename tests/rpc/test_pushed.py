@@ -17,12 +17,15 @@ from tests.rpc.echo import ECHO, Bytes, say
 
 
 class Echo(Receiver):
-    """`fail NAME text` raises that status, `end` ends the call, `break` is a bug; anything else comes back."""
+    """`fail NAME text` raises that status, `end` ends the call, `break` is a bug, `many` brings 100 long answers;
+    anything else comes back."""
 
-    def __init__(self, requests: Requests) -> None:
+    def __init__(self, requests: Requests, *, ends_at_once: bool = False) -> None:
         self.requests = requests
         self.received: list[bytes] = []
         self.ends = 0
+        if ends_at_once:
+            requests.end()
 
     def on_message(self, message: Any) -> None:
         self.received.append(message.value)
@@ -32,6 +35,8 @@ class Echo(Receiver):
             raise RpcError(Code[name], text)
         if word == "break":
             raise KeyError("a bug")
+        for _ in range(100 if word == "many" else 0):
+            self.requests.send(Bytes(value=bytes(100_000)))
         self.requests.send(Bytes(value=message.value[:100]))
         if word == "end":
             self.requests.end()
@@ -43,9 +48,10 @@ class Echo(Receiver):
 class Handler:
     def __init__(self) -> None:
         self.made: list[Echo] = []
+        self.ends_at_once = False
 
     def Both(self, requests: Requests, _call: Any) -> Receiver:
-        self.made.append(Echo(requests))
+        self.made.append(Echo(requests, ends_at_once=self.ends_at_once))
         return self.made[-1]
 
 
@@ -174,3 +180,59 @@ async def test_nobody_is_there() -> None:
         with pytest.raises(RpcError) as caught:
             await Caller().open(channel.stub(ECHO))
         assert caught.value.code is Code.UNAVAILABLE
+
+
+async def test_a_receiver_may_end_its_call_as_it_is_made() -> None:
+    async with echoing() as (handler, _, channel):
+        handler.ends_at_once = True
+        caller = Caller()
+        await caller.open(channel.stub(ECHO))
+        caller.send("hello")
+        await until(lambda: caller.errors == [None])
+        assert handler.made[0].ends == 1
+        assert handler.made[0].received == []
+
+
+async def test_answers_beyond_the_windows_arrive() -> None:
+    async with echoing() as (_, _, channel):
+        caller = Caller()
+        await caller.open(channel.stub(ECHO))
+        caller.send("many")
+        await until(lambda: caller.answers[-1:] == [b"many"])
+        assert len(caller.answers) == 101
+
+
+async def test_a_mistake_in_taking_an_answer_ends_that_call_alone() -> None:
+    async with echoing() as (_, _, channel):
+        other, caller = Caller(), Caller()
+        await other.open(channel.stub(ECHO))
+        caller.answers = None  # type: ignore[assignment] # taking an answer raises
+        await caller.open(channel.stub(ECHO))
+        caller.send("hello")
+        await until(lambda: bool(caller.errors))
+        assert isinstance(caller.errors[0], RpcError)
+        assert caller.errors[0].code is Code.INTERNAL
+        other.send("hello")
+        await until(lambda: other.answers == [b"hello"])
+
+
+async def test_who_waits_for_room_is_told_soon_when_there_is_some() -> None:
+    async with echoing() as (_, _, channel):
+        caller = Caller()
+        await caller.open(channel.stub(ECHO))
+        told: list[int] = []
+        caller.call.when_room(lambda: told.append(1))
+        assert told == []
+        await until(lambda: told == [1])
+        payload = Bytes(value=bytes(300_000)).SerializeToString()
+        while caller.call.send(payload):
+            pass
+        for number in (2, 3):
+            caller.call.when_room(lambda number=number: told.append(number))
+        await until(lambda: told == [1, 2, 3])
+
+
+async def test_only_a_stream_of_requests_can_be_pushed() -> None:
+    async with echoing() as (_, _, channel):
+        with pytest.raises(AssertionError):
+            await channel.stub(ECHO).Spread.open(print, print)
