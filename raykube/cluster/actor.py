@@ -65,6 +65,7 @@ class ComponentHost:
         self._services: list[Any] = []
         self._started = threading.Event()
         self._stopping = threading.Event()
+        self._failed = threading.Event()  # a service cannot start, or ended with an error
         self._error = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         for path, content in self._spec.files.items():
@@ -90,6 +91,7 @@ class ComponentHost:
                 runner.run(self._serve())
         except Exception:
             log.exception("%s ended", self._spec.name)
+            self._failed.set()
         if not self._stopping.is_set():
             time.sleep(RESTART_PAUSE_S)
             os._exit(1)  # Ray makes a new actor process from the same spec
@@ -135,7 +137,7 @@ class ComponentHost:
         """Waits until the services serve; returns "" or why they do not."""
         deadline = time.monotonic() + timeout_s
         while not self._started.wait(0.02):
-            if time.monotonic() > deadline or not self._thread.is_alive():
+            if time.monotonic() > deadline or self._failed.is_set() or not self._thread.is_alive():
                 return self._error or "it is still starting"
         return ""
 

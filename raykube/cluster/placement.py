@@ -155,10 +155,21 @@ def start(placement: Placement, state: ClusterState, data_dir: Path, pki: Path |
 def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
     """Waits until the placement serves. Raises RayError with its own words when it does not."""
     ray = _ray()
-    try:
-        problem = ray.get(handle.ready.remote(timeout_s), timeout=timeout_s + CALL_TIMEOUT_S)
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-        problem = f"its process does not answer ({type(error).__name__})"
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = max(1.0, deadline - time.monotonic())
+        try:
+            problem = ray.get(handle.ready.remote(left_s), timeout=left_s + CALL_TIMEOUT_S)
+            break
+        except ray.exceptions.GetTimeoutError as error:
+            problem = f"its process does not answer ({type(error).__name__})"
+            break
+        except ray.exceptions.RayActorError as error:
+            # Its process ended, or Ray's is not back yet on its machine: Ray starts actors of ours again and again.
+            problem = f"its process does not answer ({type(error).__name__})"
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_S)
     if problem:
         raise RayError(f"{name} did not start: {problem}")
 
