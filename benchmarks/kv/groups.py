@@ -37,6 +37,7 @@ class Group:
     command: list[str]
     folder: Path
     size: int = 3
+    extra: dict[str, str] = field(default_factory=dict)  # flags beside those that both need
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     client_ports: dict[str, int] = field(default_factory=dict)
     peer_ports: dict[str, int] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Group:
                 "name": name, "data-dir": self.folder / self.name / name, "initial-cluster": cluster,
                 "listen-client-urls": client, "advertise-client-urls": client,
                 "listen-peer-urls": peer, "initial-advertise-peer-urls": peer,
-                "quota-backend-bytes": 8 << 30,
+                "quota-backend-bytes": 8 << 30, **self.extra,
             }  # fmt: skip
             (self.folder / self.name).mkdir(parents=True, exist_ok=True)
             with (self.folder / self.name / f"{name}.log").open("ab") as output:
