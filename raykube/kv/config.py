@@ -153,6 +153,11 @@ class Config(BaseModel):
         return self.initial_cluster or [f"{self.name}={url}" for url in self.peer_urls]
 
     @property
+    def is_described(self) -> bool:
+        """Whether the flags say which cluster this is. With a log they need not; what they say must agree with it."""
+        return bool(self.initial_cluster) or "initial_cluster_token" in self.model_fields_set
+
+    @property
     def quota_bytes(self) -> int:
         return self.quota_backend_bytes or 2 << 30
 

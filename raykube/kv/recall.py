@@ -47,6 +47,14 @@ def has_log(data_dir: Path) -> bool:
     return any((data_dir / "wal").glob("*.wal"))
 
 
+def refuse_lost_log(data_dir: Path) -> None:
+    """Raises ValueError for a directory with snapshots and no log, before anything in it is changed."""
+    if not has_log(data_dir) and any((data_dir / "snap").glob("*.snap")):
+        raise ValueError(
+            f"{data_dir} has snapshots and no log: put the files in wal/ back, or remove the member and add it again"
+        )
+
+
 async def refuse_if_remembered(data_dir: Path, own: Member, members: Membership, cluster: int, tls: Tls | None) -> None:
     """Raises ValueError, saying what to do, when another member knows the owner of this empty directory.
 
@@ -59,10 +67,12 @@ async def refuse_if_remembered(data_dir: Path, own: Member, members: Membership,
         raise Removed(own.id)
     witnesses = [other.name for other, answer in zip(others, answers, strict=True) if answer.is_known]
     if witnesses:
+        known = "knows" if len(witnesses) == 1 else "know"
         raise ValueError(
-            f"{data_dir} is empty, but {', '.join(witnesses)} knows {own.name} as a member that has data: put its "
-            "files back, or leave it stopped (a majority of members goes on without it); an empty member under an "
-            "old name could lose acknowledged writes"
+            f"{data_dir} has no log, but {', '.join(witnesses)} {known} {own.name} as a member that has data; an empty "
+            "member under an old name could lose acknowledged writes. Put its files back, or make it a new member: "
+            f"etcdctl member remove {own.id:x}, etcdctl member add, and start it with "
+            "--initial-cluster-state=existing (meanwhile a majority of the members goes on without it)"
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+from collections.abc import Iterable
 
 from raykube.kv import joins, recall
 from raykube.kv.at_leader import AtLeader
@@ -82,9 +83,10 @@ class Service:
         heartbeat_s = config.heartbeat_interval / 1000
         self._data_dir = DataDir(config.data_dir)
         meta = Meta(cluster_id(members), own.id, token_id(config.initial_cluster_token))
+        recall.refuse_lost_log(config.data_dir)
         found = owner(config.data_dir / "wal")
         if found is not None:
-            if found.token != meta.token:
+            if config.is_described and found.token != meta.token:
                 raise ValueError(foreign(config.data_dir, found, meta))
             meta = found  # ids that a restore or an addition gave are not made of the flags
         peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
@@ -107,8 +109,11 @@ class Service:
             config.snapshot_count,
             Compactor(config.retained_s, config.retained_revisions),
         )
-        self._check_owner(own)
-        self._transport = Transport(member, own.peer_urls, joins.incarnation(config.data_dir), addresses, peer_tls)
+        if config.is_described:
+            self._check_owner(own)
+        self._transport = Transport(
+            member, self._peer_urls(member), joins.incarnation(config.data_dir), addresses, peer_tls
+        )
         member.carrier = self._transport
         leader = AtLeader(member, self._transport)
         peers = Server(config.peer_cert_allowed_cn)
@@ -142,6 +147,13 @@ class Service:
         self._memory = Memory(member)
         self._memory.start()
         self._publisher = asyncio.create_task(self._publish(member))
+
+    def _peer_urls(self, member: Member) -> Iterable[str]:
+        """Where the others find this member: by its flags, else where its log has it."""
+        known = member.replica.node.membership.get(member.id)
+        if self.config.is_described or self.config.initial_advertise_peer_urls or known is None or not known.peer_urls:
+            return self.config.peer_urls
+        return known.peer_urls
 
     def _check_owner(self, wanted: Record) -> None:
         """Raises ValueError when the log says that this directory is of a member with another name or address."""

@@ -30,12 +30,20 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 
 
 def _context(tls: Tls, purpose: ssl.Purpose, check_hostname: bool) -> ssl.SSLContext:
+    for path in (tls.ca_file, tls.cert_file, tls.key_file):
+        try:
+            path.read_bytes()
+        except OSError as error:  # ssl's own does not say which file it is
+            raise ValueError(f"cannot read {path}: {error.strerror}") from None
     try:
         context = ssl.create_default_context(purpose, cafile=str(tls.ca_file))
-        context.check_hostname = check_hostname
+    except ssl.SSLError as error:
+        raise ValueError(f"{tls.ca_file} holds no certificates of an authority: {error.reason}") from None
+    context.check_hostname = check_hostname
+    try:
         context.load_cert_chain(tls.cert_file, tls.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"cannot read the certificates ({error}): check --tls-cert-file and its kin") from None
+    except ssl.SSLError as error:
+        raise ValueError(f"{tls.cert_file} is no certificate for the key {tls.key_file}: {error.reason}") from None
     return context
 
 

@@ -100,5 +100,5 @@ async def test_what_is_no_address(address: str) -> None:
 async def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
     tls = pki.tls("kube-apiserver", server=True)
     (tmp_path / "no.key").write_text("no key")
-    with pytest.raises(ValueError, match="cannot read the certificates"):
+    with pytest.raises(ValueError, match="is no certificate for the key"):
         Server().listen("127.0.0.1:0", type(tls)(tls.cert_file, tmp_path / "no.key", tls.ca_file))

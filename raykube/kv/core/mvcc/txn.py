@@ -15,6 +15,7 @@ from raykube.pb import etcd_pb2
 Range = etcd_pb2.RangeRequest
 Compare = etcd_pb2.Compare
 
+PIECE_VERSIONS = 1000  # of a large response, encoded at a time
 _ORDERS = frozenset(Range.SortOrder.values())
 _SORT_FIELDS = {
     Range.KEY: attrgetter("key"),
@@ -123,6 +124,34 @@ def _covers(delete: etcd_pb2.DeleteRangeRequest, key: bytes) -> bool:
 
 def read(store: Store, request: etcd_pb2.RangeRequest) -> etcd_pb2.RangeResponse:
     """Answers a range request from what `store` holds."""
+    is_bounded = request.min_mod_revision or request.max_mod_revision or request.min_create_revision
+    is_plain = not (request.range_end or request.revision or request.keys_only or request.count_only)
+    if is_plain and not is_bounded and not request.max_create_revision:
+        return _read_key(store, request.key)
+    return select(store, request).response()
+
+
+class Selection(NamedTuple):
+    """What a range request found: versions, which never change, so that encoding many of them may take its time."""
+
+    versions: list[Version]
+    keys_only: bool
+    head: etcd_pb2.RangeResponse  # the response without them
+
+    def response(self) -> etcd_pb2.RangeResponse:
+        self.head.kvs.extend([to_kv(version, self.keys_only) for version in self.versions])
+        return self.head
+
+    def pieces(self) -> Iterator[bytes]:
+        """The encoded response but for its head, which goes before them; each piece takes about a millisecond."""
+        for start in range(0, len(self.versions), PIECE_VERSIONS):
+            some = self.versions[start : start + PIECE_VERSIONS]
+            kvs = [to_kv(version, self.keys_only) for version in some]
+            yield etcd_pb2.RangeResponse(kvs=kvs).SerializeToString()
+
+
+def select(store: Store, request: etcd_pb2.RangeRequest) -> Selection:
+    """Finds what a range request asks for. Raises StoreError."""
     order, target = request.sort_order, request.sort_target
     bounds = (
         request.min_mod_revision,
@@ -130,8 +159,6 @@ def read(store: Store, request: etcd_pb2.RangeRequest) -> etcd_pb2.RangeResponse
         request.min_create_revision,
         request.max_create_revision,
     )
-    if not (request.range_end or request.revision or request.keys_only or request.count_only or any(bounds)):
-        return _read_key(store, request.key)
     # Keys come ordered. What is sorted or filtered must be seen whole before it is cut; as in etcd, a target without an
     # order only sorts what the limit left.
     is_cut_first = not any(bounds) and (order == Range.NONE or (order == Range.ASCEND and target == Range.KEY))
@@ -145,15 +172,15 @@ def read(store: Store, request: etcd_pb2.RangeRequest) -> etcd_pb2.RangeResponse
     )
     if any(bounds):
         found = [version for version in found if _within(version, *bounds)]
-    if target != Range.KEY or order == Range.DESCEND:
+    if target == Range.KEY and order == Range.DESCEND:
+        found.reverse()
+    elif target != Range.KEY:
         found.sort(key=_SORT_FIELDS[target], reverse=order == Range.DESCEND)
     more = 0 < limit < len(found)
     if more:
         del found[limit:]
-    keys_only = request.keys_only
-    return etcd_pb2.RangeResponse(
-        header=header(store), kvs=[to_kv(version, keys_only) for version in found], more=more, count=count
-    )
+    head = etcd_pb2.RangeResponse(header=header(store), more=more, count=count)
+    return Selection(found, request.keys_only, head)
 
 
 def _read_key(store: Store, key: bytes) -> etcd_pb2.RangeResponse:
