@@ -15,7 +15,7 @@ from raykube.rpc.core.limits import Limits
 from raykube.rpc.handlers import Call, Served, served_by
 from raykube.rpc.listen import BACKLOG, bind, split_address
 from raykube.rpc.serving import ServedConnection
-from raykube.rpc.tls import Tls, server_context
+from raykube.rpc.tls import Followed, Tls, server_context
 
 __all__ = ["Call", "Server"]
 
@@ -33,7 +33,7 @@ class Server:
     certificate names one of them are answered; everybody else gets PERMISSION_DENIED.
 
     A client that is silent for `keepalive_s` is asked for a sign of life, and dropped when it gives none for
-    `keepalive_timeout_s`.
+    `keepalive_timeout_s`. Certificates are read anew when their files change.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Server:
         self._keepalive_timeout_s = keepalive_timeout_s
         self._methods: dict[str, Served] = {}
         self._listeners: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+        self._certificates: list[Followed] = []
         self._paths: dict[Path, int] = {}  # of our unix sockets, with their inodes
         self._servers: list[asyncio.Server] = []
         self._connections: set[ServedConnection] = set()
@@ -70,6 +71,7 @@ class Server:
         if tls is not None:
             context = server_context(tls)
             context.set_alpn_protocols(["h2"])
+            self._certificates.append(Followed(tls, context))
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:"))
             self._listeners.append((_bind_path(path), context))
@@ -101,11 +103,13 @@ class Server:
             self._none_left.set()
 
     async def _watch(self) -> None:
-        """Finds clients that vanished without a word."""
+        """Finds clients that vanished without a word, and certificates that were renewed."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(self._keepalive_s, self._keepalive_timeout_s) / 4)
             now_s = loop.time()
+            for certificate in self._certificates:
+                certificate.refresh()
             for connection in list(self._connections):
                 connection.check(now_s, self._keepalive_s, self._keepalive_timeout_s)
 

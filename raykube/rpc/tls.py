@@ -1,11 +1,14 @@
 """TLS material, contexts made of it, and the identity that a client certificate proves."""
 
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,42 @@ def _context(tls: Tls, purpose: ssl.Purpose, check_hostname: bool) -> ssl.SSLCon
     except ssl.SSLError as error:
         raise ValueError(f"{tls.cert_file} is no certificate for the key {tls.key_file}: {error.reason}") from None
     return context
+
+
+class Followed:
+    """A context that follows its files, which are renewed while it is in use: new connections show the new ones."""
+
+    def __init__(self, tls: Tls, context: ssl.SSLContext) -> None:
+        self.context = context
+        self._tls = tls
+        self._seen = self._stamp()
+
+    def _stamp(self) -> tuple[object, ...]:
+        """Differs when a file does."""
+        found: list[object] = []
+        for path in (self._tls.ca_file, self._tls.cert_file, self._tls.key_file):
+            try:
+                status = path.stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+    def refresh(self) -> None:
+        """Takes over files that changed. Those that cannot be used wait for a change: one of a pair may be older."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            _context(self._tls, ssl.Purpose.SERVER_AUTH, False)  # a bad pair would leave the one in use broken
+        except ValueError as error:
+            log.warning("renewed certificates are not used: %s", error)
+            return
+        self.context.load_verify_locations(self._tls.ca_file)
+        self.context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
+        log.info("%s and its key are read anew", self._tls.cert_file)
 
 
 @dataclass(frozen=True, slots=True)
