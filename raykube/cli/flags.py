@@ -30,6 +30,9 @@ def _also(field: FieldInfo) -> list[str]:
     return [f"--{name}" for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+_OPTIONAL_VALUE: dict[str, Any] = {"is_flag": False, "flag_value": "true"}
+
+
 def options_of(config: type[BaseModel]) -> list[click.Option]:
     """The options that `config`'s fields stand for, in the order of the fields."""
     options = []
@@ -49,10 +52,10 @@ def options_of(config: type[BaseModel]) -> list[click.Option]:
             click.Option(
                 [f"--{name.replace('_', '-')}", *_also(field), name],
                 multiple=is_list,
-                is_flag=False,
-                flag_value="true" if is_bool else None,
                 metavar="BOOL" if is_bool else None,
                 help=help_text,
+                # Only where the value may be left out: click then takes --flag=-1 for two flags.
+                **_OPTIONAL_VALUE if is_bool else {},
             )
         )
     return options

@@ -76,7 +76,8 @@ def save(file: Path, endpoints: str, cacert: Path | None, cert: Path | None, key
     try:
         asyncio.run(_save(address, tls, file))
     except (OSError, RpcError, ValueError) as error:
-        raise click.ClickException(f"no snapshot of {address}: {error}") from None
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        raise click.ClickException(f"no snapshot of {address}: {reason}") from None
     click.echo(f"Snapshot saved at {file}")
 
 
@@ -87,9 +88,20 @@ def _read(file: Path, skip_hash_check: bool) -> backup_files.Backup:
         raise click.ClickException(str(error)) from None
 
 
+def _readable(size: int) -> str:
+    """Bytes as etcdctl shows them: in powers of a thousand, with one decimal below ten."""
+    number, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while number >= 1000 and len(units) > 1:
+        number /= 1000
+        units.pop(0)
+    return f"{number:.1f} {units[0]}" if number < 10 and units[0] != "B" else f"{number:.0f} {units[0]}"
+
+
 @snapshot.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-w", "--write-out", type=click.Choice(["simple", "json"]), default="simple", show_default=True)
+@click.option(
+    "-w", "--write-out", type=click.Choice(["simple", "json", "table", "fields"]), default="simple", show_default=True
+)
 def status(file: Path, write_out: str) -> None:
     """Show hash, revision, number of keys and size of a saved snapshot: FILE."""
     found = _read(file, skip_hash_check=False)
@@ -104,10 +116,23 @@ def status(file: Path, write_out: str) -> None:
         "totalKey": keys,
         "totalSize": found.size,
     }
+    row = (f"{facts['hash']:x}", str(store.revision), str(keys), _readable(found.size))
     if write_out == "json":
         click.echo(json.dumps(facts))
+    elif write_out == "fields":
+        for name, value in zip(("Hash", "Revision", "Keys", "Size"), facts.values(), strict=True):
+            click.echo(f'"{name}" : {value}')
+    elif write_out == "table":
+        heads = ("HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE")
+        widths = [max(len(head), len(cell)) for head, cell in zip(heads, row, strict=True)]
+        line = "+".join(["", *("-" * (width + 2) for width in widths), ""])
+        cells = (
+            cell.rjust(width) if cell.isdigit() else cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        )
+        titles = (head.center(width) for head, width in zip(heads, widths, strict=True))
+        click.echo("\n".join((line, f"| {' | '.join(titles)} |", line, f"| {' | '.join(cells)} |", line)))
     else:
-        click.echo(f"{facts['hash']:x}, {store.revision}, {keys}, {found.size}")
+        click.echo(", ".join(row))
 
 
 @snapshot.command()

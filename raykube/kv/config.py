@@ -1,5 +1,6 @@
 """The flags of `raykube kv`: etcd's names and defaults."""
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,9 @@ class Config(BaseModel):
     election_timeout: int = Field(1000, description="milliseconds without a leader before an election", gt=0)
     listen_peer_urls: list[str] = Field(["http://127.0.0.1:2380"], description="addresses for other members")
     listen_client_urls: list[str] = Field(["http://127.0.0.1:2379"], description="addresses for clients")
-    quota_backend_bytes: int = Field(2 << 30, description="refuse writes when the store holds more; 0: 2 GiB", ge=0)
+    quota_backend_bytes: int = Field(
+        2 << 30, description="refuse writes when the store holds more; 0: 2 GiB, negative: no bound"
+    )
     max_txn_ops: int = Field(128, description="most operations in a transaction", gt=0)
     max_request_bytes: int = Field(1_572_864, description="largest request of etcd's API", gt=0)
     initial_advertise_peer_urls: list[str] = Field(
@@ -159,7 +162,8 @@ class Config(BaseModel):
 
     @property
     def quota_bytes(self) -> int:
-        return self.quota_backend_bytes or 2 << 30
+        """Bytes that the store may hold; as in etcd 0 is 2 GiB, and a negative number no bound."""
+        return (self.quota_backend_bytes or 2 << 30) if self.quota_backend_bytes >= 0 else sys.maxsize
 
     @property
     def retained_s(self) -> float:

@@ -49,6 +49,11 @@ def test_lists_by_comma_and_by_repetition() -> None:
     )
 
 
+@pytest.mark.parametrize("arguments", [["--secure-port=-1"], ["--secure-port", "-1"]])
+def test_negative_numbers(arguments: list[str]) -> None:
+    assert parse("--data-dir=/d", *arguments) == Config(data_dir="/d", secure_port=-1)
+
+
 def test_maps_by_comma() -> None:
     assert parse("--data-dir=/d", "--capacity=cpu=2,memory=4Gi") == Config(
         data_dir="/d", capacity={"cpu": "2", "memory": "4Gi"}

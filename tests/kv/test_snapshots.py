@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,14 @@ async def test_save_status_and_restore_of_the_command_line(tmp_path: Path) -> No
         hashed = await group.client.call("Maintenance", "Hash", etcd_pb2.HashRequest())
         assert facts["hash"] == hashed.hash
         assert facts["totalSize"] == file.stat().st_size
+        numbers = rf"{facts['hash']:x}, {facts['revision']}, {facts['totalKey']}, [0-9.]+ k?B\n"
+        assert re.fullmatch(numbers, await snapshot("status", str(file)))
+        table = (await snapshot("status", str(file), "-w", "table")).splitlines()
+        assert len({len(line) for line in table}) == 1
+        assert [cell.strip() for cell in table[1].split("|")[1:-1]] == ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"]
+        assert table[3].split("|")[2].strip() == str(facts["revision"])
+        fields = await snapshot("status", str(file), "-w", "fields")
+        assert f'"Revision" : {facts["revision"]}\n' in fields
     configs = await restore(file, tmp_path, 1, "--bump-revision=1000", "--mark-compacted")
     async with Restored(configs) as new:
         assert await content(new.client) == kept
