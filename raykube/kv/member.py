@@ -26,7 +26,6 @@ from raykube.kv.core.prover import Diverged
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
-from raykube.kv.core.replica import Output
 from raykube.kv.disk import open_disk, salted
 from raykube.kv.disk_thread import DiskThread
 from raykube.kv.recall import Removed, Replaced
@@ -185,21 +184,26 @@ class Member:
         if self._is_closed:
             return
         try:
-            self._carry_out(self.replica.ready())
+            while self._carry_out():
+                pass
         except Exception as error:
             self.fail(error)  # what `ready` gave is taken, and would be done by nobody
 
-    def _carry_out(self, output: Output) -> None:
+    def _carry_out(self) -> bool:
+        """Does what there is to do now; returns whether there may be more."""
+        output = self.replica.ready()
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)
         if output.write is not None:
             self._write(output.write)
-        for request, answer in output.answers:
+        applied = self.replica.apply()
+        for request, answer in applied.answers:
             self._waiters.answer(request, answer)
-        for reader in output.readers:
+        for reader in applied.readers:
             self._waiters.release(reader)
-        if output.has_applied:
+        if applied.has_applied:
             self._applied()
+        return applied.has_applied
 
     def _write(self, write: Write) -> None:
         if not write.touches_disk:

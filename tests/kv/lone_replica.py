@@ -36,9 +36,10 @@ class LoneReplica:
         """Does what the replica wants until it wants nothing more."""
         while True:
             output = self.replica.ready()
-            self.answers.update(output.answers)
+            applied = self.replica.apply()
+            self.answers.update(applied.answers)
             if output.write is None:
-                if not output.has_applied:
+                if not applied.has_applied:
                     return
                 continue
             if output.write.hard_state is not None:

@@ -184,10 +184,12 @@ class Lone:
     def drain(self) -> None:
         while True:
             output = self.replica.ready()
-            self.answers += output.answers
-            if output.write is None:
+            applied = self.replica.apply()
+            self.answers += applied.answers
+            if output.write is not None:
+                self.replica.persisted(output.write)
+            elif not applied.has_applied:
                 return
-            self.replica.persisted(output.write)
 
 
 def test_a_replica_answers_when_the_change_is_applied() -> None:

@@ -12,7 +12,7 @@ from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
-from raykube.kv.core.replica import Output, Replica
+from raykube.kv.core.replica import Applied, Replica
 from raykube.kv.wal import PASSING
 from raykube.pb import raft_pb2
 from tests.sim.disk import SimDisk
@@ -246,17 +246,26 @@ class Host:
     # ---- what the replica wants done
 
     def pump(self) -> None:
-        replica = self.replica
+        """As a member does in one go, whatever there is."""
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        replica, world = self.replica, self.world
         if replica is None:
-            return
+            return False
         before = replica.applied
         output = replica.ready()
-        world = self.world
+        for message in output.messages:
+            world.network.send(self, message)
+        if output.write is not None:
+            self.write(output.write)
+        applied = replica.apply()
         world.checks.on_member(replica)
         if replica.is_removed:
             world.counts["learned that it was removed"] += 1
             self.leave()
-            return
+            return False
         is_leader = replica.node.is_leader
         if is_leader and not self._was_leader:
             world.note("leads", self.id, replica.node.term)
@@ -265,11 +274,8 @@ class Host:
         self._was_leader = is_leader
         if replica.applied > before:
             self._after_apply(replica)
-        for message in output.messages:
-            world.network.send(self, message)
-        if output.write is not None:
-            self.write(output.write)
-        self._answer(output)
+        self._answer(applied)
+        return applied.has_applied
 
     def _after_apply(self, replica: Replica) -> None:
         world, store = self.world, replica.machine.store
@@ -317,12 +323,12 @@ class Host:
         except OSError as error:
             self._fail(error)
 
-    def _answer(self, output: Output) -> None:
-        for request, answer in output.answers:
+    def _answer(self, applied: Applied) -> None:
+        for request, answer in applied.answers:
             callback = self.answers.pop(request, None)
             if callback is not None:
                 callback(answer)
-        for reader in output.readers:
+        for reader in applied.readers:
             waiting = self.readers.pop(reader, None)
             if waiting is not None:
                 waiting()

@@ -36,8 +36,14 @@ ENTRY_BYTES_MAX = 1 << 20  # of proposals that share an entry; a larger one has 
 class Output:
     """What is to be done now; the order of durability is `raft`'s."""
 
-    messages: list[Message] = field(default_factory=list)
-    write: Write | None = None
+    messages: list[Message]
+    write: Write | None
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of what was committed."""
+
     answers: list[tuple[int, Any]] = field(default_factory=list)  # request id, response or StoreError
     readers: list[int] = field(default_factory=list)  # readers who may read now
     has_applied: bool = False
@@ -69,6 +75,7 @@ class Replica:
         self._new_id = new_id
         self._granted: list[tuple[int, int]] = []  # lease, seconds: those that began since the last tick
         self._was_leader = False
+        self._to_apply: list[Entry] = []  # that the last `ready` took
         self._proposals: dict[int, _Proposal] = {}
         self._unbound: list[int] = []
         self._new_readers: list[int] = []
@@ -140,6 +147,7 @@ class Replica:
         """A tick of time. `stalled_s`: how long this process stood still before it, beyond the tick."""
         if stalled_s > 0:
             self.lease_clock.delay(stalled_s)
+            self.node.on_stalled()
         self.node.tick()
         self._note_role()
         granted, self._granted = self._granted, []
@@ -233,26 +241,28 @@ class Replica:
     # ---- output
 
     def ready(self) -> Output:
-        """Takes what is to be done now."""
+        """Takes what is to be done now; then `apply`.
+
+        In this order, as applying may take its time: the others learn of a commit before this member carries it out,
+        and do so at the same time, and the disk works meanwhile.
+        """
         self._note_role()
         self._bind_waiting()
         self._start_round()
         if self.node.leader:
             self.prover.vouch()
-        output = Output()
-        while True:
-            ready = self.node.ready()
-            output.messages += ready.messages
-            output.write = output.write or ready.write
-            self._on_read_states(ready.read_states)
-            if not ready.committed:
-                break
-            output.has_applied = True
-            self._apply(ready.committed, output.answers)
-            if self.node.leader:
-                self.prover.vouch()
-        output.readers = self._release_readers()
-        return output
+        ready = self.node.ready()
+        self._to_apply += ready.committed
+        self._on_read_states(ready.read_states)
+        return Output(ready.messages, ready.write)
+
+    def apply(self) -> Applied:
+        """Applies what the last `ready` took. If that was something, there may be more: see `ready`."""
+        entries, self._to_apply = self._to_apply, []
+        applied = Applied(has_applied=bool(entries))
+        self._apply(entries, applied.answers)
+        applied.readers = self._release_readers()
+        return applied
 
     def persisted(self, write: Write, restored: Restored | None = None) -> None:
         """The write is durable; a snapshot in it becomes this member's state: `restored`, when it was read already."""

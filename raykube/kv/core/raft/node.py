@@ -49,6 +49,14 @@ class Node(Elections, Following):
             self._heartbeat_elapsed = 0
             self._broadcast_heartbeat()
 
+    def on_stalled(self) -> None:
+        """This member stood still, and heard nobody meanwhile. Its leader may have stood still as well, with the same
+        large entry: it gets a whole time-out to be heard of. Once: a member that is always slow must not wait for ever.
+        """
+        if self.role is Role.FOLLOWER and self.leader and not self._is_excused:
+            self._is_excused = True
+            self._elapsed = 0
+
     def on_peer_lost(self, member: int) -> None:
         """The connection to `member` closed. If it led, its successor need not wait for the time-out."""
         if member == self.leader and self.role is Role.FOLLOWER:
@@ -153,6 +161,7 @@ class Node(Elections, Following):
             if self.role is not Role.FOLLOWER or self.leader != message.sender:
                 self._become_follower(self.term, message.sender)
             self._elapsed = 0
+            self._is_excused = False
             self._on_leader_message(message)
         elif kind is Kind.TIMEOUT_NOW:
             if self.role is not Role.LEADER:

@@ -71,6 +71,7 @@ class State:
         self._note_memberships(self.log.entries)
         self._draw = draw
         self._elapsed = 0
+        self._is_excused = False  # this member's standing still, since the leader was heard of
         self._heartbeat_elapsed = 0
         self._timeout = 0
         self._transfer_elapsed = 0
