@@ -193,10 +193,11 @@ async def test_sigterm_ends_cleanly_and_bad_flags_say_why(tmp_path: Path) -> Non
         await client.write([Write(key=b"/a", value=b"1", expected_revision=0)])
         assert await group.end(leader, signal.SIGTERM) == 0
         await client.write([Write(key=b"/b", value=b"1", expected_revision=0)])
-        # A stopped member's directory is refused by another cluster.
+        # A stopped member's directory is refused when the flags describe another cluster.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "raykube", "kv", f"--data-dir={tmp_path / leader}", f"--name={leader}",
             "--listen-client-urls=http://127.0.0.1:0", "--listen-peer-urls=http://127.0.0.1:0",
+            "--initial-advertise-peer-urls=http://127.0.0.1:1", f"--initial-cluster={leader}=http://127.0.0.1:1",
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         async with asyncio.timeout(20):
