@@ -57,5 +57,7 @@ def _recover(
         )
         wal.hold_tail(found.lacking)
     if found.marker is not None:
+        if newest is not None:
+            files.rewrite(newest)  # the log is about to build on it
         wal.append(found.marker)
     return found

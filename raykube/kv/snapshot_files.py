@@ -73,6 +73,16 @@ class SnapshotFiles:
         sync_folder(self._folder)
         self._drop_superfluous()
 
+    def rewrite(self, snapshot: Snapshot) -> None:
+        """Makes a snapshot that was found here durable for certain.
+
+        Whoever saved it may have ended as its name could not be synced. The kernel says so once: another sync of the
+        same name would prove nothing.
+        """
+        path = self.path(snapshot)
+        with path.open("rb") as file:
+            self._save(path, iter(lambda: file.read(SYNC_BYTES), b""))
+
     def _drop_superfluous(self) -> None:
         for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-KEPT]:
             old.unlink(missing_ok=True)  # a leader's snapshot and an own one may be saved at the same time

@@ -4,6 +4,7 @@
 which it prints: a failure can be run again, though processes never run twice alike.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_five_members(tmp_path: Path) -> None:
         ("stale-reads", "isolate-leader", ""),
         ("late-writes", "kill-all", ""),
         ("no-sync", "power-loss", ""),
-        ("lost-events", "pause-any", "a watch at"),
+        ("lost-events", "pause-any", "a watch at|m1 and m. differ"),  # or what they tell of all history does
         ("short-leases", "pause-any", "lease"),
     ],
 )
@@ -76,4 +77,4 @@ def test_mistakes_are_noticed(tmp_path: Path, mistake: str, faults: str, said: s
     if "Traceback" in wrong:
         # Only a store that forgot what it promised may be unable to go on: an answer from it, not a fault of the run.
         assert mistake == "no-sync" and ("RpcError" in wrong or "TimeoutError" in wrong), wrong
-    assert said in wrong, done.stdout
+    assert re.search(said, wrong), done.stdout
