@@ -160,16 +160,13 @@ def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
         left_s = max(1.0, deadline - time.monotonic())
         try:
             problem = ray.get(handle.ready.remote(left_s), timeout=left_s + CALL_TIMEOUT_S)
-            break
-        except ray.exceptions.GetTimeoutError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            if isinstance(error, ray.exceptions.RayActorError) and time.monotonic() < deadline:
+                # Its process ended, or Ray's is not back yet on its machine: Ray starts actors of ours again and again.
+                time.sleep(POLL_S)
+                continue
             problem = f"its process does not answer ({type(error).__name__})"
-            break
-        except ray.exceptions.RayActorError as error:
-            # Its process ended, or Ray's is not back yet on its machine: Ray starts actors of ours again and again.
-            problem = f"its process does not answer ({type(error).__name__})"
-        if time.monotonic() > deadline:
-            break
-        time.sleep(POLL_S)
+        break
     if problem:
         raise RayError(f"{name} did not start: {problem}")
 

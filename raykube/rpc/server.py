@@ -29,8 +29,8 @@ class Server:
     A handler method is `async def Name(self, request, call) -> response` or, for a streamed answer, an async
     generator of responses; `request` is an async iterator of messages where the client streams. A plain function may
     return the response of a unary answer, or a future of it, and costs less; so does a `Receiver` for the messages of a
-    client that streams. With `users`, only clients whose
-    certificate names one of them are answered; everybody else gets PERMISSION_DENIED.
+    client that streams. With `users`, only clients whose certificate names one of them are answered; everybody else
+    gets PERMISSION_DENIED.
 
     A client that is silent for `keepalive_s` is asked for a sign of life, and dropped when it gives none for
     `keepalive_timeout_s`. Certificates are read anew when their files change.

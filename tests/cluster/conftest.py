@@ -1,7 +1,7 @@
 """What a failure on a real cluster needs to be understood: the cluster's own words, and none of the failures it causes.
 
 The tests of a file share one cluster, each from the state that the one before left: behind a failure, the rest is
-skipped.
+skipped. The run has failed by then, wherever it runs.
 """
 
 from collections.abc import Generator

@@ -1,11 +1,10 @@
 """A large snapshot on its way to the disk, beside a log that must not wait for all of it."""
 
 import os
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -67,16 +66,23 @@ def test_the_pause_is_as_long_as_the_sync_but_bounded(files: SnapshotFiles, monk
 
 def test_a_save_is_given_up_when_the_member_stops(files: SnapshotFiles, tmp_path: Path) -> None:
     outcome: list[object] = []
+    begun = Event()
+
+    def endless() -> Iterator[bytes]:
+        for number, piece in enumerate(pieces(1 << 30)):
+            if number == 5:
+                begun.set()
+            yield piece
 
     def save() -> None:
         try:
-            outcome.append(files.save(SNAPSHOT, pieces(1 << 30)))
+            outcome.append(files.save(SNAPSHOT, endless()))
         except Abandoned as error:
             outcome.append(error)
 
     thread = Thread(target=save)
     thread.start()
-    time.sleep(0.05)
+    assert begun.wait(10)
     files.abandon()
     thread.join(10)
     assert [type(each) for each in outcome] == [Abandoned]
