@@ -19,6 +19,7 @@ class Config(BaseModel):
     runtime_request_timeout: Duration = Field(
         120.0, description="How long a call to the runtime may take, beyond what it waits for on purpose"
     )
+    cgroup_root: str = Field("/", description="Control group below which pods get theirs")
 
     address: str = Field("0.0.0.0", description="Address on which to serve logs and metrics")
     port: int = Field(10250, description="Port on which to serve logs and metrics; 0 for any free one")

@@ -57,6 +57,7 @@ class ContainerActions:
         services: Callable[[], Iterable[Object]],
         cluster_dns: list[str],
         cluster_domain: str,
+        cgroup_root: str,
     ) -> None:
         self._cri = cri
         self._volumes = volumes
@@ -71,6 +72,7 @@ class ContainerActions:
         self._services = services
         self._cluster_dns = cluster_dns
         self._cluster_domain = cluster_domain
+        self._cgroup_root = cgroup_root
 
     def pod_facts(self, pod_ip: str) -> PodFacts:
         return PodFacts(pod_ip, self._host_ips, self._allocatable())
@@ -79,7 +81,8 @@ class ContainerActions:
 
     def _sandbox_config(self, pod: Object, attempt: int) -> cri_pb2.PodSandboxConfig:
         dns = criconfig.dns_config(pod, self._cluster_dns, self._cluster_domain)
-        return criconfig.sandbox_config(pod, self._node, attempt, str(self._volumes.log_directory(pod)), dns)
+        logs = str(self._volumes.log_directory(pod))
+        return criconfig.sandbox_config(pod, self._node, attempt, logs, dns, self._cgroup_root)
 
     async def new_sandbox(self, pod: Object, attempt: int) -> None:
         """Makes the volumes ready, then the sandbox. Raises VolumeFailed, RpcError, ApiError."""

@@ -170,6 +170,7 @@ class Service:
             services=services.list,
             cluster_dns=config.cluster_dns,
             cluster_domain=config.cluster_domain,
+            cgroup_root=config.cgroup_root,
         )
         self._tools = Tools(
             client=client,

@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from raykube.cluster.plan import Placement, plan
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.wish import port_is_free
 from raykube.rpc import Tls
+from tests.kit.containerd import Containerd
 from tests.kit.require import require_program
 
 COMMANDS = {"controllers": "controller-manager", "kubeproxy": "kube-proxy"}
@@ -75,6 +77,20 @@ def _programs(placement: Placement) -> list[tuple[str, dict[str, Any]]]:
     return [(package, flags) for package, flags in placement.services if not package.startswith("raykube.cluster.")]
 
 
+def _on_containerd(placement: Placement, containerd: Containerd) -> Placement:
+    """The placement with containerd in place of the embedded runtime."""
+    if placement.component != "kubelet":
+        return placement
+    own = {
+        "container_runtime_endpoint": containerd.endpoint,
+        "root_dir": str(containerd.folder / "kubelet"),
+        "cgroup_root": containerd.cgroup_root,
+        "pod_cidr": containerd.pod_cidr,
+    }
+    services = [(package, flags | own) for package, flags in placement.services if package == "raykube.kubelet"]
+    return replace(placement, services=tuple(services))
+
+
 class ControlPlane:
     """Components of one cluster as child processes."""
 
@@ -85,8 +101,11 @@ class ControlPlane:
         machines: int = 1,
         control_plane: int = 1,
         extra_config: dict[str, dict[str, str]] | None = None,
+        containerd: Containerd | None = None,
     ) -> None:
+        """With `containerd`, all runs in its network namespace, and the (one) kubelet runs pods on it."""
         self.folder = folder
+        self.containerd = containerd
         self.data_dir = folder / "data"
         subnet, self._claim = _claim_subnet()
         self.state = ClusterState(
@@ -109,6 +128,8 @@ class ControlPlane:
         self.state.scratch_dir.mkdir(mode=0o700)
         self.kubeconfig = folder / "kubeconfig"
         self.placements = {placement.name: placement for placement in plan(self.state, self.data_dir)}
+        if containerd is not None:
+            self.placements = {name: _on_containerd(one, containerd) for name, one in self.placements.items()}
         self.running: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._write_certificates()
 
@@ -143,6 +164,10 @@ class ControlPlane:
         self.close()
 
     @property
+    def _prefix(self) -> list[str]:
+        return self.containerd.network if self.containerd is not None else []
+
+    @property
     def grpc_servers(self) -> list[str]:
         return addresses.grpc_servers(self.state)
 
@@ -174,7 +199,7 @@ class ControlPlane:
         processes_of = self.running.setdefault(placement.name, [])
         for package, flags in _programs(placement):
             name = package.removeprefix("raykube.")
-            command = [sys.executable, "-m", "raykube", COMMANDS.get(name, name), *_arguments(flags)]
+            command = [*self._prefix, sys.executable, "-m", "raykube", COMMANDS.get(name, name), *_arguments(flags)]
             log = self._log(placement, name)
             environment = os.environ | processes.marker(self.state.id, placement.machine.name)
             with log.open("ab") as output:
@@ -229,7 +254,7 @@ class ControlPlane:
 
     def kubectl_run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs real kubectl as the administrator."""
-        command = [require_program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        command = [*self._prefix, require_program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         environment = os.environ | {"HOME": str(self.folder)}  # kubectl caches discovery there
         return subprocess.run(
             command, capture_output=True, text=True, timeout=120, check=False, input=stdin, env=environment

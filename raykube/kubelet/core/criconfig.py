@@ -81,7 +81,12 @@ def _namespaces(pod: Object) -> cri_pb2.NamespaceOption:
 
 
 def sandbox_config(
-    pod: Object, node: str, attempt: int, log_directory: str, dns: cri_pb2.DNSConfig | None
+    pod: Object,
+    node: str,
+    attempt: int,
+    log_directory: str,
+    dns: cri_pb2.DNSConfig | None,
+    cgroup_root: str = "/",
 ) -> cri_pb2.PodSandboxConfig:
     config = cri_pb2.PodSandboxConfig(
         metadata=cri_pb2.PodSandboxMetadata(
@@ -116,15 +121,16 @@ def sandbox_config(
     if context.get("runAsGroup") is not None:
         security.run_as_group.value = context["runAsGroup"]
     security.supplemental_groups.extend(_groups(context))
-    config.linux.cgroup_parent = cgroup_parent(pod)
+    config.linux.cgroup_parent = cgroup_parent(pod, cgroup_root)
     config.linux.sysctls.update({one["name"]: one["value"] for one in context.get("sysctls") or ()})
     return config
 
 
-def cgroup_parent(pod: Object) -> str:
+def cgroup_parent(pod: Object, root: str = "/") -> str:
+    """The pod's control group, below that of its quality of service."""
     qos = qos_class(pod).lower()
     level = "" if qos == "guaranteed" else f"/{qos}"
-    return f"/kubepods{level}/pod{pods.uid(pod)}"
+    return f"{root.rstrip('/')}/kubepods{level}/pod{pods.uid(pod)}"
 
 
 def _groups(context: Object) -> list[int]:
