@@ -362,6 +362,10 @@ def _table() -> Iterable[Resource]:
     yield g.row("flowschemas", "FlowSchema", cluster=True, status=True)
     yield g.row("prioritylevelconfigurations", "PriorityLevelConfiguration", cluster=True, status=True)
 
+    g = _Group("metrics.k8s.io", "v1beta1")
+    yield g.row("nodes", "NodeMetrics", cluster=True, verbs=("get", "list"), stored=False)
+    yield g.row("pods", "PodMetrics", verbs=("get", "list"), stored=False)
+
 
 BUILTIN = Registry(_table())
 

@@ -18,6 +18,17 @@ _ADDRESS_TYPES = ("InternalIP", "Hostname", "InternalDNS", "ExternalIP", "Extern
 _CONNECT_S = 5.0
 
 
+def url_of(node: Object) -> str:
+    """`https://ADDRESS:PORT` of a node's kubelet. Raises ApiError."""
+    status = node.get("status") or {}
+    addresses = {each.get("type"): each.get("address") for each in reversed(status.get("addresses") or ())}
+    address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), None)
+    if address is None:
+        raise ApiError.internal(f"no preferred addresses found; known addresses: {list(addresses.items())}")
+    port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
+    return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+
+
 class Kubelets:
     """Requests to kubelets."""
 
@@ -56,14 +67,7 @@ class Kubelets:
 
     async def base_url(self, node_name: str) -> str:
         """`https://ADDRESS:PORT` of a node's kubelet. Raises ApiError."""
-        node = (await self._reader.get(NODES, "", node_name)).decode()
-        status = node.get("status") or {}
-        addresses = {each.get("type"): each.get("address") for each in reversed(status.get("addresses") or ())}
-        address = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), None)
-        if address is None:
-            raise ApiError.internal(f"no preferred addresses found; known addresses: {list(addresses.items())}")
-        port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
-        return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+        return url_of((await self._reader.get(NODES, "", node_name)).decode())
 
     @asynccontextmanager
     async def logs(self, namespace: str, name: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -1,7 +1,7 @@
 """The apiserver's metrics, by upstream's names."""
 
-from raykube.apiserver.core.metrics import Registry
 from raykube.apiserver.core.requestinfo import RequestInfo
+from raykube.base.metrics import Registry
 
 _SECONDS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 

@@ -26,6 +26,7 @@ from raykube.apiserver.kubelets import Kubelets
 from raykube.apiserver.measures import Measures
 from raykube.apiserver.membership import Membership
 from raykube.apiserver.reader import Reader
+from raykube.apiserver.resourcemetrics import ResourceMetrics
 from raykube.apiserver.rest.connect import Connects
 from raykube.apiserver.rest.dispatch import Dispatch
 from raykube.apiserver.rest.front import Front, Limits
@@ -67,6 +68,7 @@ class Service:
         self._runner: web.ServerRunner | None = None
         self._membership: Membership | None = None
         self._kubelets: Kubelets | None = None
+        self._metrics: ResourceMetrics | None = None
         self._paths: Paths | None = None
         self._bulk: Bulk | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -107,12 +109,14 @@ class Service:
         paths = self._paths = Paths(store, measures, verifier)
         audiences = config.api_audiences or [config.service_account_issuer]
         tokens = Tokens(reader, issuer, audiences) if issuer is not None else None
+        metrics = self._metrics = ResourceMetrics(reader, kubelets)
         dispatch = Dispatch(
             Reads(reader, measures, config.min_request_timeout),
             Writes(writer, reader, authorization),
             Subresources(reader, writer, authorization, evictions, tokens),
             Reviews(authenticator, authorization),
             Connects(kubelets, measures),
+            metrics,
         )
         limits = Limits(config.max_requests_inflight, config.max_mutating_requests_inflight)
         front = Front(authenticator, authorization, measures, limits, dispatch, paths, config.request_timeout)
@@ -187,6 +191,8 @@ class Service:
         if self._grpc is not None:
             await self._grpc.stop()
             self._grpc = None
+        if self._metrics is not None:
+            await self._metrics.close()
         if self._kubelets is not None:
             await self._kubelets.close()
         if self._store is not None:

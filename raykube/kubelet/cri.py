@@ -103,6 +103,12 @@ class Cri:
         request = cri_pb2.ListContainerStatsRequest(filter=cri_pb2.ContainerStatsFilter(label_selector=selector))
         return list((await self._runtime.ListContainerStats(request, timeout=self._timeout_s)).stats)
 
+    async def sandbox_stats(self) -> list[cri_pb2.PodSandboxStats]:
+        """Of every sandbox, with its containers. Raises RpcError (UNIMPLEMENTED: `stats` instead)."""
+        selector = {criconfig.NODE: self._node}
+        request = cri_pb2.ListPodSandboxStatsRequest(filter=cri_pb2.PodSandboxStatsFilter(label_selector=selector))
+        return list((await self._runtime.ListPodSandboxStats(request, timeout=self._timeout_s)).stats)
+
     # -- what is done
 
     async def run_sandbox(self, config: cri_pb2.PodSandboxConfig) -> str:
@@ -150,6 +156,11 @@ class Cri:
         return answer.exit_code, answer.stdout + answer.stderr
 
     # -- images
+
+    async def image_mountpoint(self) -> str:
+        """A directory on the file system of the images; "" when the runtime names none."""
+        answer = await self._images.ImageFsInfo(cri_pb2.ImageFsInfoRequest(), timeout=self._timeout_s)
+        return next((one.fs_id.mountpoint for one in answer.image_filesystems), "")
 
     async def image_present(self, image: cri_pb2.ImageSpec) -> bool:
         answer = await self._images.ImageStatus(cri_pb2.ImageStatusRequest(image=image), timeout=self._timeout_s)

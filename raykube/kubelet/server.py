@@ -20,6 +20,7 @@ from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.podlog import LogOptions
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.logreader import LogReader
+from raykube.kubelet.reports import Reports
 from raykube.rpc import RpcError
 
 log = logging.getLogger(__name__)
@@ -97,13 +98,13 @@ class KubeletServer:
         log_directory: Callable[[Object], Path],
         list_pods: Callable[[], list[Object]],
         healthy: Callable[[], bool],
-        node_name: str,
+        reports: Reports,
     ) -> None:
         self._cri = cri
         self._log_directory = log_directory
         self._list_pods = list_pods
         self._healthy = healthy
-        self._node_name = node_name
+        self._reports = reports
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -117,8 +118,7 @@ class KubeletServer:
             [
                 web.get("/healthz", self._healthz),
                 web.get("/pods", self._pods),
-                web.get("/metrics", self._metrics),
-                web.get("/stats/summary", self._stats),
+                *self._reports.routes(),
                 web.get("/containerLogs/{namespace}/{pod}/{container}", self._logs),
             ]
         )
@@ -139,57 +139,6 @@ class KubeletServer:
     async def _pods(self, _request: web.Request) -> web.Response:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._list_pods()}
         return web.json_response(body)
-
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        states = {State.CREATED: 0, State.RUNNING: 0, State.EXITED: 0, State.UNKNOWN: 0}
-        try:
-            containers = await self._cri.containers()
-            sandboxes = await self._cri.sandboxes()
-        except RpcError as error:
-            return web.Response(status=503, text=error.message)
-        order = (State.CREATED, State.RUNNING, State.EXITED, State.UNKNOWN)
-        for item in containers:
-            states[order[item.state]] += 1
-        running = sum(item.state == 0 for item in sandboxes)
-        lines = [
-            "# TYPE kubelet_node_name gauge",
-            f'kubelet_node_name{{node="{self._node_name}"}} 1',
-            "# TYPE kubelet_running_pods gauge",
-            f"kubelet_running_pods {running}",
-            "# TYPE kubelet_running_containers gauge",
-            *(
-                f'kubelet_running_containers{{container_state="{state.value}"}} {count}'
-                for state, count in states.items()
-            ),
-        ]
-        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
-
-    async def _stats(self, _request: web.Request) -> web.Response:
-        try:
-            found = await self._cri.stats()
-        except RpcError as error:
-            return web.Response(status=503, text=error.message)
-        by_pod: dict[str, Object] = {}
-        for one in found:
-            labels = one.attributes.labels
-            uid = labels.get("io.kubernetes.pod.uid", "")
-            reference = {
-                "name": labels.get("io.kubernetes.pod.name", ""),
-                "namespace": labels.get("io.kubernetes.pod.namespace", ""),
-                "uid": uid,
-            }
-            pod = by_pod.setdefault(uid, {"podRef": reference, "containers": []})
-            pod["containers"].append(
-                {
-                    "name": one.attributes.metadata.name,
-                    "cpu": {"usageCoreNanoSeconds": one.cpu.usage_core_nano_seconds.value},
-                    "memory": {
-                        "workingSetBytes": one.memory.working_set_bytes.value,
-                        "rssBytes": one.memory.rss_bytes.value,
-                    },
-                }
-            )
-        return web.json_response({"node": {"nodeName": self._node_name}, "pods": list(by_pod.values())})
 
     # -- logs
 

@@ -25,12 +25,16 @@ from raykube.kubelet.core.nodestatus import NodeConfig, parse_pairs, parse_taint
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.status import NodeFacts
 from raykube.kubelet.cri import Cri
+from raykube.kubelet.diskusage import DiskUsage
 from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.lifecycle import Lifecycle
+from raykube.kubelet.measures import Measures
 from raykube.kubelet.node import NodeAgent
 from raykube.kubelet.objects import Objects
+from raykube.kubelet.reports import Reports
 from raykube.kubelet.server import KubeletServer
 from raykube.kubelet.statuswriter import StatusWriter
+from raykube.kubelet.usage import UsageReader
 from raykube.kubelet.volumes import Volumes
 from raykube.kubelet.worker import PodWorker, Tools
 from raykube.rpc import RpcError, Tls
@@ -130,8 +134,13 @@ class Service:
         informer = Informer(client, builtin("v1", "Pod"), field_selector=f"spec.nodeName={self._name}")
         services = Informer(client, builtin("v1", "Service"))
 
+        measures = Measures(self._name)
+        measures.registry.before_render(lambda: self._count_pods(measures))
+        disk = DiskUsage(volumes.pods_directory, volumes.logs_directory)
+        usage = UsageReader(cri, config.root_dir, disk, self._living)
+        reports = Reports(cri, usage, disk, measures, self._name, self._living)
         self._server = KubeletServer(
-            cri, volumes.log_directory, self._pods, lambda: self._node is None or self._node.healthy, self._name
+            cri, volumes.log_directory, self._pods, lambda: self._node is None or self._node.healthy, reports
         )
         port = config.port
         if config.tls_cert_file and config.tls_private_key_file and config.client_ca_file:
@@ -331,6 +340,12 @@ class Service:
 
     def _pods(self) -> list[Object]:
         return [worker.pod for worker in self._workers.values()]
+
+    def _living(self) -> list[str]:
+        return list(self._workers)
+
+    def _count_pods(self, measures: Measures) -> None:
+        measures.desired_pods.set(("",), len(self._workers))
 
     def _active_pods(self) -> Iterable[Object]:
         return [worker.pod for worker in self._workers.values() if worker.admitted and not worker.finished]

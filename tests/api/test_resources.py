@@ -14,6 +14,8 @@ def test_every_row_and_every_subresource_body_is_a_kind_of_the_schema() -> None:
         for each in definition.get("x-kubernetes-group-version-kind", ())
     }
     for row in resources.all_resources():
+        if row.group == "metrics.k8s.io":
+            continue  # an API of its own project: Kubernetes' schema does not have it
         assert (row.group, row.version, row.kind) in kinds
         for sub in row.subresources:
             connect = sub.kind.endswith("Options")  # parameters of a stream: not a body

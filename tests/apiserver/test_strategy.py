@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
 from raykube.apiserver.core import admission, servicespec, strategy
-from raykube.apiserver.core.metrics import Registry
 from raykube.apiserver.core.preparation import prepare_create, prepare_update, qos_class
 from raykube.apiserver.core.strategy import DeleteOptions, Draw, for_create, for_delete, for_update, is_finished
+from raykube.base.metrics import Registry
 
 NOW = 1_800_000_000.0
 PODS = builtin("v1", "Pod")

@@ -11,7 +11,7 @@ asked for: a table is never stored."""
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from raykube.api.table import access, core, network, nodes, pods, policy, storage, workloads
+from raykube.api.table import access, core, network, nodes, pods, policy, storage, usage, workloads
 from raykube.api.table.ages import human_duration
 from raykube.api.table.columns import Object, Printer
 
@@ -28,6 +28,7 @@ _PRINTERS: dict[tuple[str, str], Printer] = {
     **access.PRINTERS,
     **storage.PRINTERS,
     **policy.PRINTERS,
+    **usage.PRINTERS,
 }
 _PODS = ("", "pods")
 

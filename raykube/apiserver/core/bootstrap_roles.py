@@ -101,6 +101,7 @@ _VIEW = (
     _rule(READ, "autoscaling", "horizontalpodautoscalers", "horizontalpodautoscalers/status"),
     _rule(READ, "batch", "cronjobs", "cronjobs/status", "jobs", "jobs/status"),
     _rule(READ, "policy", "poddisruptionbudgets", "poddisruptionbudgets/status"),
+    _rule(READ, "metrics.k8s.io", "nodes", "pods"),
     _rule(READ, "networking.k8s.io", "ingresses", "ingresses/status", "networkpolicies"),
     _rule(READ, "resource.k8s.io", "resourceclaims", "resourceclaims/status", "resourceclaimtemplates"),
 )  # fmt: skip

@@ -6,6 +6,8 @@ from aiohttp import web
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
+from raykube.apiserver import resourcemetrics
+from raykube.apiserver.resourcemetrics import ResourceMetrics
 from raykube.apiserver.rest.connect import Connects
 from raykube.apiserver.rest.context import Context
 from raykube.apiserver.rest.read import Reads
@@ -20,7 +22,13 @@ class Dispatch:
     """Routes by resource, subresource and verb."""
 
     def __init__(
-        self, reads: Reads, writes: Writes, subresources: Subresources, reviews: Reviews, connects: Connects
+        self,
+        reads: Reads,
+        writes: Writes,
+        subresources: Subresources,
+        reviews: Reviews,
+        connects: Connects,
+        metrics: ResourceMetrics,
     ) -> None:
         self._verbs: dict[str, Handler] = {
             "get": reads.get,
@@ -41,12 +49,15 @@ class Dispatch:
         self._scale: Handler = subresources.scale
         self._bindings: Handler = subresources.binding
         self._reviews = reviews
+        self._metrics = metrics
 
     async def __call__(self, context: Context) -> web.StreamResponse:
         """Answers a resource request. Raises ApiError."""
         resource, info = context.target, context.info
         if info.subresource:
             return await self._subresource(resource, context)
+        if resource.group == resourcemetrics.GROUP:
+            return await self._metrics.answer(context)
         if not resource.stored:
             if info.verb != "create":
                 raise ApiError.method_not_allowed(resource, info.verb)
