@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt types unit sim robustness props integration cluster bench benchkv proto clean
+.PHONY: help demo test lint fmt types unit sim robustness props integration cluster testbed bench benchkv proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ integration: $(STAMP) ## components as processes, real kubectl, the official cli
 
 cluster: $(STAMP) ## tests on real Ray
 	@$(PYTEST) tests -m ray
+
+HOSTS ?= 4
+testbed: $(STAMP) ## HOSTS=4 machines made of namespaces, and a shell to use them from (needs root)
+	@$(BIN)/python -m tests.testbed --hosts $(HOSTS)
 
 bench: $(STAMP) ## pods created to bound through the real control plane, with CPU per component
 	@$(BIN)/python -m benchmarks.schedule
