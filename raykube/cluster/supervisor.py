@@ -22,6 +22,7 @@ from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
 from raykube.cluster.steps import Listener, step
 from raykube.cluster.wish import ClusterError, port_is_free, resolve
+from raykube.kubelet.volumes import mounts
 from raykube.rpc.listen import socket_folder_flaw
 from raykube.rpc.tls import Tls
 
@@ -261,6 +262,7 @@ def _take_down(placements: list[Placement], state: ClusterState, data_dir: Path,
         placement.disconnect()
     with step(listener, "Processes") as running:
         running.detail = f"{processes.end(state.id)} ended"
+    mounts.detach_pods(data_dir.resolve())  # volumes in memory: no kubelet is left to remove them
     shutil.rmtree(state.scratch_dir, ignore_errors=True)
     if state.local:
         state.gcs_address = ""

@@ -58,15 +58,16 @@ class Cleanup:
     async def tidy(self) -> None:
         sandboxes, containers = await asyncio.gather(self._cri.sandboxes(), self._cri.containers())
         known = self._known()
-        await self._remove_orphans(known, sandboxes, containers)
+        removed = await self._remove_orphans(known, sandboxes, containers)
         await self._remove_old_runs(known, containers)
         await self._remove_old_sandboxes(known, sandboxes, containers)
-        self._remove_directories(known, {item.labels.get(criconfig.POD_UID, "") for item in sandboxes})
+        left = {item.labels.get(criconfig.POD_UID, "") for item in sandboxes if item.id not in removed}
+        await self._remove_directories(known, left)
 
     async def _remove_orphans(
         self, known: set[str], sandboxes: list[cri_pb2.PodSandbox], containers: list[cri_pb2.Container]
-    ) -> None:
-        """Our own pods that the API no longer has: they were deleted while we were away."""
+    ) -> set[str]:
+        """Our own pods that the API no longer has: they were deleted while we were away. Returns what is gone."""
 
         async def remove(sandbox: cri_pb2.PodSandbox) -> None:
             grace = sandbox.annotations.get(criconfig.GRACE, "")
@@ -82,9 +83,14 @@ class Cleanup:
             await self._cri.remove_sandbox(sandbox.id)
 
         orphans = [item for item in sandboxes if item.labels.get(criconfig.POD_UID) not in known]
-        for result in await asyncio.gather(*(remove(sandbox) for sandbox in orphans), return_exceptions=True):
+        results = await asyncio.gather(*(remove(sandbox) for sandbox in orphans), return_exceptions=True)
+        removed = set()
+        for sandbox, result in zip(orphans, results, strict=True):
             if isinstance(result, BaseException):
                 log.warning("an orphaned pod stays for now: %s", result)
+            else:
+                removed.add(sandbox.id)
+        return removed
 
     async def _remove_old_runs(self, known: set[str], containers: list[cri_pb2.Container]) -> None:
         """Keeps the newest run of each container and `keep_runs` ended ones before it."""
@@ -122,9 +128,9 @@ class Cleanup:
             if uid in known and stopped and item.created_at < newest[uid] and item.id not in used:
                 await self._cri.remove_sandbox(item.id)
 
-    def _remove_directories(self, known: set[str], in_runtime: set[str]) -> None:
+    async def _remove_directories(self, known: set[str], in_runtime: set[str]) -> None:
         for uid in self._volumes.known() - known - in_runtime:
-            self._volumes.remove(uid)
+            await asyncio.to_thread(self._volumes.remove, uid)
         if not self._volumes.logs_directory.is_dir():
             return
         for directory in self._volumes.logs_directory.iterdir():

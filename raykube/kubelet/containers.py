@@ -88,9 +88,8 @@ class ContainerActions:
         """Makes the volumes ready, then the sandbox. Raises VolumeFailed, RpcError, ApiError."""
         await self._volumes.mount(pod, self.pod_facts(""))
         for volume in pod["spec"].get("volumes") or ():
-            medium = (volume.get("emptyDir") or {}).get("medium")
-            if medium:
-                message = f'emptyDir volume "{volume["name"]}" is on disk: this kubelet has no medium {medium}'
+            if self._volumes.lacks_memory(volume):
+                message = f'emptyDir volume "{volume["name"]}" is on disk: this kubelet may not mount'
                 self._events.record(pod, "Warning", "MediumNotSupported", message)
         self._volumes.log_directory(pod).mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
@@ -128,7 +127,7 @@ class ContainerActions:
         self, pod: Object, spec: Object, attempt: int, pod_ip: str
     ) -> tuple[dict[str, str | bytes], list[cri_pb2.Mount]]:
         try:
-            sources = await self._objects.sources(pods.namespace(pod), environment_references(pod))
+            sources = await self._objects.sources(pod, environment_references(pod))
             environment = environments.environment(
                 pod, spec, self._services(), sources, pod_ip, self._host_ips, self._allocatable()
             )

@@ -60,6 +60,7 @@ class Service:
         self._address = ""
         self._lock = -1
         self._tools: Tools | None = None
+        self._objects: Objects | None = None
 
     # -- life
 
@@ -128,7 +129,8 @@ class Service:
                 await cri.set_pod_cidr(config.pod_cidr)
         self._client = client = ApiClient(config.api_servers, self._client_tls())
         events = EventRecorder(client, "kubelet", self._name)
-        volumes = Volumes(config.root_dir, objects := Objects(client))
+        self._objects = objects = Objects(client, self._refresh_worker)
+        volumes = Volumes(config.root_dir, objects, lambda: self._node.node if self._node is not None else {})
         statuses = StatusWriter(client, self._wake_worker)
         handlers = Handlers(cri, KUBERNETES_VERSION.split("+")[0].removeprefix("v"))
         informer = Informer(client, builtin("v1", "Pod"), field_selector=f"spec.nodeName={self._name}")
@@ -248,6 +250,9 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._workers.clear()
+        if self._objects is not None:
+            await self._objects.close()
+            self._objects = None
         if self._server is not None:
             await self._server.stop()
             self._server = None
@@ -337,6 +342,11 @@ class Service:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.wake()
+
+    def _refresh_worker(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.refresh()
 
     def _pods(self) -> list[Object]:
         return [worker.pod for worker in self._workers.values()]

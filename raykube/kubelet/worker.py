@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
+from raykube.base.backoff import Backoff
 from raykube.base.clock import parse_rfc3339
 from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 PODS = builtin("v1", "Pod")
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 20.0
-VOLUME_RETRY_S = 2.0
+VOLUME_RETRY = Backoff(initial_s=0.5, max_s=122.0)  # upstream's
 GRACE_GONE_S = 1  # for a pod whose API object was removed by force
 
 
@@ -83,6 +84,7 @@ class PodWorker:
         self._started_at = time.time()
         self._stopped = False
         self._refreshed_at = 0.0
+        self._volume_failures = 0
         self._messages: dict[str, str] = {}
         self._noted: set[tuple[str, str]] = set()
 
@@ -113,6 +115,14 @@ class PodWorker:
 
     def wake(self) -> None:
         self._wake.set()
+
+    def refresh(self) -> None:
+        """A ConfigMap or Secret that the pod refers to changed, or is there at last."""
+        self._refreshed_at = 0.0
+        for name, waiting in self._waiting.items():
+            if waiting.reason == "CreateContainerConfigError":
+                self._retry_at.pop(name, None)
+        self.wake()
 
     async def run(self) -> None:
         """Returns when nothing of the pod is left here."""
@@ -215,7 +225,10 @@ class PodWorker:
                 await self._tools.containers.new_sandbox(pod, found.sandbox_attempt)
             except VolumeFailed as failure:
                 self._event(pod, "Warning", "FailedMount", str(failure))
-                return now + VOLUME_RETRY_S
+                self._volume_failures += 1
+                # The objects that are missing wake it; this is for what nobody tells: directories, claims.
+                return now + VOLUME_RETRY.delay_s(self._volume_failures)
+            self._volume_failures = 0
         else:
             again = await self._apply(pod, observed, found, address, now)
             if again is not None:
@@ -305,7 +318,7 @@ class PodWorker:
         if not self._gone and (observed.sandboxes or not pods.is_terminal(pod)):
             await self._report(pod, observed, None)
         self.finished = True
-        self._tools.volumes.unmount(pod)
+        await self._tools.volumes.unmount(pod)
         if not (self._gone or pods.is_deleted(pod)):
             return time.time() + self._tools.sync_s  # a finished pod stays to be looked at
         await self._tools.containers.remove_all(observed)

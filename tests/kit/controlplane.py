@@ -26,6 +26,7 @@ from raykube.cluster import addresses, kubeconfig, pki, processes
 from raykube.cluster.plan import Placement, plan
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.wish import port_is_free
+from raykube.kubelet.volumes import mounts
 from raykube.rpc import Tls
 from tests.kit.containerd import Containerd
 from tests.kit.require import require_program
@@ -279,6 +280,7 @@ class ControlPlane:
                     process.wait(10)
         self.running.clear()
         processes.end(self.state.id)  # shims end their containers and remove their control groups
+        mounts.detach_pods(self.data_dir.resolve())
         for path in self.state.scratch_dir.iterdir():
             path.unlink()
         self.state.scratch_dir.rmdir()

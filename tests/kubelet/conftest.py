@@ -1,7 +1,6 @@
 """A kubelet with a real runtime below it, and an apiserver over a dict above it."""
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +16,7 @@ from raykube.base.clock import rfc3339
 from raykube.client.api import ApiClient
 from raykube.kubelet.config import Config
 from raykube.kubelet.service import Service
+from raykube.kubelet.volumes.removal import clear
 from raykube.pb import api_pb2
 from raykube.runtime.config import Config as RuntimeConfig
 from raykube.runtime.service import Service as Runtime
@@ -172,4 +172,4 @@ async def node(flags: dict[str, Any]) -> AsyncIterator[Node]:
         await node.runtime._runtime.remove_sandbox(sandbox.id)  # type: ignore[union-attr]
     await node.stop()
     assert not leftovers(root.name)
-    shutil.rmtree(root, ignore_errors=True)
+    clear(root)

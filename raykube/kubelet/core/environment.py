@@ -23,6 +23,11 @@ def expand(text: str, variables: dict[str, str]) -> str:
     return _REFERENCE.sub(replacement, text)
 
 
+def names_in(text: str) -> list[str]:
+    """The variables that `expand` looks up in a text."""
+    return [match.group(2) for match in _REFERENCE.finditer(text) if match.group(1) != "$"]
+
+
 def service_variables(services: Iterable[Object]) -> dict[str, str]:
     """`NAME_SERVICE_HOST` and its kin for each service that has an address."""
     variables: dict[str, str] = {}

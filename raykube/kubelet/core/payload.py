@@ -6,6 +6,7 @@ A payload maps relative paths to content and mode. How it reaches the disk is th
 from dataclasses import dataclass
 
 from raykube.kubelet.core import downward
+from raykube.kubelet.core.ownership import fs_group, fs_user
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.sources import Kind, SourceMissing, Sources
 
@@ -17,6 +18,7 @@ _OBJECT_SOURCES: tuple[tuple[Kind, str], ...] = (("ConfigMap", "configMap"), ("S
 class File:
     content: bytes
     mode: int
+    user: int | None = None  # who owns it, if not root
 
 
 Payload = dict[str, File]
@@ -99,6 +101,14 @@ def payload(pod: Object, volume: Object, sources: Sources, tokens: list[str], fa
     return _projected(pod, volume["projected"], sources, tokens, facts)
 
 
+# What a projected volume may name that no part of this cluster serves.
+_UNSERVED = {
+    "clusterTrustBundle": "ClusterTrustBundle projection is not supported: this cluster does not serve that kind",
+    "podCertificate": "PodCertificate projection is not supported: this cluster does not serve PodCertificateRequests",
+}
+TOKEN_MODE = 0o600  # where the volume says who may read it
+
+
 def _mode(source: Object) -> int:
     mode = source.get("defaultMode")
     return MODE_DEFAULT if mode is None else int(mode)
@@ -109,9 +119,15 @@ def _projected(pod: Object, projected: Object, sources: Sources, tokens: list[st
     result: Payload = {}
     remaining = iter(tokens)
     for source in projected.get("sources") or ():
+        for name, reason in _UNSERVED.items():
+            if name in source and not source[name].get("optional"):
+                raise ValueError(reason)
         if "serviceAccountToken" in source:
-            # A token is nobody else's business, but a container's user may be any.
-            result[check_path(source["serviceAccountToken"]["path"])] = File(next(remaining).encode(), mode)
+            # A token is nobody else's business; but without a group or one user of all, a container's may be any.
+            user, group = fs_user(pod), fs_group(pod)
+            own_mode = mode if user is None and group is None else TOKEN_MODE
+            file = File(next(remaining).encode(), own_mode, user)
+            result[check_path(source["serviceAccountToken"]["path"])] = file
         for kind, key in _OBJECT_SOURCES:
             if key in source:
                 one = source[key]
