@@ -18,10 +18,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from tests.kit import images
 from tests.kit.require import missing, require_program
@@ -43,6 +43,57 @@ trap '' CHLD
 echo ready
 exec sleep 2147483647
 """
+
+
+def configuration(
+    *, root: Path, state: Path, socket: Path, networks: Path, plugins: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """A containerd's configuration; `networks`: the folder of CNI files; `plugins`: more TOML for tables, by name."""
+    tables = {
+        "grpc": f'address = "{socket}"',
+        'plugins."io.containerd.grpc.v1.cri"': "\n".join(
+            [
+                f'sandbox_image = "{images.PAUSE}"',
+                "restrict_oom_score_adj = true",  # root may lack CAP_SYS_RESOURCE
+                "disable_apparmor = true",
+                "netns_mounts_under_state_dir = true",
+                'stream_server_address = "127.0.0.1"',
+                'stream_server_port = "0"',
+            ]
+        ),
+        'plugins."io.containerd.grpc.v1.cri".cni': f'bin_dir = "{CNI_PLUGINS}"\nconf_dir = "{networks}"',
+        'plugins."io.containerd.grpc.v1.cri".containerd': 'snapshotter = "overlayfs"',
+        # The handler "second" is there for a RuntimeClass to name.
+        **{
+            f'plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}': "\n".join(
+                ['runtime_type = "io.containerd.runc.v2"', 'pod_annotations = ["raykube.test/*"]']
+            )
+            for name in ("runc", "second")
+        },
+    }
+    for name, text in plugins.items():
+        tables[name] = "\n".join(filter(None, [tables.get(name), text]))
+    text = f'version = 2\nroot = "{root}"\nstate = "{state}"\n'
+    return text + "".join(f"[{name}]\n{body}\n" for name, body in tables.items())
+
+
+def conflist(ipam: Path, pod_cidr: str) -> str:
+    """A CNI network: a bridge with addresses of `pod_cidr`, remembered in the folder `ipam`; and host ports."""
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": False,
+        "hairpinMode": True,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": str(ipam),
+            "ranges": [[{"subnet": pod_cidr}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
+    plugins = [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    return json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": plugins})
 
 
 class Containerd:
@@ -127,55 +178,17 @@ class Containerd:
     # -- containerd
 
     def _write_configuration(self) -> None:
-        tables = {
-            "grpc": f'address = "{self.socket}"',
-            'plugins."io.containerd.grpc.v1.cri"': "\n".join(
-                [
-                    f'sandbox_image = "{images.PAUSE}"',
-                    "restrict_oom_score_adj = true",  # root may lack CAP_SYS_RESOURCE
-                    "disable_apparmor = true",
-                    "netns_mounts_under_state_dir = true",
-                    'stream_server_address = "127.0.0.1"',
-                    'stream_server_port = "0"',
-                ]
-            ),
-            'plugins."io.containerd.grpc.v1.cri".cni': "\n".join(
-                [f'bin_dir = "{CNI_PLUGINS}"', f'conf_dir = "{self.folder}/net.d"']
-            ),
-            'plugins."io.containerd.grpc.v1.cri".containerd': 'snapshotter = "overlayfs"',
-            # The handler "second" is there for a RuntimeClass to name.
-            **{
-                f'plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}': "\n".join(
-                    ['runtime_type = "io.containerd.runc.v2"', 'pod_annotations = ["raykube.test/*"]']
-                )
-                for name in ("runc", "second")
-            },
-        }
-        for name, text in self._plugins.items():
-            tables[name] = "\n".join(filter(None, [tables.get(name), text]))
-        text = f'version = 2\nroot = "{self.folder}/root"\nstate = "{self.folder}/state"\n'
-        text += "".join(f"[{name}]\n{body}\n" for name, body in tables.items())
-        (self.folder / "config.toml").write_text(text)
-        bridge = {
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": True,
-            "ipMasq": False,
-            "hairpinMode": True,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": f"{self.folder}/ipam",
-                "ranges": [[{"subnet": self.pod_cidr}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
-        }
-        chain = {
-            "cniVersion": "0.4.0",
-            "name": "pods",
-            "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}],
-        }
+        (self.folder / "config.toml").write_text(
+            configuration(
+                root=self.folder / "root",
+                state=self.folder / "state",
+                socket=self.socket,
+                networks=self.folder / "net.d",
+                plugins=self._plugins,
+            )
+        )
         (self.folder / "net.d").mkdir()
-        (self.folder / "net.d" / "10-pods.conflist").write_text(json.dumps(chain))
+        (self.folder / "net.d" / "10-pods.conflist").write_text(conflist(self.folder / "ipam", self.pod_cidr))
 
     def start(self) -> None:
         """Starts the daemon; containers that ran while it was away are taken over."""

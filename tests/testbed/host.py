@@ -146,6 +146,17 @@ class Host:
             raise AssertionError(f"{self.name}: {command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
+    def at_boot(self, line: str) -> None:
+        """Adds a line of sh to what the host does at each boot, and does it now if the host runs."""
+        path = self.disk / "etc" / "rc.local"
+        if not path.exists():
+            path.touch(mode=0o755)
+            path.write_text("#!/bin/sh\n")
+        with path.open("a") as script:
+            script.write(f"{line}\n")
+        if self.running:
+            self.run(["/bin/sh", "-c", f"{{ {line}\n}} </dev/null >>/var/log/rc.local.log 2>&1"])
+
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Starts a command on the host; it is killed when the Popen is, and when the host is."""
         tied = [require_program("setpriv"), "--pdeathsig", "KILL", "--", *command]
