@@ -16,6 +16,7 @@ COMPONENTS = {
     "controller-manager": ("raykube.controllers", "Run every controller, in one process."),
     "kubelet": ("raykube.kubelet", "Run the kubelet of a machine."),
     "kube-proxy": ("raykube.kubeproxy", "Run the service proxy of a machine."),
+    "pod-network": ("raykube.podnetwork", "Run the pod network of a machine: routes, CNI file, NetworkPolicy."),
     "runtime": ("raykube.runtime", "Run the embedded container runtime: pods as plain processes, over CRI."),
 }
 SUBCOMMANDS = {

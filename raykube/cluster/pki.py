@@ -209,6 +209,7 @@ def subjects(
         "controller-manager": serving("system:kube-controller-manager"),
         "router": Subject("raykube:router"),
         "kube-proxy": serving("system:kube-proxy"),
+        "pod-network": serving("raykube:pod-network"),
     }
     for name, node_ips in machines.items():
         found[f"node-{name}"] = node_subject(name, node_ips)

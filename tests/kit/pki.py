@@ -17,7 +17,7 @@ from raykube.cluster import pki
 from raykube.rpc import Tls
 
 SERVER_DNS = ("localhost", "kubernetes", "kubernetes.default.svc")
-SERVER_IPS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
+SERVER_IPS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "::1", "192.0.2.1")
 
 
 @functools.cache

@@ -27,12 +27,12 @@ class ApiTwin:
         self._watches: set[asyncio.Queue[tuple[str, Any]]] = set()
         self._server: Server | None = None
 
-    async def start(self, port: int = 0) -> "ApiTwin":
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> "ApiTwin":
         self._server = Server()
         self._server.add(API, self)
-        number = self._server.listen(f"127.0.0.1:{port}", pki.tls("kube-apiserver", server=True))
+        number = self._server.listen(f"{host}:{port}", pki.tls("kube-apiserver", server=True))
         await self._server.start()
-        self.address = f"127.0.0.1:{number}"
+        self.address = f"{host}:{number}"
         return self
 
     async def stop(self) -> None:

@@ -315,6 +315,13 @@ def _components() -> list[dict[str, Any]]:
         # kube-proxy announces its relay as an annotation of its Node.
         _role("raykube:node-relay", _rule("patch", "", "nodes")),
         _binding("raykube:node-relay", _user("system:kube-proxy")),
+        _role(
+            "raykube:pod-network",
+            _rule(READ, "", "namespaces", "nodes", "pods"),
+            _rule(READ, "networking.k8s.io", "networkpolicies"),
+            *_ANY_EVENTS,
+        ),
+        _binding("raykube:pod-network", _user("raykube:pod-network")),
         _role("system:kube-scheduler", *_SCHEDULER),
         _binding("system:kube-scheduler", _user("system:kube-scheduler")),
         _role("system:kube-controller-manager", *_CONTROLLER_MANAGER),

@@ -1,0 +1,288 @@
+"""The pod network as a service: follows Nodes, Pods, Namespaces and NetworkPolicies, and keeps the kernel as they say.
+
+    Nodes ────────► peers ──► Links (routes, tunnel)          a change of the kernel's own wakes it too
+    own Node ─────► pod CIDRs ──► CNI file, masquerading
+    Pods, … ──────► Policies ──► nft
+
+While no apiserver answers, everything stays as it was last known.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from raykube.api.resources import Resource, by_kind
+from raykube.base.backoff import Backoff
+from raykube.client.api import ApiClient
+from raykube.client.core.listwatch import Change
+from raykube.client.events import EventRecorder
+from raykube.client.informer import Informer
+from raykube.podnetwork import links
+from raykube.podnetwork.config import Config
+from raykube.podnetwork.core.conflist import FILE_NAME, PluginKind, conflist
+from raykube.podnetwork.core.endpoints import endpoint_of
+from raykube.podnetwork.core.masquerade import masquerading
+from raykube.podnetwork.core.policies import Policies
+from raykube.podnetwork.core.policy import parse
+from raykube.podnetwork.core.routes import Peer, peer_of, same_family, wanted
+from raykube.podnetwork.core.ruleset import MASQUERADE_TABLE, TABLE, Ruleset, changes, whole
+from raykube.podnetwork.filter import remove, transact
+from raykube.podnetwork.routewatch import RouteWatch
+from raykube.rpc.health import HealthServer
+from raykube.rpc.listen import join_address, split_address
+
+log = logging.getLogger(__name__)
+
+RETRY = Backoff(initial_s=0.5, max_s=30.0)
+
+
+def _resource(group: str, kind: str) -> Resource:
+    found = by_kind(group, "v1", kind)
+    assert found is not None
+    return found
+
+
+class Service:
+    """The pod network of one machine."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._name = config.hostname_override or socket.gethostname().lower()
+        self._peers: dict[str, Peer] = {}
+        self._policies = Policies(self._name)
+        self._installed: Ruleset | None = None  # None: what is in the kernel is not known
+        self._routes_news = asyncio.Event()
+        self._policy_news = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._failures: dict[str, str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._client: ApiClient | None = None
+        self._watch = RouteWatch(self._routes_news.set)
+        self._stopped = asyncio.Event()
+        self._health_address = ""
+        self._health = HealthServer(self._problem, lambda: "", pages={"/healthz": self._healthz})
+        self._written: tuple[tuple[str, ...], PluginKind, int] | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Returns when the kernel is prepared; routes and rules follow as soon as an apiserver answers."""
+        config = self._config
+        if config.cleanup:
+            await self._clean_up()
+            self._stopped.set()
+            return
+        if shutil.which("modprobe"):
+            with suppress(OSError):
+                await self._load_br_netfilter()
+        if config.healthz_bind_address:
+            host, port = split_address(config.healthz_bind_address, 10257)
+            self._health_address = join_address(host, await self._health.start(host, port))
+        self._watch.start()
+        client = self._client = ApiClient(config.api_servers, config.tls)
+        self._events = EventRecorder(client, "pod-network", self._name)
+        nodes = Informer(client, _resource("", "Node"))
+        nodes.add_batch_handler(self._on_nodes)
+        runs = [nodes.run(), self._events.run(), self._keep("routes", [nodes], self._routes_news, self._sync_routes)]
+        if config.network_policy:
+            policies = Informer(client, _resource("networking.k8s.io", "NetworkPolicy"))
+            namespaces = Informer(client, _resource("", "Namespace"))
+            pods = Informer(client, _resource("", "Pod"))
+            policies.add_batch_handler(self._on_policies)
+            namespaces.add_batch_handler(self._on_namespaces)
+            pods.add_batch_handler(self._on_pods)
+            runs += [one.run() for one in (policies, namespaces, pods)]
+            runs.append(self._keep("policies", [policies, namespaces, pods], self._policy_news, self._sync_policies))
+        self._tasks = [asyncio.get_running_loop().create_task(run) for run in runs]
+
+    async def _load_br_netfilter(self) -> None:
+        """Packets between pods on one bridge meet the rules only with this module; without it ptp attaches pods."""
+        if self._config.cni_plugin == "ptp" or links.has_br_netfilter():
+            return
+        process = await asyncio.create_subprocess_exec("modprobe", "-q", "br_netfilter")
+        await process.wait()
+
+    async def wait(self) -> None:
+        """Returns after `stop`; raises what ended a part of the service."""
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopped.is_set():
+                for task in done:
+                    task.result()
+        finally:
+            stopped.cancel()
+
+    async def stop(self) -> None:
+        """Routes, rules and the file stay: pods keep their network."""
+        self._stopped.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._watch.stop()
+        await self._health.stop()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def _clean_up(self) -> None:
+        """Removes all that this machine holds of the pod network, but for the bridge, which is its pods'."""
+        await asyncio.to_thread(links.Links().remove)
+        await remove(TABLE)
+        await remove(MASQUERADE_TABLE)
+        (self._config.cni_conf_dir / FILE_NAME).unlink(missing_ok=True)
+
+    # -- what informers tell
+
+    def _on_nodes(self, news: list[Change]) -> None:
+        for change in news:
+            name = change.object["metadata"]["name"]
+            peer = peer_of(change.new) if change.new is not None else None
+            if peer == self._peers.get(name):
+                continue  # a heartbeat
+            if peer is None:
+                del self._peers[name]
+            else:
+                self._peers[name] = peer
+            self._routes_news.set()
+
+    def _on_pods(self, news: list[Change]) -> None:
+        for change in news:
+            metadata = change.object["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            if self._policies.set_pod(key, endpoint_of(change.new) if change.new is not None else None):
+                self._policy_news.set()
+
+    def _on_namespaces(self, news: list[Change]) -> None:
+        for change in news:
+            metadata = change.object["metadata"]
+            labels = None if change.new is None else metadata.get("labels") or {}
+            if self._policies.set_namespace(metadata["name"], labels):
+                self._policy_news.set()
+
+    def _on_policies(self, news: list[Change]) -> None:
+        for change in news:
+            metadata = change.object["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            try:
+                policy = parse(change.new) if change.new is not None else None
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("NetworkPolicy %s/%s cannot be enforced: %s", *key, error)
+                self._events.record(change.object, "Warning", "NotEnforced", f"node {self._name}: {error}")
+                policy = None
+            if self._policies.set_policy(key, policy):
+                self._policy_news.set()
+
+    # -- what follows from it
+
+    async def _keep(
+        self, what: str, informers: list[Informer], news: asyncio.Event, sync: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Calls `sync` once the informers are complete, then whenever there is news, and again after a failure."""
+        for informer in informers:
+            await informer.synced()
+        news.set()
+        failures = 0
+        while True:
+            await news.wait()
+            news.clear()
+            try:
+                await sync()
+                failures = 0
+                self._failures.pop(what, None)
+            except OSError as error:
+                failures += 1
+                self._failures[what] = str(error)
+                log.warning("%s: %s", what, error)
+                news.set()
+                await asyncio.sleep(RETRY.delay_s(failures))
+            await asyncio.sleep(self._config.min_sync_period)
+
+    async def _sync_routes(self) -> None:
+        own = self._peers.get(self._name)
+        if own is None or not own.addresses or not own.pod_cidrs:
+            return  # not registered yet: its registration is news
+        config = self._config
+        segments = await asyncio.to_thread(links.segments)
+        plan = wanted(own, self._peers.values(), segments, config.backend)
+        local = same_family(own.addresses, 4) or own.addresses[0]
+        own_mtu = await asyncio.to_thread(links.mtu_of, local)
+        tunnel = links.Tunnel(
+            local, own.pod_cidrs, config.vxlan_vni, config.vxlan_port, links.pod_mtu(own_mtu, tunnels=True)
+        )
+        done = await asyncio.to_thread(links.Links().sync, plan, tunnel)
+        if done:
+            log.info("routes: %d changed, %d peers", done, len(plan.routes))
+        # "auto" may need the tunnel when the next machine comes, and running pods keep their MTU.
+        mtu = config.mtu or links.pod_mtu(own_mtu, tunnels=config.backend != "direct")
+        await self._attach(own, mtu)
+
+    async def _attach(self, own: Peer, mtu: int) -> None:
+        """Masquerading and the CNI file, which says to the runtime that pods may come: last."""
+        config = self._config
+        bridged = links.has_br_netfilter() if config.cni_plugin == "auto" else config.cni_plugin == "bridge"
+        kind: PluginKind = "bridge" if bridged else "ptp"
+        facts = (own.pod_cidrs, kind, mtu)
+        path = config.cni_conf_dir / FILE_NAME
+        if facts == self._written and path.exists():
+            return
+        versions = {6 if ":" in cidr else 4 for cidr in own.pod_cidrs}
+        links.set_kernel(versions, bridged=bridged and links.has_br_netfilter())
+        if config.masquerade:
+            await transact(masquerading(own.pod_cidrs, config.cluster_cidr))
+        text = conflist(own.pod_cidrs, kind, bridge=config.bridge, mtu=mtu, available=links.plugins(config.cni_bin_dir))
+        await asyncio.to_thread(_write_if_changed, path, text)
+        self._written = facts
+        self._ready.set()
+
+    async def _sync_policies(self) -> None:
+        ruleset = self._policies.ruleset()
+        script = whole(ruleset) if self._installed is None else changes(self._installed, ruleset)
+        if script:
+            self._installed = None  # until it is done, and after a failure, the kernel's state is not known
+            await transact(script)
+        self._installed = ruleset
+
+    # -- what it tells
+
+    def _problem(self) -> str | None:
+        if any(task.done() for task in self._tasks):
+            return "a part of it has ended"
+        return "; ".join(self._failures.values()) or (
+            None if self._ready.is_set() else "waiting for this node's pod CIDR"
+        )
+
+    def _healthz(self) -> web.Response:
+        problem = self._problem()
+        return web.Response(text=problem or "ok", status=503 if problem else 200)
+
+    def status(self) -> dict[str, object]:
+        problem = self._problem()
+        return {
+            "role": "active",
+            "healthy": problem is None,
+            "detail": problem or f"{len(self._peers)} nodes",
+            "addresses": {"healthz": self._health_address} if self._health_address else {},
+        }
+
+
+def _write_if_changed(path: Path, text: bytes) -> None:
+    """Atomically: the runtime reads the folder whenever something in it changes."""
+    with suppress(OSError):
+        if path.read_bytes() == text:
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")  # the runtime takes names that end in .conf, .conflist and .json
+    with draft.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
