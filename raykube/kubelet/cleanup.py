@@ -4,6 +4,7 @@ Only what carries this node's label is looked at, and orphans only after the lis
 """
 
 import asyncio
+import gzip
 import logging
 import shutil
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raykube.kubelet.core import criconfig
+from raykube.kubelet.core.logrotation import PACKED, UNFINISHED, rotation
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.volumes import Volumes
 from raykube.pb import cri_pb2
@@ -20,7 +22,6 @@ from raykube.rpc import RpcError
 log = logging.getLogger(__name__)
 
 PERIOD_S = 60.0
-LOG_PERIOD_S = 10.0
 ORPHAN_GRACE_S = 30
 
 
@@ -30,18 +31,22 @@ class Cleanup:
         cri: Cri,
         volumes: Volumes,
         known: Callable[[], set[str]],
+        finished: Callable[[], set[str]],
         keep_runs: int,
         age_min_s: float,
         log_bytes_max: int,
         log_files_max: int,
+        log_period_s: float,
     ) -> None:
         self._cri = cri
         self._volumes = volumes
         self._known = known
+        self._finished = finished
         self._keep_runs = keep_runs
         self._age_min_s = age_min_s
         self._log_bytes_max = log_bytes_max
         self._log_files_max = max(log_files_max, 2)
+        self._log_period_s = log_period_s
 
     async def run(self) -> None:
         """Call once the list of pods is complete."""
@@ -107,11 +112,10 @@ class Cleanup:
                     await self._remove_run(item)
 
     async def _remove_run(self, item: cri_pb2.Container) -> None:
-        path = await self._cri.log_path(item.id)
+        path = self._log_path(item)
         await self._cri.remove_container(item.id)
-        if path:
-            for file in Path(path).parent.glob(f"{Path(path).name}*"):
-                file.unlink(missing_ok=True)
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink(missing_ok=True)
 
     async def _remove_old_sandboxes(
         self, known: set[str], sandboxes: list[cri_pb2.PodSandbox], containers: list[cri_pb2.Container]
@@ -138,11 +142,18 @@ class Cleanup:
             if uid not in known and uid not in in_runtime:
                 shutil.rmtree(directory, ignore_errors=True)
 
+    async def remove_finished(self) -> None:
+        """Removes the sandboxes of pods that have ended, with their containers: what a short disk can do without."""
+        finished = self._finished()
+        for item in await self._cri.sandboxes():
+            if item.state == cri_pb2.SANDBOX_NOTREADY and item.labels.get(criconfig.POD_UID, "") in finished:
+                await self._cri.remove_sandbox(item.id)
+
     # -- logs
 
     async def _rotate_forever(self) -> None:
         while True:
-            await asyncio.sleep(LOG_PERIOD_S)
+            await asyncio.sleep(self._log_period_s)
             try:
                 await self.rotate()
             except (RpcError, OSError) as error:
@@ -151,13 +162,45 @@ class Cleanup:
     async def rotate(self) -> None:
         """Starts a new file for each log that is too large, and keeps a bounded number of old ones."""
         for item in await self._cri.containers():
-            if item.state != cri_pb2.CONTAINER_RUNNING:
+            path = self._log_path(item)
+            if item.state != cri_pb2.CONTAINER_RUNNING or not self._is_too_large(path):
                 continue
-            path = Path(await self._cri.log_path(item.id))
-            if not path.is_file() or path.stat().st_size < self._log_bytes_max:
-                continue
-            old = sorted(path.parent.glob(f"{path.name}.*"))
-            for file in old[: max(len(old) - (self._log_files_max - 2), 0)]:
-                file.unlink(missing_ok=True)
-            path.rename(f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-            await self._cri.reopen_log(item.id)
+            try:
+                await self._rotate_one(item.id, path)
+            except (RpcError, OSError) as error:
+                log.warning("the log %s is not rotated: %s", path, error)
+
+    def _log_path(self, item: cri_pb2.Container) -> Path:
+        labels = item.labels
+        pod = "_".join(labels.get(key, "") for key in (criconfig.POD_NAMESPACE, criconfig.POD_NAME, criconfig.POD_UID))
+        return self._volumes.logs_directory / pod / item.metadata.name / f"{item.metadata.attempt}.log"
+
+    def _is_too_large(self, path: Path) -> bool:
+        try:
+            return path.stat().st_size >= self._log_bytes_max
+        except OSError:
+            return False
+
+    async def _rotate_one(self, container_id: str, path: Path) -> None:
+        rotated = [file.name for file in path.parent.glob(f"{path.name}.*")]
+        removals, packings = rotation(rotated, self._log_files_max)
+        for name in removals:
+            (path.parent / name).unlink(missing_ok=True)
+        for name in packings:
+            await asyncio.to_thread(_pack, path.parent / name)
+        aside = Path(f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+        path.rename(aside)
+        try:
+            await self._cri.reopen_log(container_id)
+        except RpcError:
+            if not path.exists():
+                aside.rename(path)  # it is still written to
+            raise
+
+
+def _pack(path: Path) -> None:
+    unfinished = Path(f"{path}{UNFINISHED}")
+    with path.open("rb") as source, gzip.open(unfinished, "wb") as target:
+        shutil.copyfileobj(source, target)
+    unfinished.rename(f"{path}{PACKED}")
+    path.unlink()

@@ -41,6 +41,7 @@ class Config(BaseModel):
         "", description="What the node offers instead of what the machine has: cpu=2,memory=4Gi,pods=110"
     )
     system_reserved: str = Field("", description="What is kept from pods for the machine itself: cpu=200m,memory=1Gi")
+    kube_reserved: str = Field("", description="What is kept from pods for Kubernetes' own parts: cpu=100m,memory=1Gi")
     max_pods: int = Field(110, description="How many pods may run here")
     pod_cidr: str = Field("", description="Range of pod addresses, passed to the runtime; the Node's own when empty")
 
@@ -49,10 +50,35 @@ class Config(BaseModel):
     node_lease_duration_seconds: int = Field(40, description="Life of the node's Lease; renewed four times as often")
     sync_frequency: Duration = Field(60.0, description="How often ConfigMaps, Secrets and each pod are looked at again")
 
+    housekeeping_interval: Duration = Field(
+        10.0, description="How often memory, disks and pods' limits on disk are looked at"
+    )
+    eviction_hard: str = Field(
+        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%",
+        description="What must stay free: below it, pods are evicted at once",
+    )
+    eviction_soft: str = Field("", description="What must stay free: below it for its grace period, pods are evicted")
+    eviction_soft_grace_period: str = Field("", description="Grace periods of --eviction-soft: SIGNAL=1m30s,…")
+    eviction_minimum_reclaim: str = Field("", description="What eviction frees beyond the threshold: SIGNAL=AMOUNT,…")
+    eviction_max_pod_grace_period: int = Field(
+        0, description="Seconds that a pod has to end when a soft threshold evicts it"
+    )
+    eviction_pressure_transition_period: Duration = Field(
+        300.0, description="How long a pressure condition stays after it was last seen"
+    )
+    image_gc_high_threshold: int = Field(
+        85, ge=0, le=100, description="Percent of the images' disk in use above which unused images go; 100 for never"
+    )
+    image_gc_low_threshold: int = Field(80, ge=0, le=100, description="Percent in use down to which images go")
+    minimum_image_ttl_duration: Duration = Field(120.0, description="Age before an unused image may go")
+    image_maximum_gc_age: Duration = Field(0.0, description="Age at which an unused image goes anyway; 0 for never")
+    node_status_max_images: int = Field(50, description="Images that the Node lists, the largest first; -1 for all")
+
     cluster_dns: list[str] = Field(default_factory=list, description="Addresses of the cluster's DNS")
     cluster_domain: str = Field("cluster.local", description="Domain of the cluster")
 
     container_log_max_size: str = Field("10Mi", description="Size at which a container's log is rotated")
     container_log_max_files: int = Field(5, description="Log files that a container may have")
+    container_log_monitor_interval: Duration = Field(10.0, description="How often the size of logs is looked at")
     minimum_container_ttl_duration: Duration = Field(0.0, description="Age before an ended container is removed")
     maximum_dead_containers_per_container: int = Field(1, description="Ended runs of a container that are kept")

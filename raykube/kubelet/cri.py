@@ -33,9 +33,14 @@ class Cri:
         )
         return answer
 
-    async def conditions(self) -> dict[str, cri_pb2.RuntimeCondition]:
-        answer = await self._runtime.Status(cri_pb2.StatusRequest(), timeout=self._timeout_s)
-        return {condition.type: condition for condition in answer.status.conditions}
+    async def status(self) -> cri_pb2.StatusResponse:
+        answer: cri_pb2.StatusResponse = await self._runtime.Status(cri_pb2.StatusRequest(), timeout=self._timeout_s)
+        return answer
+
+    async def info(self) -> dict[str, str]:
+        """What the runtime tells of itself to whom it may concern: texts by name, "config" among them."""
+        answer = await self._runtime.Status(cri_pb2.StatusRequest(verbose=True), timeout=self._timeout_s)
+        return dict(answer.info)
 
     async def set_pod_cidr(self, cidr: str) -> None:
         config = cri_pb2.RuntimeConfig(network_config=cri_pb2.NetworkConfig(pod_cidr=cidr))
@@ -85,11 +90,6 @@ class Cri:
                 return None
             raise
         return criconfig.observed_container(answer.status, item.pod_sandbox_id)
-
-    async def log_path(self, container_id: str) -> str:
-        request = cri_pb2.ContainerStatusRequest(container_id=container_id)
-        answer = await self._runtime.ContainerStatus(request, timeout=self._timeout_s)
-        return str(answer.status.log_path)
 
     async def events(self) -> AsyncIterator[str]:
         """The uid of a pod of ours whenever something happened to it. Raises RpcError (UNIMPLEMENTED: list instead)."""
@@ -156,6 +156,22 @@ class Cri:
         return answer.exit_code, answer.stdout + answer.stderr
 
     # -- images
+
+    async def images(self) -> list[cri_pb2.Image]:
+        """Every image of the runtime, whoever brought it."""
+        return list((await self._images.ListImages(cri_pb2.ListImagesRequest(), timeout=self._timeout_s)).images)
+
+    async def image_references(self) -> set[str]:
+        """What containers call their images: all containers that the runtime shows, not only ours."""
+        answer = await self._runtime.ListContainers(cri_pb2.ListContainersRequest(), timeout=self._timeout_s)
+        found: set[str] = set()
+        for item in answer.containers:
+            found |= {item.image_ref, item.image_id, item.image.image}
+        return found - {""}
+
+    async def remove_image(self, name: str) -> None:
+        request = cri_pb2.RemoveImageRequest(image=cri_pb2.ImageSpec(image=name))
+        await self._images.RemoveImage(request, timeout=self._timeout_s)
 
     async def image_mountpoint(self) -> str:
         """A directory on the file system of the images; "" when the runtime names none."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raykube.kubelet.core.usage import Filesystem
+from raykube.kubelet.core.volumespec import EMPTY_DIR
 
-EMPTY_DIR = "kubernetes.io~empty-dir"
+
 COST_FACTOR = 20  # a pod is counted again after so many times what counting took
 
 

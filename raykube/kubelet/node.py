@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+from collections.abc import Callable
+from contextlib import suppress
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
@@ -10,7 +12,7 @@ from raykube.base.clock import rfc3339_micro
 from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
-from raykube.kubelet.core import nodestatus
+from raykube.kubelet.core import criconfig, nodestatus
 from raykube.kubelet.core.nodestatus import Health, MachineFacts, NodeConfig
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.cri import Cri
@@ -26,6 +28,11 @@ LEASE_NAMESPACE = "kube-node-lease"
 RETRY_S = 0.5
 
 
+def reference(name: str) -> Object:
+    """What events about a node are about: they name it by its name where other objects have a uid, as upstream's."""
+    return {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "uid": name}}
+
+
 class NodeAgent:
     def __init__(
         self,
@@ -38,6 +45,9 @@ class NodeAgent:
         report_s: float,
         lease_s: int,
         register: bool,
+        pressures: Callable[[], frozenset[str]],
+        images: Callable[[], tuple[Object, ...]],
+        problems: Callable[[], list[str]],
     ) -> None:
         self._client = client
         self._cri = cri
@@ -48,6 +58,11 @@ class NodeAgent:
         self._report_s = report_s
         self._lease_s = lease_s
         self._register = register
+        self._pressures = pressures
+        self._images = images
+        self._problems = problems
+        self._look = asyncio.Event()
+        self._was_under: frozenset[str] = frozenset()
         self._clock = SystemClock()
         self._runtime = ""
         self._lease: Object | None = None
@@ -75,19 +90,24 @@ class NodeAgent:
         self._events.record(self._reference(), "Normal", "Starting", "Starting kubelet.")
         await asyncio.gather(self._report_forever(), self._renew_forever())
 
+    def wake(self) -> None:
+        """Looks at the node's state now, for something about it changed."""
+        self._look.set()
+
     def _reference(self) -> Object:
-        # Events about a node name it by its name where other objects have a uid, as upstream's do.
-        metadata = {"name": self._config.name, "uid": self._config.name}
-        return {"kind": "Node", "apiVersion": "v1", "metadata": metadata}
+        return reference(self._config.name)
 
     async def _health(self) -> Health:
         try:
             if not self._runtime:
                 version = await self._cri.version()
                 self._runtime = f"{version.runtime_name}://{version.runtime_version}"
-            conditions = await self._cri.conditions()
+            status = await self._cri.status()
         except RpcError as error:
-            return Health(self._runtime, f"container runtime is down: {error.message}")
+            log.warning("the container runtime does not answer: %s", error.message)
+            problems = ["container runtime is down", *self._problems()]
+            return Health(self._runtime, nodestatus.joined(problems), self._pressures(), self._images())
+        conditions = {condition.type: condition for condition in status.status.conditions}
         problems = []
         for name, words in (
             ("RuntimeReady", "container runtime not ready"),
@@ -97,7 +117,10 @@ class NodeAgent:
             if condition is None or not condition.status:
                 reason = f"{condition.reason} message:{condition.message}" if condition else "unknown"
                 problems.append(f"{words}: {name}=false reason:{reason}")
-        return Health(self._runtime, ", ".join(problems))
+        problems += self._problems()
+        handlers, features = criconfig.runtime_handlers(status)
+        problem = nodestatus.joined(problems)
+        return Health(self._runtime, problem, self._pressures(), self._images(), handlers, features)
 
     async def _ensure_node(self) -> None:
         health = await self._health()
@@ -138,7 +161,10 @@ class NodeAgent:
                 await self._report()
             except ApiError as error:
                 log.warning("cannot report the node's status: %s", error)
-            await asyncio.sleep(self._update_s * random.uniform(0.95, 1.05))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._update_s * random.uniform(0.95, 1.05)):
+                    await self._look.wait()
+            self._look.clear()
 
     async def _report(self) -> None:
         health = await self._health()
@@ -160,10 +186,12 @@ class NodeAgent:
         change = {name: value for name, value in status.items() if old.get(name) != value}
         self.node = await self._client.patch(NODES, "", self._config.name, {"status": change}, api_pb2.MERGE, "status")
         self._reported_at = now
+        states = nodestatus.transitions(self._was_under, health.pressures)
         if self._was_ready is not None and self._was_ready != self.healthy:
-            state = "NodeReady" if self.healthy else "NodeNotReady"
+            states.append("NodeReady" if self.healthy else "NodeNotReady")
+        for state in states:
             self._events.record(self._reference(), "Normal", state, f"Node {self._config.name} status is now: {state}")
-        self._was_ready = self.healthy
+        self._was_ready, self._was_under = self.healthy, health.pressures
 
     async def _follow_pod_cidr(self) -> None:
         """Tells the runtime which addresses pods get, when the cluster (not a flag) decides that."""

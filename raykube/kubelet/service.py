@@ -21,15 +21,19 @@ from raykube.kubelet.cleanup import Cleanup
 from raykube.kubelet.config import Config
 from raykube.kubelet.containers import ContainerActions
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.imagegc import largest
 from raykube.kubelet.core.nodestatus import NodeConfig, parse_pairs, parse_taint
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.status import NodeFacts
+from raykube.kubelet.core.thresholds import Pressure, Threshold, hard_amounts, parse_thresholds
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.diskusage import DiskUsage
+from raykube.kubelet.eviction import Eviction
 from raykube.kubelet.handlers import Handlers
+from raykube.kubelet.imagegc import ImageCollector
 from raykube.kubelet.lifecycle import Lifecycle
 from raykube.kubelet.measures import Measures
-from raykube.kubelet.node import NodeAgent
+from raykube.kubelet.node import NodeAgent, reference
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.reports import Reports
 from raykube.kubelet.server import KubeletServer
@@ -58,6 +62,7 @@ class Service:
         self._client: ApiClient | None = None
         self._cri: Cri | None = None
         self._address = ""
+        self._thresholds: tuple[Threshold, ...] = ()
         self._lock = -1
         self._tools: Tools | None = None
         self._objects: Objects | None = None
@@ -68,6 +73,14 @@ class Service:
         config = self._config
         if not config.api_servers:
             raise ValueError("--api-servers is empty: name at least one apiserver's gRPC address, host:port")
+        self._thresholds = parse_thresholds(
+            config.eviction_hard,
+            config.eviction_soft,
+            config.eviction_soft_grace_period,
+            config.eviction_minimum_reclaim,
+        )
+        if config.image_gc_low_threshold >= config.image_gc_high_threshold:
+            raise ValueError("--image-gc-low-threshold must be less than --image-gc-high-threshold")
         node_config = self._node_config()
         self._failed = asyncio.get_running_loop().create_future()
         self._take_directory()
@@ -82,8 +95,12 @@ class Service:
         config = self._config
         self._address = config.node_ip or machine.own_address(config.api_servers[0])
         capacity = parse_pairs(config.capacity)
-        reserved = parse_pairs(config.system_reserved)
-        for flag, amounts in (("--capacity", capacity), ("--system-reserved", reserved)):
+        reserved, own = parse_pairs(config.system_reserved), parse_pairs(config.kube_reserved)
+        for flag, amounts in (
+            ("--capacity", capacity),
+            ("--system-reserved", reserved),
+            ("--kube-reserved", own),
+        ):
             for name, text in amounts.items():
                 try:
                     quantity.parse(text)
@@ -97,7 +114,8 @@ class Service:
             labels=parse_pairs(config.node_labels),
             taints=tuple(parse_taint(text) for text in config.register_with_taints),
             capacity=capacity,
-            reserved=reserved,
+            reserved=(reserved, own),
+            kept_free=hard_amounts(self._thresholds),
             max_pods=config.max_pods,
             pod_cidr=config.pod_cidr,
         )
@@ -144,6 +162,47 @@ class Service:
         self._server = KubeletServer(
             cri, volumes.log_directory, self._pods, lambda: self._node is None or self._node.healthy, reports
         )
+        node_reference = reference(self._name)
+        images = ImageCollector(
+            cri,
+            usage,
+            events,
+            node_reference,
+            measures,
+            config.image_gc_high_threshold,
+            config.image_gc_low_threshold,
+            config.minimum_image_ttl_duration,
+            config.image_maximum_gc_age,
+        )
+        cleanup = Cleanup(
+            cri,
+            volumes,
+            lambda: set(self._workers),
+            lambda: {uid for uid, worker in self._workers.items() if worker.finished},
+            config.maximum_dead_containers_per_container,
+            config.minimum_container_ttl_duration,
+            quantity.value(config.container_log_max_size),
+            config.container_log_max_files,
+            config.container_log_monitor_interval,
+        )
+
+        async def reclaim() -> None:
+            await cleanup.remove_finished()
+            await images.remove_unused()
+
+        eviction = Eviction(
+            Pressure(self._thresholds, config.eviction_pressure_transition_period),
+            config.eviction_max_pod_grace_period,
+            config.housekeeping_interval,
+            usage,
+            disk,
+            events,
+            node_reference,
+            measures,
+            lambda: list(self._workers.values()),
+            reclaim,
+            lambda: self._node.wake() if self._node is not None else None,
+        )
         port = config.port
         if config.tls_cert_file and config.tls_private_key_file and config.client_ca_file:
             try:
@@ -166,6 +225,9 @@ class Service:
             config.node_status_report_frequency,
             config.node_lease_duration_seconds,
             config.register_node,
+            pressures=eviction.conditions,
+            images=lambda: tuple(largest(images.images, config.node_status_max_images)),
+            problems=self._problems,
         )
         actions = ContainerActions(
             cri=cri,
@@ -195,18 +257,10 @@ class Service:
             sync_s=config.sync_frequency,
             node=lambda: node.node,
             fresh_node=node.refresh,
+            pressures=eviction.conditions,
             active_pods=self._active_pods,
         )
-        cleanup = Cleanup(
-            cri,
-            volumes,
-            lambda: set(self._workers),
-            config.maximum_dead_containers_per_container,
-            config.minimum_container_ttl_duration,
-            quantity.value(config.container_log_max_size),
-            config.container_log_max_files,
-        )
-        for work in (events.run(), statuses.run(), node.run(), services.run()):
+        for work in (events.run(), statuses.run(), node.run(), services.run(), eviction.run(), images.run()):
             self._spawn(work)
         self._spawn(self._follow_pods(informer, services, node, cleanup))
 
@@ -353,6 +407,10 @@ class Service:
 
     def _living(self) -> list[str]:
         return list(self._workers)
+
+    def _problems(self) -> list[str]:
+        """Why pods cannot run here, beyond what the runtime says."""
+        return []
 
     def _count_pods(self, measures: Measures) -> None:
         measures.desired_pods.set(("",), len(self._workers))

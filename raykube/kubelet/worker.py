@@ -30,6 +30,7 @@ from raykube.kubelet.core.criconfig import container_hash
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, State
 from raykube.kubelet.core.plan import Kill, Plan, Waiting, plan
 from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.ranking import admit_under_pressure
 from raykube.kubelet.core.restart_backoff import RestartBackoff
 from raykube.kubelet.core.status import Inputs, NodeFacts, Verdict, pod_address, pod_status
 from raykube.kubelet.cri import Cri
@@ -62,6 +63,7 @@ class Tools:
     sync_s: float
     node: Callable[[], Object]
     fresh_node: Callable[[], Awaitable[Object]]
+    pressures: Callable[[], frozenset[str]]  # conditions of the node under which not every pod may start
     active_pods: Callable[[], Iterable[Object]]  # pods that were admitted and have not finished
 
 
@@ -69,6 +71,7 @@ class PodWorker:
     def __init__(self, pod: Object, tools: Tools) -> None:
         self.pod = pod
         self.finished = False  # nothing of it runs, and nothing will
+        self.ended = asyncio.Event()  # set once it has finished
         self.admitted = False
         self._tools = tools
         self._wake = asyncio.Event()
@@ -123,6 +126,16 @@ class PodWorker:
             if waiting.reason == "CreateContainerConfigError":
                 self._retry_at.pop(name, None)
         self.wake()
+
+    def end(self, verdict: Verdict) -> bool:
+        """Ends the pod for a reason of the node's; False where it ends or has ended already."""
+        if self._verdict is not None or self._terminating or self.finished:
+            return False
+        self._verdict = verdict
+        self._tools.events.record(self.pod, "Warning", verdict.reason, verdict.message)
+        self._ending.set()
+        self.wake()
+        return True
 
     async def run(self) -> None:
         """Returns when nothing of the pod is left here."""
@@ -179,6 +192,10 @@ class PodWorker:
             return True
         if not self.admitted:
             if not observed.sandboxes:
+                self._verdict = admit_under_pressure(pod, self._tools.pressures())
+                if self._verdict is not None:
+                    self._tools.events.record(pod, "Warning", self._verdict.reason, self._verdict.message)
+                    return True
                 if admit(pod, self._tools.active_pods(), self._tools.node()) is not None:
                     # Nothing may be awaited between the last look at the other pods and our own admission.
                     node = await self._tools.fresh_node()
@@ -319,6 +336,7 @@ class PodWorker:
             await self._report(pod, observed, None)
         self.finished = True
         await self._tools.volumes.unmount(pod)
+        self.ended.set()
         if not (self._gone or pods.is_deleted(pod)):
             return time.time() + self._tools.sync_s  # a finished pod stays to be looked at
         await self._tools.containers.remove_all(observed)
@@ -362,7 +380,9 @@ class PodWorker:
             waking.cancel()
 
     def _grace_s(self) -> int:
-        return min(pods.grace_s(self.pod), GRACE_GONE_S) if self._gone else pods.grace_s(self.pod)
+        grace_s = min(pods.grace_s(self.pod), GRACE_GONE_S) if self._gone else pods.grace_s(self.pod)
+        own = self._verdict.grace_s if self._verdict is not None else None
+        return grace_s if own is None else min(grace_s, own)
 
     async def _stop_everything(
         self, pod: Object, observed: ObservedPod, grace_s: int, message: str, hooks: bool = True

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +161,29 @@ def flags() -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture
-async def node(flags: dict[str, Any]) -> AsyncIterator[Node]:
+@asynccontextmanager
+async def running_node(**flags: Any) -> AsyncIterator[Node]:
+    """A node that leaves nothing behind."""
     root = Path(tempfile.mkdtemp(prefix="rk-"))
     root.chmod(0o755)
     node = Node(root, **flags)
     await node.start()
-    yield node
+    try:
+        yield node
+    finally:
+        await _end(node)
+    assert not leftovers(root.name)
+    clear(root)
+
+
+async def _end(node: Node) -> None:
     await node.kubelet.stop()  # first: it would make anew what is removed
     for sandbox in list(node.runtime._runtime.sandboxes()):  # type: ignore[union-attr]
         await node.runtime._runtime.remove_sandbox(sandbox.id)  # type: ignore[union-attr]
     await node.stop()
-    assert not leftovers(root.name)
-    clear(root)
+
+
+@pytest.fixture
+async def node(flags: dict[str, Any]) -> AsyncIterator[Node]:
+    async with running_node(**flags) as node:
+        yield node

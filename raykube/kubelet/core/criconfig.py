@@ -275,3 +275,20 @@ def observed_sandbox(status: cri_pb2.PodSandboxStatus) -> ObservedSandbox:
         ip=status.network.ip,
         created_at=status.created_at / 1e9,
     )
+
+
+def runtime_handlers(status: cri_pb2.StatusResponse) -> tuple[tuple[Object, ...], Object | None]:
+    """(runtimeHandlers, features) of a node's status; nothing of a runtime that does not tell."""
+    handlers = tuple(
+        {
+            "name": one.name,
+            "features": {
+                "recursiveReadOnlyMounts": one.features.recursive_read_only_mounts,
+                "userNamespaces": one.features.user_namespaces,
+            },
+        }
+        for one in sorted(status.runtime_handlers, key=lambda each: each.name)
+    )
+    if not status.HasField("features"):
+        return handlers, None
+    return handlers, {"supplementalGroupsPolicy": status.features.supplemental_groups_policy}

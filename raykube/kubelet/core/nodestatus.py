@@ -5,13 +5,24 @@ from dataclasses import dataclass, field
 from raykube.api import quantity
 from raykube.base.clock import rfc3339
 from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.thresholds import Amount
 
 HOSTNAME = "kubernetes.io/hostname"
-CONDITIONS = (
-    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-)
+# condition → (reason, message) while all is well, and under pressure
+PRESSURES = {
+    "MemoryPressure": (
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +51,27 @@ class NodeConfig:
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[Object, ...] = ()
     capacity: dict[str, str] = field(default_factory=dict)
-    reserved: dict[str, str] = field(default_factory=dict)
+    reserved: tuple[dict[str, str], ...] = ()  # for the system, and for Kubernetes' own
+    kept_free: dict[str, Amount] = field(default_factory=dict)  # by hard eviction
     max_pods: int = 110
     pod_cidr: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether pods can run now: the runtime's word."""
+    """Whether pods can run now, and with what."""
 
     runtime: str  # "name://version"; "" before it answered once
     problem: str = ""  # "" when all is well
+    pressures: frozenset[str] = frozenset()  # conditions that are true
+    images: tuple[Object, ...] = ()
+    handlers: tuple[Object, ...] = ()  # of RuntimeClasses
+    features: Object | None = None
+
+
+def joined(problems: list[str]) -> str:
+    """One problem as it is, several in brackets, as Go's aggregated errors."""
+    return problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]" if problems else ""
 
 
 def default_labels(config: NodeConfig, machine: MachineFacts) -> dict[str, str]:
@@ -76,22 +97,30 @@ def capacity(config: NodeConfig, machine: MachineFacts) -> dict[str, str]:
 
 
 def allocatable(config: NodeConfig, machine: MachineFacts) -> dict[str, str]:
-    """Capacity less what is reserved for the machine itself, never below zero."""
+    """Capacity less what is reserved, and less what eviction keeps free; never below zero."""
     result = capacity(config, machine)
-    for name, text in config.reserved.items():
-        if name in result:
-            left = max(quantity.parse(result[name]) - quantity.parse(text), 0)
-            result[name] = quantity.format_quantity(left, quantity.style_of(result[name]))
+    for name, text in result.items():
+        total = quantity.parse(text)
+        left = total - sum(quantity.parse(reserved[name]) for reserved in config.reserved if name in reserved)
+        if name in config.kept_free:
+            left -= config.kept_free[name].of(int(total))
+        if left != total:
+            result[name] = quantity.format_quantity(max(left, 0), quantity.style_of(text))
     return result
 
 
 def _conditions(health: Health, old: list[Object], now: float) -> list[Object]:
-    ready = ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
+    found = []
+    for kind, texts in PRESSURES.items():
+        under = kind in health.pressures
+        found.append((kind, str(under), *texts[under]))
     if health.problem:
-        ready = ("Ready", "False", "KubeletNotReady", health.problem)
+        found.append(("Ready", "False", "KubeletNotReady", health.problem))
+    else:
+        found.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
     before = {one["type"]: one for one in old}
     result = []
-    for kind, status, reason, message in (*CONDITIONS, ready):
+    for kind, status, reason, message in found:
         previous = before.pop(kind, None)
         same = previous is not None and previous.get("status") == status
         result.append(
@@ -108,8 +137,17 @@ def _conditions(health: Health, old: list[Object], now: float) -> list[Object]:
     return result + list(before.values())
 
 
+def transitions(before: frozenset[str], now: frozenset[str]) -> list[str]:
+    """Reasons of the events that tell which pressures came and went: NodeHasDiskPressure, NodeHasNoDiskPressure..."""
+    return [
+        PRESSURES[kind][kind in now][0].replace("Kubelet", "Node", 1)
+        for kind in PRESSURES
+        if (kind in before) != (kind in now)
+    ]
+
+
 def node_status(config: NodeConfig, machine: MachineFacts, health: Health, old: Object, now: float) -> Object:
-    return {
+    status = {
         **old,
         "addresses": [
             *({"type": "InternalIP", "address": address} for address in config.addresses),
@@ -131,7 +169,13 @@ def node_status(config: NodeConfig, machine: MachineFacts, health: Health, old: 
             "operatingSystem": "linux",
             "architecture": machine.architecture,
         },
+        "images": list(health.images),
     }
+    if health.handlers:
+        status["runtimeHandlers"] = list(health.handlers)
+    if health.features is not None:
+        status["features"] = health.features
+    return status
 
 
 def new_node(config: NodeConfig, machine: MachineFacts, health: Health, now: float) -> Object:

@@ -68,6 +68,20 @@ def is_deleted(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+SOURCE = "kubernetes.io/config.source"
+MIRROR = "kubernetes.io/config.mirror"
+
+
+def is_static(pod: Object) -> bool:
+    """Whether the pod comes from a file or a URL of this machine, not from the API."""
+    return (pod["metadata"].get("annotations") or {}).get(SOURCE) in ("file", "http")
+
+
+def is_mirror(pod: Object) -> bool:
+    """Whether an API object only shows a static pod."""
+    return MIRROR in (pod["metadata"].get("annotations") or {})
+
+
 def grace_s(pod: Object) -> int:
     """Seconds that the pod's programs have to end: what the deletion says, else what the pod says."""
     deletion = pod["metadata"].get("deletionGracePeriodSeconds")

@@ -33,6 +33,8 @@ class Verdict:
     phase: str
     reason: str
     message: str
+    disruption: str = ""  # reason of the DisruptionTarget condition, for a pod that is ended and not by its own doing
+    grace_s: int | None = None  # at most so long to end
 
 
 @dataclass(slots=True)
@@ -140,7 +142,8 @@ def _initialized(inputs: Inputs) -> bool:
 
 def _phase(inputs: Inputs, init_statuses: list[Object], statuses: list[Object], initialized: bool) -> str:
     if inputs.verdict is not None:
-        return inputs.verdict.phase
+        # Nobody may take a pod for ended, and its place for free, while anything of it runs.
+        return pods.phase(inputs.pod) if inputs.observed.running else inputs.verdict.phase
     if pods.is_terminal(inputs.pod):
         return pods.phase(inputs.pod)  # a phase that is final stays
     policy = pods.restart_policy(inputs.pod)
@@ -216,7 +219,11 @@ def _conditions(
         if missing:
             found["Ready"] = ("False", "ReadinessGatesNotReady", ", ".join(missing))
     found["PodScheduled"] = ("True", "", "")
-    return [_condition(kind, *found[kind]) for kind in POD_CONDITIONS]
+    kinds: tuple[str, ...] = POD_CONDITIONS
+    if inputs.verdict is not None and inputs.verdict.disruption:
+        found["DisruptionTarget"] = ("True", inputs.verdict.disruption, inputs.verdict.message)
+        kinds = (*POD_CONDITIONS, "DisruptionTarget")
+    return [_condition(kind, *found[kind]) for kind in kinds]
 
 
 def _missing_gates(pod: Object) -> list[str]:
@@ -280,7 +287,7 @@ def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
     if address:
         status["podIP"] = address
         status["podIPs"] = [{"ip": address}]
-    if inputs.verdict is not None:
+    if inputs.verdict is not None and phase == inputs.verdict.phase:
         status["reason"] = inputs.verdict.reason
         status["message"] = inputs.verdict.message
     else:
