@@ -11,7 +11,6 @@ from pathlib import Path
 from raykube.kubelet.core.usage import Filesystem
 from raykube.kubelet.core.volumespec import EMPTY_DIR
 
-
 COST_FACTOR = 20  # a pod is counted again after so many times what counting took
 
 
