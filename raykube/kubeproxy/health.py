@@ -9,8 +9,8 @@ from raykube.kubeproxy.core.metrics import Metrics
 from raykube.rpc.health import HealthServer
 
 
-def health_server(metrics: Metrics, healthy: Callable[[], bool], clock: Clock) -> HealthServer:
-    """A server that asks `healthy()` at each request."""
+def health_server(metrics: Metrics, healthy: Callable[[], bool], clock: Clock, mode: Callable[[], str]) -> HealthServer:
+    """A server that asks `healthy()` and `mode()` at each request."""
 
     def state() -> web.Response:
         body = {
@@ -23,5 +23,5 @@ def health_server(metrics: Metrics, healthy: Callable[[], bool], clock: Clock) -
     def problem() -> str | None:
         return None if healthy() else "not in sync"
 
-    pages = {"/healthz": state, "/livez": state, "/proxyMode": lambda: web.Response(text="userspace")}
+    pages = {"/healthz": state, "/livez": state, "/proxyMode": lambda: web.Response(text=mode())}
     return HealthServer(problem, metrics.text, pages=pages)

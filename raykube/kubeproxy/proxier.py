@@ -8,16 +8,18 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from raykube.base.backoff import Backoff
 from raykube.base.clock import Clock
+from raykube.kubeproxy.core.clients import Insiders
 from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.reach import NodeAddresses, RelayMode, relay_for
-from raykube.kubeproxy.core.rules import EXTERNAL_IP, Endpoint, Frontend, Rule
+from raykube.kubeproxy.core.rules import EXTERNAL_IP, LOAD_BALANCER, Endpoint, Frontend, Rule
 from raykube.kubeproxy.core.table import Table
 from raykube.kubeproxy.dial import Dialer
+from raykube.kubeproxy.host_addresses import local_addresses
 from raykube.kubeproxy.tcp import TcpFrontend
 from raykube.kubeproxy.udp import UdpFrontend
 from raykube.rpc.listen import bind
@@ -63,7 +65,18 @@ class Proxier:
         self._metrics = metrics
         self._clock = clock
         self._on_bind_failure = on_bind_failure
+        self._insiders = Insiders()
         self._closed: list[TcpFrontend] = []  # not accepting any more; connections still open
+
+    @property
+    def served(self) -> int:
+        """How many addresses and ports are served."""
+        return len(self.frontends)
+
+    def set_node(self, zone: str, addresses: Iterable[str], pod_networks: Iterable[str]) -> None:
+        """What the node is, from the next sync on."""
+        self.table.set_node(zone, addresses)
+        self._insiders = Insiders(pod_networks, local_addresses())
 
     async def sync(self) -> None:
         """Brings the sockets to what the table says now."""
@@ -73,15 +86,16 @@ class Proxier:
             self._remove(frontend)
         for frontend, rule in change.set.items():
             served = self.frontends.get(frontend)
-            if served is not None:
+            if not rule.served:
+                self._remove(frontend)  # so that connections are refused
+            elif served is not None:
                 served.set_rule(rule)
             else:
                 await self._open(frontend, rule)
         await self.retry()
         self._closed = [served for served in self._closed if served.busy]
         self._metrics.frontends = len(self.frontends)
-        self._metrics.last_sync = self._clock.now()
-        self._metrics.sync_s.observe(self._clock.monotonic() - started)
+        self._metrics.on_sync(self._clock.monotonic() - started, self._clock.now())
 
     async def retry(self) -> None:
         """Tries again what could not be bound, where it is time."""
@@ -105,6 +119,8 @@ class Proxier:
         log.debug("closed %s", frontend)
 
     async def _open(self, frontend: Frontend, rule: Rule) -> None:
+        if frontend.protocol not in ("TCP", "UDP"):
+            return  # sockets of SCTP are nothing that an event loop opens
         kind = socket.SOCK_STREAM if frontend.protocol == "TCP" else socket.SOCK_DGRAM
         try:
             found = bind(frontend.address, frontend.port, kind, shared=self._shared)
@@ -113,12 +129,16 @@ class Proxier:
             return
         self.unbound.pop(frontend, None)
         turn = random.randrange(1 << 16)
+
+        def inside(client: str) -> bool:
+            return client == frontend.address or client in self._insiders
+
         served: TcpFrontend | UdpFrontend
         if frontend.protocol == "TCP":
-            served = TcpFrontend(frontend, rule, self._dialer, self._metrics, self._clock, turn)
+            served = TcpFrontend(frontend, rule, self._dialer, self._metrics, self._clock, turn, inside)
         else:
             served = UdpFrontend(
-                frontend, rule, self._relayed, self._metrics, self._clock, turn, idle_s=self._udp_idle_s
+                frontend, rule, self._relayed, self._metrics, self._clock, turn, inside, idle_s=self._udp_idle_s
             )
         await served.start(found)
         self.frontends[frontend] = served
@@ -134,7 +154,7 @@ class Proxier:
         reason = errno.errorcode.get(error.errno or 0, "")
         self.unbound[frontend] = _Unbound(rule, reason, failures, retry_at)
         self._metrics.bind_failures += 1
-        if error.errno == errno.EADDRNOTAVAIL and rule.kind == EXTERNAL_IP:
+        if error.errno == errno.EADDRNOTAVAIL and rule.kind in (EXTERNAL_IP, LOAD_BALANCER):
             log.debug("%s is not of this node", frontend)  # some node has it, or the cloud routes it
             return
         if known is None or known.reason != reason:

@@ -1,7 +1,7 @@
 """kube-proxy as a service: follows Services, EndpointSlices and Nodes, and keeps this node's frontends what they say.
 
-    informers ──batches──► Table (dirty Services) ──sync──► Proxier (sockets)
-    own Node  ───────────► addresses of node ports, the relay and its annotation
+    informers ──batches──► Table (dirty Services) ──sync──► NftProxier (rules in the kernel) or Proxier (sockets)
+    own Node  ───────────► zone, pod networks, addresses of node ports, the relay and its annotation
     other Nodes ─────────► where their relays are
 
 While no apiserver answers, everything goes on as it was last known.
@@ -10,6 +10,7 @@ While no apiserver answers, everything goes on as it was last known.
 import asyncio
 import logging
 import socket
+import ssl
 from contextlib import suppress
 from typing import Any
 
@@ -23,12 +24,17 @@ from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
 from raykube.kubeproxy.config import Config
 from raykube.kubeproxy.core.metrics import Metrics
-from raykube.kubeproxy.core.reach import RELAY_ANNOTATION, NodeAddresses, RelayMode
+from raykube.kubeproxy.core.nftables.layout import TABLE, Options
+from raykube.kubeproxy.core.reach import RELAY_ANNOTATION, NodeAddresses, RelayMode, is_loopback_network
 from raykube.kubeproxy.core.rules import Object, Rule
 from raykube.kubeproxy.core.table import Table
 from raykube.kubeproxy.dial import Dialer
 from raykube.kubeproxy.health import health_server
+from raykube.kubeproxy.healthchecks import HealthChecks
 from raykube.kubeproxy.host_addresses import chosen, local_addresses
+from raykube.kubeproxy.mode import NFTABLES, USERSPACE, choose
+from raykube.kubeproxy.nft import Kernel
+from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
 from raykube.kubeproxy.proxier import Proxier
 from raykube.kubeproxy.relay import Relay
 from raykube.rpc import Tls
@@ -73,15 +79,26 @@ class Service:
         self._synced = False
         self._tasks: list[asyncio.Task[None]] = []
         self._client: ApiClient | None = None
-        self._proxier: Proxier | None = None
+        self._proxier: Proxier | NftProxier | None = None
         self._relay: Relay | None = None
         self._health_address = ""
-        self._health = health_server(self._metrics, lambda: self.healthy, self._clock)
+        self._health = health_server(self._metrics, lambda: self.healthy, self._clock, lambda: self.proxy_mode)
+        self._health_checks = HealthChecks(lambda: self.healthy)
+        self._health_addresses: list[str] = []
         self._stopped = asyncio.Event()
+
+    @property
+    def proxy_mode(self) -> str:
+        """What serves: "nftables" or "userspace"."""
+        return NFTABLES if isinstance(self._proxier, NftProxier) else USERSPACE
 
     async def start(self) -> None:
         """Returns when health is served; rules follow as soon as an apiserver answers."""
         config = self._config
+        kernel = Kernel()
+        if config.cleanup:
+            await self._clean_up(kernel)
+            return
         tls = config.tls
         # Relays are known by their user name, not by an address: machines come and go.
         context = client_context(tls, check_hostname=False) if tls is not None else None
@@ -90,7 +107,31 @@ class Service:
             self._health_address = join_address(host, await self._health.start(host, port))
         client = self._client = ApiClient(config.api_servers, tls)
         recorder = EventRecorder(client, "kube-proxy", self._node)
+        runs = [recorder.run()]
+        if families := await choose(config, kernel):
+            self._mode = "never"
+            options = Options(1 << config.masquerade_bit, config.masquerade_all, tuple(config.cluster_cidr))
+            proxier = NftProxier(self._table, kernel, families, options, self._metrics, self._clock)
+            self._proxier = proxier
+            runs.append(self._watch_over(proxier))
+        else:
+            self._proxier = self._userspace(recorder, context)
+        informers = self._informers(client)
+        runs += [informer.run() for informer in informers]
+        runs.append(self._follow(self._proxier, informers))
+        if tls is not None and self._mode != "never":
+            runs.append(self._keep_relay(client, tls))
+        self._tasks = [asyncio.get_running_loop().create_task(run) for run in runs]
 
+    async def _clean_up(self, kernel: Kernel) -> None:
+        try:
+            for family in await cleanup(kernel):
+                log.info("removed the table %s %s", family, TABLE)
+        finally:
+            await kernel.stop()
+            self._stopped.set()
+
+    def _userspace(self, recorder: EventRecorder, context: ssl.SSLContext | None) -> Proxier:
         def on_bind_failure(rule: Rule, frontend: str, advice: str) -> None:
             log.warning("Service %s/%s: %s", *rule.service, advice)
             service = self._table.service(rule.service)
@@ -98,24 +139,20 @@ class Service:
                 message = f"node {self._node} cannot serve the {rule.kind} {frontend}: {advice}"
                 recorder.record(service, "Warning", "FailedToBind", message)
 
-        dialer = Dialer(self._node, self._nodes, mode=self._mode, context=context, timeout_s=config.connect_timeout)
-        self._proxier = Proxier(
+        dialer = Dialer(
+            self._node, self._nodes, mode=self._mode, context=context, timeout_s=self._config.connect_timeout
+        )
+        return Proxier(
             self._table,
             dialer,
             self._nodes,
             mode=self._mode,
-            shared=config.shared_host,
-            udp_idle_s=config.conntrack_udp_timeout,
+            shared=self._config.shared_host,
+            udp_idle_s=self._config.conntrack_udp_timeout,
             metrics=self._metrics,
             clock=self._clock,
             on_bind_failure=on_bind_failure,
         )
-        informers = self._informers(client)
-        runs = [informer.run() for informer in informers]
-        runs += [recorder.run(), self._follow(self._proxier, informers)]
-        if tls is not None and self._mode != "never":
-            runs.append(self._keep_relay(client, tls))
-        self._tasks = [asyncio.get_running_loop().create_task(run) for run in runs]
 
     def _informers(self, client: ApiClient) -> list[Informer]:
         services = Informer(client, _resource("", "Service"), label_selector=f"!{PROXY_NAME_LABEL}")
@@ -166,11 +203,17 @@ class Service:
         if own:
             self._node_news.set()
         if own or not self._synced:
-            known = self._nodes.get(self._node)
-            primary = known.internal_ips if known else ()
-            self._table.set_node_addresses(chosen(self._config.nodeport_addresses, primary, local_addresses()))
+            self._set_node()
         if changed or own:
             self._queue_sync()
+
+    def _set_node(self) -> None:
+        known = self._nodes.get(self._node) or NodeAddresses((), "")
+        addresses = chosen(self._config.nodeport_addresses, known.internal_ips, local_addresses())
+        networks = self._config.cluster_cidr or [text for text in known.pod_networks if not is_loopback_network(text)]
+        assert self._proxier is not None
+        self._proxier.set_node(known.zone, addresses, networks)
+        self._health_addresses = addresses
 
     def _queue_sync(self) -> None:
         if not self._wake.is_set():
@@ -179,23 +222,39 @@ class Service:
 
     # What follows from it
 
-    async def _follow(self, proxier: Proxier, informers: list[Informer]) -> None:
-        """Syncs whenever something changed, or a bind is to be tried again."""
+    async def _follow(self, proxier: Proxier | NftProxier, informers: list[Informer]) -> None:
+        """Syncs whenever something changed, or what failed is to be tried again."""
         for informer in informers:
             await informer.synced()
+        if not self._synced:
+            self._set_node()
+        last = -self._config.min_sync_period
         while True:
             retry_at = proxier.next_retry()
             pause_s = None if retry_at is None else max(0.05, retry_at - self._clock.monotonic())
             with suppress(TimeoutError):
-                async with asyncio.timeout(0 if not self._synced else pause_s):
+                async with asyncio.timeout(0 if not self._synced and retry_at is None else pause_s):
                     await self._wake.wait()
+            # The first of a burst is served at once; the rest of it together.
+            if (early_s := last + self._config.min_sync_period - self._clock.monotonic()) > 0:
+                await asyncio.sleep(early_s)
+            last = self._clock.monotonic()
             self._wake.clear()
             triggers, self._triggers = self._triggers, []
             await proxier.sync()
-            self._synced = True
+            await self._health_checks.apply(self._table.health_checks, self._health_addresses)
+            if proxier.next_retry() is None or isinstance(proxier, Proxier):
+                self._synced = True
             now = self._clock.now()
             for trigger in triggers:
                 self._metrics.programming_s.observe(max(0.0, now - trigger))
+
+    async def _watch_over(self, proxier: NftProxier) -> None:
+        """Looks now and then whether the rules are still there."""
+        while True:
+            await asyncio.sleep(self._config.sync_period)
+            if self._synced and not await proxier.intact():
+                self._queue_sync()
 
     async def _keep_relay(self, client: ApiClient, tls: Tls) -> None:
         """Listens for other hosts' proxies once this node's address is known, and says where on the Node."""
@@ -249,13 +308,14 @@ class Service:
             await self._relay.stop()
         if self._proxier is not None:
             await self._proxier.stop()
+        await self._health_checks.stop()
         await self._health.stop()
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     def status(self) -> dict[str, object]:
-        frontends = len(self._proxier.frontends) if self._proxier else 0
+        frontends = self._proxier.served if self._proxier else 0
         unbound = len(self._proxier.unbound) if self._proxier else 0
         detail = f"{frontends} addresses served" if self._synced else "waiting for an apiserver"
         addresses: dict[str, str] = {}

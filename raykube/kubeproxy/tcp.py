@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 
 from raykube.base.clock import Clock
 from raykube.kubeproxy.core.balance import Balance
@@ -18,10 +19,17 @@ class TcpFrontend:
     """Serves one address. Connections outlive a change of the rule, and the frontend, as upstream's do."""
 
     def __init__(
-        self, frontend: Frontend, rule: Rule, dialer: Dialer, metrics: Metrics, clock: Clock, turn: int
+        self,
+        frontend: Frontend,
+        rule: Rule,
+        dialer: Dialer,
+        metrics: Metrics,
+        clock: Clock,
+        turn: int,
+        inside: Callable[[str], bool],
     ) -> None:
         self.frontend = frontend
-        self.balance = Balance(rule, turn)
+        self.balance = Balance(rule, turn, inside)
         self._dialer = dialer
         self._metrics = metrics
         self._clock = clock

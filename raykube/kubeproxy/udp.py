@@ -80,11 +80,12 @@ class UdpFrontend(asyncio.DatagramProtocol):
         metrics: Metrics,
         clock: Clock,
         turn: int,
+        inside: Callable[[str], bool],
         *,
         idle_s: float,
     ) -> None:
         self.frontend = frontend
-        self.balance = Balance(rule, turn)
+        self.balance = Balance(rule, turn, inside)
         self._unreachable = unreachable
         self._metrics = metrics
         self._clock = clock
@@ -102,7 +103,7 @@ class UdpFrontend(asyncio.DatagramProtocol):
     def set_rule(self, rule: Rule) -> None:
         """Flows to endpoints that are gone end at once: their clients get another with the next datagram."""
         self.balance.set_rule(rule)
-        kept = set(rule.endpoints)
+        kept = {*rule.endpoints, *(rule.inside or ())}
         for client, flow in list(self._flows.items()):
             if flow.endpoint not in kept:
                 self._drop(client)
@@ -111,7 +112,8 @@ class UdpFrontend(asyncio.DatagramProtocol):
         now = self._clock.monotonic()
         flow = self._flows.get(client)
         if flow is None:
-            skipped = [endpoint for endpoint in self.balance.rule.endpoints if self._unreachable(endpoint)]
+            rule = self.balance.rule
+            skipped = [endpoint for endpoint in (*rule.endpoints, *(rule.inside or ())) if self._unreachable(endpoint)]
             endpoint = self.balance.pick(client[0], now, skipped)
             if endpoint is None:
                 return

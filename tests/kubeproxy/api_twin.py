@@ -30,7 +30,7 @@ class ApiTwin:
     async def start(self, port: int = 0, host: str = "127.0.0.1") -> "ApiTwin":
         self._server = Server()
         self._server.add(API, self)
-        number = self._server.listen(f"{host}:{port}", pki.tls("kube-apiserver", server=True))
+        number = self._server.listen(f"{host}:{port}", pki.tls("kube-apiserver", server=True, ips=pki.SERVER_IPS if host in pki.SERVER_IPS else (host,)))
         await self._server.start()
         self.address = f"{host}:{number}"
         return self

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykube.kubeproxy.core.rules import CLUSTER_IP, Endpoint, Frontend, Rule, compile_service, service_of_slice
+from raykube.kubeproxy.core.rules import (
+    CLUSTER_IP,
+    Endpoint,
+    Frontend,
+    NodeFacts,
+    Rule,
+    compile_service,
+    service_of_slice,
+)
 from raykube.kubeproxy.core.table import Table
 from tests.kubeproxy.objects import endpoint, endpoint_slice, service
 
@@ -17,7 +25,7 @@ def compiled(
     svc: dict[str, Any], *slices: dict[str, Any], addresses: tuple[str, ...] = ("10.0.0.1",)
 ) -> dict[str, Any]:
     """Endpoints as text by frontend as text."""
-    rules = compile_service(svc, slices, NODE, addresses)
+    rules = compile_service(svc, slices, NodeFacts(NODE, addresses=addresses))
     return {str(f): [f"{e.address}:{e.port}" for e in rule.endpoints] for f, rule in rules.items()}
 
 
@@ -66,7 +74,11 @@ def test_ports_are_matched_by_name_and_protocol() -> None:
     )
     tcp = endpoint_slice(endpoint("10.1.0.1"), port={"http": 8080, "dns": 1, "other": 2})
     udp = endpoint_slice(endpoint("10.1.0.2"), port={"dns": 5353}, protocol="UDP", name="udp")
-    assert compiled(svc, tcp, udp) == {"10.96.0.9:80/TCP": ["10.1.0.1:8080"], "10.96.0.9:53/UDP": ["10.1.0.2:5353"]}
+    assert compiled(svc, tcp, udp) == {
+        "10.96.0.9:80/TCP": ["10.1.0.1:8080"],
+        "10.96.0.9:53/UDP": ["10.1.0.2:5353"],
+        "10.96.0.9:9/SCTP": [],
+    }
 
 
 def test_only_ready_endpoints_then_those_that_serve_while_they_go() -> None:
@@ -105,7 +117,7 @@ def test_families_do_not_mix() -> None:
 
 def test_affinity() -> None:
     def affinity(**spec: Any) -> int:
-        (rule,) = compile_service(service(**spec), [endpoint_slice(endpoint("10.1.0.1"))], NODE, ()).values()
+        (rule,) = compile_service(service(**spec), [endpoint_slice(endpoint("10.1.0.1"))], NodeFacts(NODE)).values()
         return rule.affinity_s
 
     assert affinity() == affinity(sessionAffinity="None") == 0
@@ -127,7 +139,7 @@ def test_a_cluster_ip_cannot_be_taken_by_an_external_one() -> None:
     web = service("web", "127.1.0.1")
     web["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z"
     table.set_service(key(web), web)
-    assert table.sync().removed == (Frontend("127.1.0.1", 80, "TCP"),)
+    assert table.sync().set[Frontend("127.1.0.1", 80, "TCP")].endpoints == ()
     table.set_slice(("n", "w"), endpoint_slice(endpoint("10.1.0.1"), name="w"))
     change = table.sync()
     assert change.set[Frontend("127.1.0.1", 80, "TCP")].service == ("n", "web")
@@ -235,11 +247,10 @@ def everything(
     claims: dict[Frontend, list[tuple[Any, ...]]] = {}
     for name, svc in known.items():
         own = [s for s in slices_.values() if service_of_slice(s) == ("n", name)]
-        for frontend, rule in compile_service(svc, own, NODE, addresses).items():
+        for frontend, rule in compile_service(svc, own, NodeFacts(NODE, addresses=tuple(addresses))).items():
             order = (rule.kind != CLUSTER_IP, svc["metadata"]["creationTimestamp"], name)
             claims.setdefault(frontend, []).append((order, rule))
-    winners = {frontend: min(found, key=lambda claim: claim[0])[1] for frontend, found in claims.items()}
-    return {frontend: rule for frontend, rule in winners.items() if rule.endpoints}
+    return {frontend: min(found, key=lambda claim: claim[0])[1] for frontend, found in claims.items()}
 
 
 @settings(max_examples=300, deadline=None)
@@ -266,7 +277,7 @@ def test_the_table_is_what_compiling_everything_gives(history: list[tuple[str, A
             table.set_slice(("n", value), None)
         elif step == "addresses":
             addresses = list(dict.fromkeys(value))
-            table.set_node_addresses(addresses)
+            table.set_node("", addresses)
         if number % batch == 0 or number == len(history):
             change = table.sync()
             assert not set(change.removed) & change.set.keys()

@@ -39,7 +39,7 @@ class World:
         user: str = "system:kube-proxy",
     ) -> None:
         self.table = Table(node)
-        self.table.set_node_addresses(nodeports)
+        self.table.set_node("", nodeports)
         self.nodes: dict[str, NodeAddresses] = {}
         self.metrics = Metrics()
         self.failures: list[tuple[Rule, str, str]] = []

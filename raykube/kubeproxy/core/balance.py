@@ -4,12 +4,15 @@ Without affinity endpoints take turns. With client-IP affinity a client's first 
 hash of (client, endpoint), so that several proxies which share one address agree without talking; later ones are the
 same endpoint as long as it serves and the client came back within the rule's time. An endpoint that could not be
 connected to is passed over for a moment when there is another.
+
+A client whom the rule's source ranges do not admit gets none; one inside the cluster may have more to choose from.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 
+from raykube.kubeproxy.core.clients import admitted
 from raykube.kubeproxy.core.rules import Endpoint, Rule
 
 CLIENTS_MAX = 65536
@@ -17,10 +20,14 @@ PENALTY_S = 2.0
 
 
 class Balance:
-    """The memory behind one frontend. `turn` sets where the turns begin: different for each proxy."""
+    """The memory behind one frontend.
 
-    def __init__(self, rule: Rule, turn: int = 0) -> None:
+    `turn` sets where the turns begin: different for each proxy. `inside(address)`: whether a client is of the cluster.
+    """
+
+    def __init__(self, rule: Rule, turn: int = 0, inside: Callable[[str], bool] = lambda _client: False) -> None:
         self.rule = rule
+        self._inside = inside
         self._turn = turn
         self._clients: OrderedDict[str, tuple[Endpoint, float]] = OrderedDict()  # → endpoint, when it was last used
         self._failed: dict[Endpoint, float] = {}
@@ -28,7 +35,7 @@ class Balance:
     def set_rule(self, rule: Rule) -> None:
         """The rule from now on."""
         self.rule = rule
-        kept = set(rule.endpoints)
+        kept = {*rule.endpoints, *(rule.inside or ())}
         self._failed = {endpoint: when for endpoint, when in self._failed.items() if endpoint in kept}
         if not rule.affinity_s:
             self._clients.clear()
@@ -39,7 +46,12 @@ class Balance:
 
     def pick(self, client: str, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
         """The endpoint for a new connection of `client` (an IP address), none of `tried`; None when none is left."""
-        left = [endpoint for endpoint in self.rule.endpoints if endpoint not in tried]
+        endpoints = self.rule.endpoints
+        if not admitted(self.rule, client):
+            return None
+        if self.rule.inside is not None and self._inside(client):
+            endpoints = self.rule.inside
+        left = [endpoint for endpoint in endpoints if endpoint not in tried]
         if not left:
             return None
         if self._failed:

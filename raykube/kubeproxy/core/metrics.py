@@ -46,6 +46,17 @@ class Metrics:
         self.connections_open = 0
         self.frontends = 0
         self.bind_failures = 0
+        self.full_s = Histogram(SYNC_BUCKETS_S)
+        self.partial_s = Histogram(SYNC_BUCKETS_S)
+        self.sync_failures = 0
+        self.flows_forgotten = 0
+
+    def on_sync(self, seconds: float, at: float, *, full: bool | None = None) -> None:
+        """A sync that took `seconds` ended at `at`; in the kernel it was a full one or one of what had changed."""
+        self.sync_s.observe(seconds)
+        if full is not None:
+            (self.full_s if full else self.partial_s).observe(seconds)
+        self.last_sync = at
 
     def text(self) -> str:
         """The exposition (text/plain; version=0.0.4)."""
@@ -53,6 +64,16 @@ class Metrics:
         lines: list[str] = []
         for name, histogram, about in (
             (f"{sync}_duration_seconds", self.sync_s, "SyncProxyRules latency in seconds"),
+            (
+                "kubeproxy_sync_full_proxy_rules_duration_seconds",
+                self.full_s,
+                "SyncProxyRules latency in seconds for full resyncs",
+            ),
+            (
+                "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+                self.partial_s,
+                "SyncProxyRules latency in seconds for partial resyncs",
+            ),
             (
                 "kubeproxy_network_programming_duration_seconds",
                 self.programming_s,
@@ -65,6 +86,18 @@ class Metrics:
             (f"{sync}_endpoint_changes_total", "counter", self.endpoint_changes, "EndpointSlice changes seen"),
             (f"{sync}_last_timestamp_seconds", "gauge", self.last_sync, "The last time rules were synced"),
             (f"{sync}_last_queued_timestamp_seconds", "gauge", self.last_queued, "The last time a sync was queued"),
+            (
+                f"{sync}_nftables_sync_failures_total",
+                "counter",
+                self.sync_failures,
+                "Transactions that the kernel refused",
+            ),
+            (
+                "kubeproxy_conntrack_reconciler_deleted_entries_total",
+                "counter",
+                self.flows_forgotten,
+                "Tracked flows deleted because their endpoint was gone",
+            ),
             ("raykube_kubeproxy_frontends", "gauge", self.frontends, "Addresses served"),
             ("raykube_kubeproxy_bind_failures_total", "counter", self.bind_failures, "Addresses that cannot be served"),
             ("raykube_kubeproxy_connections_total", "counter", self.connections, "Connections and UDP flows accepted"),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from raykube.kubeproxy.core.rules import Endpoint
 
 RELAY_ANNOTATION = "raykube.io/kube-proxy-relay"
+ZONE_LABEL = "topology.kubernetes.io/zone"
 RelayMode = Literal["auto", "always", "never"]
 
 
@@ -23,19 +24,30 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def is_loopback_network(text: str) -> bool:
+    try:
+        return ipaddress.ip_network(text, strict=False).is_loopback
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class NodeAddresses:
     """What a Node says about reaching it."""
 
     internal_ips: tuple[str, ...]
     relay: str  # host:port, or ""
+    zone: str = ""
+    pod_networks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, node: dict[str, Any]) -> "NodeAddresses":
         listed = (node.get("status") or {}).get("addresses") or ()
         ips = tuple(item.get("address", "") for item in listed if item.get("type") == "InternalIP")
-        annotations = (node.get("metadata") or {}).get("annotations") or {}
-        return cls(ips, annotations.get(RELAY_ANNOTATION, ""))
+        metadata, spec = node.get("metadata") or {}, node.get("spec") or {}
+        annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+        networks = tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")]))
+        return cls(ips, annotations.get(RELAY_ANNOTATION, ""), labels.get(ZONE_LABEL, ""), networks)
 
     @property
     def loopback(self) -> bool:

@@ -6,24 +6,32 @@
 
 A *frontend* is an address that clients use: cluster IP, node port on each address of this node, external IP. A *rule*
 says which endpoints serve it. Rules of upstream's that hold here:
-- ready endpoints only; when there is none, those that still serve while they terminate;
-- internalTrafficPolicy and externalTrafficPolicy Local leave this node's endpoints;
-- a frontend without endpoints keeps its rule, so that no other Service takes its address, but nobody listens there: a
+- internalTrafficPolicy Local leaves this node's endpoints to the cluster IP, externalTrafficPolicy Local to the others;
+  clients inside the cluster have all endpoints there nevertheless (`inside`), for they need no address preserved;
+- loadBalancerSourceRanges are for the addresses of a load balancer alone;
+- a frontend without endpoints keeps its rule, so that no other Service takes its address, but nobody serves it: a
   connection to it is refused at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from ipaddress import ip_network
 
-Object = dict[str, Any]
+from raykube.kubeproxy.core.endpoints import Chosen, Endpoint, NodeFacts, Object, choose
+
+__all__ = [
+    "AFFINITY_S_DEFAULT", "CLUSTER_IP", "EXTERNAL_IP", "LOAD_BALANCER", "NODE_PORT", "PROTOCOLS",
+    "Endpoint", "Frontend", "NodeFacts", "Object", "Rule", "ServiceKey",
+    "compile_service", "service_of_slice", "slice_endpoints",
+]  # fmt: skip
+
 ServiceKey = tuple[str, str]
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 AFFINITY_S_DEFAULT = 10800
-PROTOCOLS = ("TCP", "UDP")
+PROTOCOLS = ("TCP", "UDP", "SCTP")
 
-CLUSTER_IP, NODE_PORT, EXTERNAL_IP = "cluster IP", "node port", "external IP"
+CLUSTER_IP, NODE_PORT, EXTERNAL_IP, LOAD_BALANCER = "cluster IP", "node port", "external IP", "load balancer's IP"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,24 +47,26 @@ class Frontend:
         return f"{host}:{self.port}/{self.protocol}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """Where a connection may go: a port of a pod, and the node that the pod is on ("": unknown)."""
-
-    address: str
-    port: int
-    node: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who serves a frontend. `affinity_s`: how long a client stays with its endpoint; 0 means not at all."""
+    """Who serves a frontend.
+
+    `affinity_s`: how long a client stays with its endpoint; 0 means not at all. `inside`: the endpoints for clients of
+    the cluster, where they are other ones. `source_ranges`: the networks that may connect; empty means all.
+    """
 
     service: ServiceKey
     port_name: str
     kind: str
     endpoints: tuple[Endpoint, ...]
     affinity_s: int = 0
+    inside: tuple[Endpoint, ...] | None = None
+    source_ranges: tuple[str, ...] = ()
+
+    @property
+    def served(self) -> bool:
+        """Whether somebody has an endpoint here."""
+        return bool(self.endpoints or self.inside)
 
 
 def service_of_slice(endpoint_slice: Object) -> ServiceKey | None:
@@ -70,77 +80,78 @@ def _is_v6(address: str) -> bool:
     return ":" in address
 
 
-def _port_endpoints(slices: Iterable[Object], port_name: str, protocol: str, v6: bool) -> tuple[Endpoint, ...]:
-    """The endpoints of one service port that get traffic, sorted."""
-    ready: set[Endpoint] = set()
-    leaving: set[Endpoint] = set()
-    for endpoint_slice in slices:
-        if (endpoint_slice.get("addressType") == "IPv6") != v6 or endpoint_slice.get("addressType") == "FQDN":
-            continue
-        for port in endpoint_slice.get("ports") or ():
-            if (port.get("name") or "") != port_name or (port.get("protocol") or "TCP") != protocol:
-                continue
-            number = port.get("port")
-            if not number:
-                continue
-            for endpoint in endpoint_slice.get("endpoints") or ():
-                conditions = endpoint.get("conditions") or {}
-                is_ready = conditions.get("ready") is not False
-                serving = conditions.get("serving")
-                found = ready if is_ready else leaving if serving and conditions.get("terminating") else None
-                if found is not None:
-                    # Upstream's consumers take the first address: the others name the same endpoint.
-                    for address in (endpoint.get("addresses") or ())[:1]:
-                        found.add(Endpoint(address, number, endpoint.get("nodeName") or ""))
-    return tuple(sorted(ready or leaving))
+def cluster_ips_of(service: Object) -> list[str]:
+    """The cluster IPs of a Service, of which it has none when it is headless or only a name."""
+    spec = service.get("spec") or {}
+    if spec.get("type") == "ExternalName":
+        return []
+    return [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
 
 
-def compile_service(
-    service: Object, slices: Sequence[Object], node: str, node_addresses: Sequence[str]
-) -> dict[Frontend, Rule]:
-    """The rules of one Service on `node`; `node_addresses` are those that node ports are served on."""
+def _affinity_s(spec: Object) -> int:
+    if spec.get("sessionAffinity") != "ClientIP":
+        return 0
+    config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+    return config.get("timeoutSeconds") or AFFINITY_S_DEFAULT
+
+
+def _source_ranges(spec: Object, v6: bool) -> tuple[str, ...]:
+    """Those of a family. One that nobody can read becomes "": it lets nobody in, and is not no restriction."""
+    found = []
+    for text in spec.get("loadBalancerSourceRanges") or ():
+        try:
+            network = ip_network(text.strip(), strict=False)
+        except ValueError:
+            found.append("")
+        else:
+            if (network.version == 6) == v6:
+                found.append(str(network))
+    return tuple(dict.fromkeys(found))
+
+
+def compile_service(service: Object, slices: Sequence[Object], node: NodeFacts) -> dict[Frontend, Rule]:
+    """The rules of one Service on `node`."""
     metadata, spec = service.get("metadata") or {}, service.get("spec") or {}
     key = (metadata.get("namespace", ""), metadata.get("name", ""))
-    if spec.get("type") == "ExternalName":
-        return {}
-    cluster_ips = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
+    cluster_ips = cluster_ips_of(service)
     if not cluster_ips:
         return {}
-    affinity_s = 0
-    if spec.get("sessionAffinity") == "ClientIP":
-        config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
-        affinity_s = config.get("timeoutSeconds") or AFFINITY_S_DEFAULT
+    affinity_s = _affinity_s(spec)
     families = {_is_v6(ip) for ip in cluster_ips}
     ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    external = [
-        *(spec.get("externalIPs") or ()),
-        *(item["ip"] for item in ingress if item.get("ip") and item.get("ipMode") != "Proxy"),
-    ]
+    balanced = [item["ip"] for item in ingress if item.get("ip") and item.get("ipMode") != "Proxy"]
     local_inside = spec.get("internalTrafficPolicy") == "Local"
     local_outside = spec.get("externalTrafficPolicy") == "Local"
-
     rules: dict[Frontend, Rule] = {}
+    chosen: dict[tuple[str, str, bool], Chosen] = {}
 
-    def add(kind: str, address: str, number: int, port: Object, local: bool) -> None:
-        protocol = port.get("protocol") or "TCP"
-        endpoints = _port_endpoints(slices, port.get("name") or "", protocol, _is_v6(address))
-        if local:
-            endpoints = tuple(endpoint for endpoint in endpoints if endpoint.node == node)
-        frontend = Frontend(address, number, protocol)
-        rules.setdefault(frontend, Rule(key, port.get("name") or "", kind, endpoints, affinity_s))
+    def add(kind: str, address: str, number: int, port: Object, ranges: tuple[str, ...] = ()) -> None:
+        name, protocol, v6 = port.get("name") or "", port.get("protocol") or "TCP", _is_v6(address)
+        found = chosen.get((name, protocol, v6))
+        if found is None:
+            found = chosen[name, protocol, v6] = choose(slices, name, protocol, v6, node)
+        frontend, inside = Frontend(address, number, protocol), None
+        if kind == CLUSTER_IP:
+            endpoints = found.local if local_inside else found.cluster
+        else:
+            endpoints, inside = (found.local, found.cluster) if local_outside else (found.cluster, None)
+        rules.setdefault(frontend, Rule(key, name, kind, endpoints, affinity_s, inside, ranges))
 
     for port in spec.get("ports") or ():
         if (port.get("protocol") or "TCP") not in PROTOCOLS:
             continue
         for address in cluster_ips:
-            add(CLUSTER_IP, address, port["port"], port, local_inside)
-        for address in external:
+            add(CLUSTER_IP, address, port["port"], port)
+        for address in balanced:
             if _is_v6(address) in families:
-                add(EXTERNAL_IP, address, port["port"], port, local_outside)
+                add(LOAD_BALANCER, address, port["port"], port, _source_ranges(spec, _is_v6(address)))
+        for address in spec.get("externalIPs") or ():
+            if _is_v6(address) in families:
+                add(EXTERNAL_IP, address, port["port"], port)
         if port.get("nodePort") and spec.get("type") in ("NodePort", "LoadBalancer"):
-            for address in node_addresses:
+            for address in node.addresses:
                 if _is_v6(address) in families:
-                    add(NODE_PORT, address, port["nodePort"], port, local_outside)
+                    add(NODE_PORT, address, port["nodePort"], port)
     return rules
 
 

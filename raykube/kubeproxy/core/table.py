@@ -1,17 +1,19 @@
 """All rules of a node, kept by dirty Services: events mark keys, `sync` recompiles those and says what changed.
 
 Two Services may claim one frontend (an external IP and port): a cluster IP wins over everything, then the older
-Service; the other takes over when the first lets go. Only frontends with endpoints are served. Nothing here scans all
-Services but a change of the node's own addresses.
+Service; the other takes over when the first lets go. Nothing here scans all Services but a change of the node's own
+facts.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from raykube.kubeproxy.core.healthcheck import HealthCheck, health_check
 from raykube.kubeproxy.core.rules import (
     CLUSTER_IP,
     Frontend,
+    NodeFacts,
     Object,
     Rule,
     ServiceKey,
@@ -25,7 +27,7 @@ SliceKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a sync changed: frontends with a new or another rule, and frontends that are not served any more."""
+    """What a sync changed: frontends with a new or another rule, and frontends that nobody claims any more."""
 
     set: dict[Frontend, Rule] = field(default_factory=dict)
     removed: tuple[Frontend, ...] = ()
@@ -39,8 +41,8 @@ class Table:
 
     def __init__(self, node: str) -> None:
         self.node = node
+        self.facts = NodeFacts(node)
         self.rules: dict[Frontend, Rule] = {}
-        self._node_addresses: tuple[str, ...] = ()
         self._services: dict[ServiceKey, Object] = {}
         self._slices: dict[ServiceKey, dict[SliceKey, Object]] = {}
         self._slice_service: dict[SliceKey, ServiceKey | None] = {}
@@ -49,17 +51,19 @@ class Table:
         self._compiled: dict[ServiceKey, dict[Frontend, Rule]] = {}
         self._claims: dict[Frontend, set[ServiceKey]] = {}
         self._dirty: set[ServiceKey] = set()
+        # Of Services with a health-check node port; another dictionary after each change.
+        self.health_checks: dict[ServiceKey, HealthCheck] = {}
 
     @property
     def dirty(self) -> int:
         """How many Services wait for a sync."""
         return len(self._dirty)
 
-    def set_node_addresses(self, addresses: Iterable[str]) -> None:
-        """Node ports are served on these from the next sync on."""
-        found = tuple(dict.fromkeys(addresses))
-        if found != self._node_addresses:
-            self._node_addresses = found
+    def set_node(self, zone: str, addresses: Iterable[str]) -> None:
+        """The node is in `zone`, and node ports are served on `addresses`, from the next sync on."""
+        facts = NodeFacts(self.node, zone, tuple(dict.fromkeys(addresses)))
+        if facts != self.facts:
+            self.facts = facts
             self._dirty.update(self._services)
 
     def set_service(self, key: ServiceKey, service: Object | None) -> None:
@@ -110,7 +114,8 @@ class Table:
         for key in self._dirty:
             service = self._services.get(key)
             slices = list(self._slices.get(key, {}).values())
-            new = compile_service(service, slices, self.node, self._node_addresses) if service is not None else {}
+            new = compile_service(service, slices, self.facts) if service is not None else {}
+            self._set_health_check(key, health_check(service, slices, self.node) if service is not None else None)
             old = self._compiled.pop(key, {})
             if new:
                 self._compiled[key] = new
@@ -122,6 +127,11 @@ class Table:
         self._dirty.clear()
         return self._settle(touched)
 
+    def _set_health_check(self, key: ServiceKey, found: HealthCheck | None) -> None:
+        if found != self.health_checks.get(key):
+            others = {each: check for each, check in self.health_checks.items() if each != key}
+            self.health_checks = others if found is None else others | {key: found}
+
     def _settle(self, touched: set[Frontend]) -> Change:
         changed: dict[Frontend, Rule] = {}
         removed: list[Frontend] = []
@@ -130,7 +140,7 @@ class Table:
             if not claims:
                 del self._claims[frontend]
             rule = min(claims, key=self._precedence)[0] if claims else None
-            if rule is None or not rule.endpoints:
+            if rule is None:
                 if self.rules.pop(frontend, None) is not None:
                     removed.append(frontend)
             elif self.rules.get(frontend) != rule:

@@ -1,0 +1,129 @@
+"""The part of the table that does not depend on Services.
+
+    packet ─► firewall (source ranges) ─► services ──vmap @services──► cluster-4 ──dnat map @endpoints──► pod
+                                              └──vmap @node-ports──► node-outside-4 ──map @node-endpoints──► pod
+              what found no endpoint ─► refuse ─► reset or port unreachable
+
+A chain is shared by all frontends with as many endpoints: it draws a number below that count and looks the endpoint up
+by (address, protocol, port, number). So one change of one Service is a few elements, however many Services there are.
+
+What the chains of a frontend do to a packet's source, before the endpoint is chosen:
+
+    cluster    cluster IP: masqueraded with --masquerade-all, or when it comes from outside the pods' networks
+    outside    node port or external IP: masqueraded, for the endpoint may be on another node
+    local      the same with externalTrafficPolicy Local: kept
+    inside     the same for clients in the cluster, who have every endpoint: the node's own are masqueraded
+
+A pod that reaches itself is masqueraded too (`hairpin`), or it would see its own address and answer past us.
+Protocols are numbers: a minimal system has no /etc/protocols.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Items
+
+TABLE = "raykube-proxy"
+FAMILIES = ("ip", "ip6")
+PROTOCOL_NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132}
+INSIDE_OFFSET = 32768  # numbers of the endpoints for clients in the cluster begin here
+NUMBERS_MAX = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What flags and the node say: the bit that marks packets to masquerade, and whose sources are pods."""
+
+    mark: int = 0x4000
+    masquerade_all: bool = False
+    pod_networks: tuple[str, ...] = ()
+
+    def of_family(self, family: str) -> tuple[str, ...]:
+        """The pods' networks of a family."""
+        networks = (ip_network(text, strict=False) for text in self.pod_networks)
+        return tuple(str(network) for network in networks if (network.version == 6) == (family == "ip6"))
+
+
+def family_of(address: str) -> str:
+    return "ip6" if ":" in address else "ip"
+
+
+def base(family: str, options: Options) -> Items:
+    """The items that are always there."""
+    ip, address = family, "ipv6_addr" if family == "ip6" else "ipv4_addr"
+    frontend = f"{address} . inet_proto . inet_service"
+    numbered = f"meta l4proto . th dport . numgen random mod {NUMBERS_MAX} : {ip} daddr . th dport"
+    containers = {
+        "endpoints": f"map typeof {ip} daddr . {numbered};",
+        "node-endpoints": f"map typeof {numbered};",
+        "services": f"map type {frontend} : verdict;",
+        "inside": f"map type {frontend} : verdict;",
+        "node-ports": "map type inet_proto . inet_service : verdict;",
+        "node-inside": "map type inet_proto . inet_service : verdict;",
+        "firewall": f"map type {frontend} : verdict;",
+        "refused": f"set type {frontend};",
+        "refused-node-ports": "set type inet_proto . inet_service;",
+        "cluster-ips": f"set type {address};",
+        "node-ips": f"set type {address};",
+        "hairpin": f"set type {address} . {address};",
+    }
+    to_frontend, to_port = f"{ip} daddr . meta l4proto . th dport", "meta l4proto . th dport"
+    on_node = f"{ip} daddr @node-ips {to_port}"
+    pods = options.of_family(family)
+    from_pods = [f"{ip} saddr {{ {', '.join(pods)} }} jump services-inside"] if pods else []
+    unmark = f"meta mark set meta mark & {0xFFFFFFFF ^ options.mark:#x}"
+    chains = {
+        "firewall-prerouting": Chain(("ct state new jump firewall",), "filter hook prerouting priority -110"),
+        "firewall-output": Chain(("ct state new jump firewall",), "filter hook output priority -110"),
+        "firewall": Chain((f"{to_frontend} vmap @firewall",)),
+        "nat-prerouting": Chain((*from_pods, "jump services"), "nat hook prerouting priority -100"),
+        "nat-output": Chain(("jump services-inside", "jump services"), "nat hook output priority -100"),
+        "services": Chain((f"{to_frontend} vmap @services", f"{on_node} vmap @node-ports")),
+        "services-inside": Chain((f"{to_frontend} vmap @inside", f"{on_node} vmap @node-inside")),
+        # Behind the translation: what still has the address of a Service found no endpoint.
+        "refuse-prerouting": Chain(("ct state new jump refuse",), "filter hook prerouting priority -90"),
+        "refuse-output": Chain(("ct state new jump refuse",), "filter hook output priority -90"),
+        "refuse": Chain(
+            (
+                "ct status dnat return",
+                f"{ip} daddr @cluster-ips goto refused",
+                f"{to_frontend} @refused goto refused",
+                f"{on_node} @refused-node-ports goto refused",
+            )
+        ),
+        "refused": Chain(("meta l4proto 6 reject with tcp reset", "reject")),
+        "nat-postrouting": Chain(
+            (
+                f"meta mark & {options.mark:#x} != 0 {unmark} masquerade fully-random",
+                f"ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade fully-random",
+            ),
+            "nat hook postrouting priority 100",
+        ),
+    }
+    items: Items = {(CONTAINER, name): spec for name, spec in containers.items()}
+    items |= {(CHAIN, name): chain for name, chain in chains.items()}
+    return items
+
+
+def source_rules(kind: str, family: str, options: Options) -> tuple[str, ...]:
+    """What the chains of a kind of frontend do to the source."""
+    mark = f"meta mark set meta mark | {options.mark:#x}"
+    if kind == "outside" or (kind == "cluster" and options.masquerade_all):
+        return (mark,)
+    if kind == "inside":
+        return (f"fib saddr type local {mark}",)
+    pods = options.of_family(family)
+    if kind == "cluster" and pods:
+        return (f"{family} saddr != {{ {', '.join(pods)} }} {mark}",)
+    return ()
+
+
+def shared_chain(family: str, kind: str, count: int, *, node_port: bool, options: Options) -> tuple[str, Chain]:
+    """The chain, and its name, of the frontends of a kind that have `count` endpoints."""
+    number = f"numgen random mod {count}" + (f" offset {INSIDE_OFFSET}" if kind == "inside" else "")
+    if node_port:
+        choice = f"dnat {family} to meta l4proto . th dport . {number} map @node-endpoints"
+    else:
+        choice = f"dnat {family} to {family} daddr . meta l4proto . th dport . {number} map @endpoints"
+    name = f"{'node-' if node_port else ''}{kind}-{count}"
+    return name, Chain((*source_rules(kind, family, options), choice))
