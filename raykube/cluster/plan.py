@@ -5,6 +5,7 @@ Boot order is the order of dependency: store, apiservers, routers, then who deci
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,8 @@ class _Flags:
             "nodeport_addresses": [self.machine.address, *shared],
             "healthz_bind_address": f"{self.machine.address}:{at.KUBE_PROXY_HEALTH_PORT}",
             "relay_port": at.KUBE_PROXY_RELAY_PORT,
+            # Loopback addresses are no matter for the kernel's rules: what they stand for differs by machine.
+            "proxy_mode": "userspace" if IPv4Network(at.service_range(self.state)).is_loopback else "auto",
             "shared_host": self.state.local,
         }
 

@@ -30,7 +30,8 @@ class ApiTwin:
     async def start(self, port: int = 0, host: str = "127.0.0.1") -> "ApiTwin":
         self._server = Server()
         self._server.add(API, self)
-        number = self._server.listen(f"{host}:{port}", pki.tls("kube-apiserver", server=True, ips=pki.SERVER_IPS if host in pki.SERVER_IPS else (host,)))
+        ips = (*pki.SERVER_IPS, *({host} - {*pki.SERVER_IPS}))
+        number = self._server.listen(f"{host}:{port}", pki.tls("kube-apiserver", server=True, ips=ips))
         await self._server.start()
         self.address = f"{host}:{number}"
         return self

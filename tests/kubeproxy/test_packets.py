@@ -91,8 +91,10 @@ async def test_external_traffic_policy_local(mode: str, tmp_path: Path) -> None:
             assert set(await network.reached(source, m2, 30080, 20)) == {"a", "b"}, source
             assert set(await network.reached(source, "192.0.2.7", 80, 20)) == {"a", "b"}, source
         assert set(await network.reached("outside", "192.0.2.7", 80, 20)) == {"a", "b"}
-        with pytest.raises(ConnectionRefusedError), network.datagrams("outside", m2, 30053) as client:
-            await network.exchange(client)
+        # A socket that some may use is silent towards the others.
+        refusal = ConnectionRefusedError if mode == "nftables" else TimeoutError
+        with pytest.raises(refusal), network.datagrams("outside", m2, 30053) as client:
+            await network.exchange(client, timeout_s=1)
         there = await here.proxies["m1"].get(32000, "/", m1)
         assert there.startswith("HTTP/1.0 200") and '"localEndpoints":2' in there
         assert '"service":{"namespace":"n","name":"web"}' in there and '"serviceProxyHealthy":true' in there
@@ -129,7 +131,8 @@ async def test_no_endpoint_is_refused_at_once(mode: str, tmp_path: Path) -> None
                 with pytest.raises(ConnectionRefusedError):
                     await network.ask(source, address, port, timeout_s=2)
             for address, port in (("10.96.0.10", 53), ("fd96::10", 53), (network.address("m1"), 30053)):
-                with pytest.raises(ConnectionRefusedError), network.datagrams(source, address, port) as client:
+                refusal = (ConnectionRefusedError, PermissionError)  # a sender on the node itself may not even send
+                with pytest.raises(refusal), network.datagrams(source, address, port) as client:
                     await network.exchange(client, timeout_s=2)
         here.api.put(*backends("a"))
         await network.until_reached({"a"}, "outside", "10.96.0.10")
@@ -255,7 +258,8 @@ async def test_kill_and_restart(mode: str, tmp_path: Path) -> None:
             here.api.put(*backends("c"))
             await proxy.start()
             assert await network.reached("a", "10.96.0.10", count=10) == {"c": 10}
-            assert await network.reached("a", "10.96.0.20") == {"refused": 1} or rules_outlive
+            if not rules_outlive:
+                assert await network.reached("a", "10.96.0.20") == {"refused": 1}
             async with asyncio.timeout(10):
                 while not (await network.exchange(client)).startswith("c"):  # noqa: ASYNC110  # a probe
                     await asyncio.sleep(0.05)
