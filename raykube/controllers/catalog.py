@@ -10,6 +10,7 @@ from raykube.api.resources import Resource
 from raykube.controllers.core.deployment import DeploymentController
 from raykube.controllers.core.endpoints import EndpointsController
 from raykube.controllers.core.endpointslice import EndpointSliceController
+from raykube.controllers.core.ephemeral_volumes import EphemeralVolumes
 from raykube.controllers.core.garbage import GarbageCollector
 from raykube.controllers.core.job import JobController
 from raykube.controllers.core.namespaces import NamespaceController
@@ -22,6 +23,8 @@ from raykube.controllers.core.serviceaccounts import ServiceAccountsController
 from raykube.controllers.core.taint_eviction import TaintEvictionController
 from raykube.controllers.core.token_secrets import TokenSecretsController
 from raykube.controllers.core.ttl import TtlController
+from raykube.controllers.core.volume_binder import VolumeBinder
+from raykube.controllers.core.volume_protection import ClaimProtection, VolumeProtection
 from raykube.controllers.core.zones import Zones
 from raykube.controllers.signing import signer
 
@@ -127,6 +130,14 @@ MAKERS: dict[str, Maker] = {
         PodGarbageCollector(config.terminated_pod_gc_threshold), "pod-garbage-collector-controller"
     ),
     "ttl-after-finished-controller": lambda config, _: Part(TtlController(), "ttl-after-finished-controller"),
+    "persistentvolume-binder-controller": lambda config, _: Part(VolumeBinder(), "persistentvolume-controller"),
+    "persistentvolumeclaim-protection-controller": lambda config, _: Part(
+        ClaimProtection(), "persistentvolumeclaim-protection-controller"
+    ),
+    "persistentvolume-protection-controller": lambda config, _: Part(
+        VolumeProtection(), "persistentvolume-protection-controller"
+    ),
+    "ephemeral-volume-controller": lambda config, _: Part(EphemeralVolumes(), "ephemeral_volume"),
 }
 NAMES = tuple(MAKERS)
 

@@ -14,7 +14,7 @@ from raykube.base.clock import rfc3339
 from raykube.controllers.core import indexes, kinds
 from raykube.controllers.core.plan import Controller, Event, Obj, Plan, Read, Write
 
-CLUSTER_SCOPED = {kinds.NODES, kinds.NAMESPACES}
+CLUSTER_SCOPED = {kinds.NODES, kinds.NAMESPACES, kinds.PERSISTENT_VOLUMES, kinds.STORAGE_CLASSES}
 START = 1_800_000_000.0
 
 

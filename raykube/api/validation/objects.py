@@ -11,6 +11,7 @@ from raykube.api.labels import key_errors, value_errors
 from raykube.api.validation.metadata import check_finalizers, check_selector
 from raykube.api.validation.names import IMMUTABLE, config_key
 from raykube.api.validation.values import check_choice, check_number_or_percent
+from raykube.api.volumes import says_no_class
 
 Object = dict[str, Any]
 
@@ -172,6 +173,8 @@ def check_claim(obj: Object) -> list[Cause]:
 def check_claim_update(new: Object, old: Object) -> list[Cause]:
     wanted, stored = new.get("spec") or {}, old.get("spec") or {}
     free = {"resources", "volumeAttributesClassName"} | ({"volumeName"} if not stored.get("volumeName") else set())
+    if says_no_class(old) and not stored.get("volumeName"):
+        free.add("storageClassName")  # a default class that came later
     if all(wanted.get(name) == stored.get(name) for name in {*wanted, *stored} - free):
         return []
     text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"

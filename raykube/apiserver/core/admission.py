@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
+from raykube.api.volumes import CLAIM_FINALIZER, VOLUME_FINALIZER, default_class, says_no_class
 from raykube.apiserver.core.strategy import Draw, Object
 from raykube.base.ids import name_suffix
 
@@ -77,6 +78,20 @@ def pod(resource: Resource, obj: Object, view: View, draw: Draw, tolerations: De
     if _MIRROR not in (obj["metadata"].get("annotations") or ()):
         _service_account(resource, obj, spec, view, draw)
     _tolerations(spec, tolerations)
+
+
+def storage(resource: Resource, obj: Object, view: View) -> None:
+    """A new claim without a class gets the default one; claims and volumes in use are protected from the start."""
+    finalizer = {"persistentvolumeclaims": CLAIM_FINALIZER, "persistentvolumes": VOLUME_FINALIZER}.get(resource.plural)
+    if finalizer is None or not isinstance(obj.get("spec"), dict):
+        return
+    present = obj["metadata"].setdefault("finalizers", [])
+    if finalizer not in present:
+        present.append(finalizer)
+    if resource.plural == "persistentvolumeclaims" and says_no_class(obj):
+        found = default_class(view.every("storage.k8s.io", "storageclasses"))
+        if found is not None:
+            obj["spec"]["storageClassName"] = found["metadata"]["name"]
 
 
 def _priority(resource: Resource, obj: Object, spec: Object, view: View) -> None:

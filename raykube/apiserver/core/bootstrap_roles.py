@@ -272,6 +272,23 @@ _CONTROLLERS: dict[str, tuple[Rule, ...]] = {
         _rule((*READ, "delete"), "", "pods"),
         _rule(READ, "coordination.k8s.io", "leases"),
     ),
+    "ephemeral-volume-controller": (
+        _rule(READ, "", "pods"),
+        _rule("update", "", "pods/finalizers"),
+        _rule(("create", *READ), "", "persistentvolumeclaims"),
+    ),
+    "persistent-volume-binder": (
+        _rule(("create", "delete", *READ, "patch", "update"), "", "persistentvolumes"),
+        _rule((*READ, "patch", "update"), "", "persistentvolumeclaims"),
+        _rule(("patch", "update"), "", "persistentvolumeclaims/status", "persistentvolumes/status"),
+        _rule(READ, "storage.k8s.io", "storageclasses"),
+        _rule(READ, "", "nodes", "pods"),
+    ),
+    "pv-protection-controller": (_rule((*READ, "patch", "update"), "", "persistentvolumes"),),
+    "pvc-protection-controller": (
+        _rule((*READ, "patch", "update"), "", "persistentvolumeclaims"),
+        _rule(READ, "", "pods"),
+    ),
     "pod-garbage-collector": (
         _rule(("delete", *READ), "", "pods"),
         _rule(READ, "", "nodes"),

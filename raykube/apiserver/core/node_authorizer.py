@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from raykube.api.volumes import claims_of
 from raykube.apiserver.core.rbac_rules import Rule
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def references(pod: dict[str, Any]) -> set[Reference]:
     """The objects of its own namespace that a pod names."""
     namespace = (pod.get("metadata") or {}).get("namespace", "")
     spec = pod.get("spec") or {}
-    return {(plural, namespace, name) for plural, name in _names(spec) if name}
+    claims = {("persistentvolumeclaims", namespace, name) for name in claims_of(pod)} if spec.get("volumes") else set()
+    return {(plural, namespace, name) for plural, name in _names(spec) if name} | claims
 
 
 def _names(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -121,7 +123,6 @@ def _names(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _volume_names(volume: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "secrets", (volume.get("secret") or {}).get("secretName", "")
     yield "configmaps", (volume.get("configMap") or {}).get("name", "")
-    yield "persistentvolumeclaims", (volume.get("persistentVolumeClaim") or {}).get("claimName", "")
     for source in (volume.get("projected") or {}).get("sources") or ():
         yield "secrets", (source.get("secret") or {}).get("name", "")
         yield "configmaps", (source.get("configMap") or {}).get("name", "")

@@ -125,6 +125,8 @@ class Planner:
         preparation.prepare_create(resource, obj)
         if resource.plural == "pods" and not resource.group:
             admission.pod(resource, obj, self._view, self._draw, self._tolerations)
+        elif not resource.group:
+            admission.storage(resource, obj, self._view)
         if op.guard is not None:
             op.guard(obj, None)
         causes = validation.validate_create(resource, obj)

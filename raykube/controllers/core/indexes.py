@@ -12,10 +12,16 @@
 | endpointslices | service | "namespace/service" |
 | services | selector | "namespace/label=value" of one of the labels that the Service selects |
 | secrets | account | "namespace/serviceaccount" of token Secrets |
+| pods | claim | "namespace/claim" of the claims that a pod uses |
+| persistentvolumeclaims | waiting | storage class of claims that have no volume and name none |
+| persistentvolumeclaims | volume | the volume that a claim has or names |
+| persistentvolumes | free | storage class of volumes that no claim has |
+| persistentvolumes | claim | "namespace/claim" that a volume is reserved for |
 """
 
 from collections.abc import Callable, Iterable
 
+from raykube.api import volumes
 from raykube.controllers.core import kinds, pods
 from raykube.controllers.core.plan import Obj
 
@@ -111,6 +117,30 @@ def _by_account(secret: Obj) -> Iterable[str]:
     return (f"{meta.get('namespace', '')}/{account}",) if account else ()
 
 
+def _by_used_claim(pod: Obj) -> Iterable[str]:
+    namespace = pod["metadata"].get("namespace", "")
+    return [f"{namespace}/{name}" for name in volumes.claims_of(pod)]
+
+
+def _by_waiting(claim: Obj) -> Iterable[str]:
+    done = claim["spec"].get("volumeName") or volumes.BIND_COMPLETED in volumes.annotations(claim)
+    return () if done else (volumes.class_of(claim),)
+
+
+def _by_volume(claim: Obj) -> Iterable[str]:
+    name = claim["spec"].get("volumeName")
+    return (name,) if name else ()
+
+
+def _by_free(volume: Obj) -> Iterable[str]:
+    return (volumes.class_of(volume),) if volumes.is_free(volume) else ()
+
+
+def _by_reserved(volume: Obj) -> Iterable[str]:
+    reference = volume["spec"].get("claimRef")
+    return (f"{reference.get('namespace', '')}/{reference.get('name', '')}",) if reference else ()
+
+
 OWNED: dict[str, Index] = {"controller": _by_controller, "orphan": _by_orphan, "orphan-label": _by_orphan_label}
 
 INDEXES: dict[str, dict[str, Index]] = {
@@ -119,6 +149,7 @@ INDEXES: dict[str, dict[str, Index]] = {
         "label": _by_label,
         "node": _by_node,
         "job": _by_job,
+        "claim": _by_used_claim,
         "terminated": _by_terminated,
         "unscheduled-terminating": _by_unscheduled_terminating,
     },
@@ -126,6 +157,8 @@ INDEXES: dict[str, dict[str, Index]] = {
     kinds.ENDPOINT_SLICES: {"controller": _by_controller, "service": _by_service},
     kinds.SERVICES: {"selector": _by_selector},
     kinds.SECRETS: {"account": _by_account},
+    kinds.PERSISTENT_VOLUME_CLAIMS: {"waiting": _by_waiting, "volume": _by_volume},
+    kinds.PERSISTENT_VOLUMES: {"free": _by_free, "claim": _by_reserved},
 }
 
 

@@ -15,4 +15,8 @@ JOBS = "jobs.batch"
 ENDPOINT_SLICES = "endpointslices.discovery.k8s.io"
 LEASES = "leases.coordination.k8s.io"
 
+PERSISTENT_VOLUMES = "persistentvolumes"
+PERSISTENT_VOLUME_CLAIMS = "persistentvolumeclaims"
+STORAGE_CLASSES = "storageclasses.storage.k8s.io"
+
 NODE_LEASE_NAMESPACE = "kube-node-lease"

@@ -6,7 +6,7 @@ source of the PersistentVolume which that is bound to (`Resolved`).
 
 from dataclasses import dataclass
 
-from raykube.api import node_selectors, quantity
+from raykube.api import node_selectors, quantity, volumes
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.pod import Object
 from raykube.pb import cri_pb2
@@ -64,7 +64,7 @@ def claim_name(pod: Object, volume: Object) -> str:
     """The claim that a volume uses; "" for other volumes."""
     if "persistentVolumeClaim" in volume:
         return str(volume["persistentVolumeClaim"]["claimName"])
-    return f"{pods.name(pod)}-{volume['name']}" if "ephemeral" in volume else ""
+    return volumes.ephemeral_claim(pod, volume) if "ephemeral" in volume else ""
 
 
 def check_claim(pod: Object, volume: Object, claim: Object) -> str:
