@@ -136,24 +136,6 @@ def memory_bytes_max(pod: Object, source: Object, allocatable: dict[str, str]) -
     return min((bound for bound in bounds if bound > 0), default=0)
 
 
-def size_limit(source: Object) -> int | None:
-    """Bytes that an emptyDir may hold before its pod is evicted; None without a limit."""
-    limit = source.get("sizeLimit")
-    size = quantity.value(limit) if limit is not None else 0
-    return size if size > 0 else None
-
-
-def limited_volumes(pod: Object) -> dict[str, int]:
-    """The emptyDirs on disk that have a size limit, in bytes."""
-    found = {}
-    for volume in pod["spec"].get("volumes") or ():
-        source = volume.get("emptyDir") or {}
-        limit = size_limit(source)
-        if limit is not None:
-            found[str(volume["name"])] = limit
-    return found
-
-
 # -- mounts of a container
 
 

@@ -1,7 +1,6 @@
 """emptyDir: a directory on disk, or a tmpfs where the pod asks for memory and the kubelet may mount."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from raykube.kubelet.volumes import mounts
@@ -17,28 +16,3 @@ def prepare(directory: Path, in_memory: bool, bytes_max: int) -> bool:
         mounts.tmpfs(directory, bytes_max)
     directory.chmod(0o777)
     return True
-
-
-def used_bytes(directory: Path) -> int:
-    """The blocks that a volume takes on its disk, files with several names once. May take long: call in a thread."""
-    device = directory.stat().st_dev
-    seen: set[int] = set()
-    total = 0
-    pending = [str(directory)]
-    while pending:
-        try:
-            entries: Iterable[os.DirEntry[str]] = list(os.scandir(pending.pop()))
-        except OSError:
-            continue  # removed meanwhile
-        for entry in entries:
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if found.st_dev != device or (found.st_nlink > 1 and found.st_ino in seen):
-                continue
-            seen.add(found.st_ino)
-            total += found.st_blocks * 512
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-    return total

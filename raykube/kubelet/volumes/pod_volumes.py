@@ -217,21 +217,6 @@ class Volumes:
         except OSError:
             return ""
 
-    # -- how large
-
-    async def over_limit(self, pod: Object) -> tuple[str, str] | None:
-        """An emptyDir on disk that holds more than its sizeLimit: its name, and the limit as the pod says it."""
-        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or ()}
-        for name, limit in volumespec.limited_volumes(pod).items():
-            directory = self._directory(pod, volumes[name])
-            try:
-                used = await asyncio.to_thread(emptydir.used_bytes, directory)
-            except OSError:
-                continue  # not made yet
-            if used > limit:
-                return name, str(volumes[name]["emptyDir"]["sizeLimit"])
-        return None
-
     # -- taking away
 
     async def unmount(self, pod: Object) -> None:
