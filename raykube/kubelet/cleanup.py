@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from raykube.kubelet.cgroups import PodCgroups
 from raykube.kubelet.core import criconfig
 from raykube.kubelet.core.logrotation import PACKED, UNFINISHED, rotation
 from raykube.kubelet.cri import Cri
@@ -37,6 +38,7 @@ class Cleanup:
         log_bytes_max: int,
         log_files_max: int,
         log_period_s: float,
+        cgroups: PodCgroups,
     ) -> None:
         self._cri = cri
         self._volumes = volumes
@@ -45,6 +47,7 @@ class Cleanup:
         self._keep_runs = keep_runs
         self._age_min_s = age_min_s
         self._log_bytes_max = log_bytes_max
+        self._cgroups = cgroups
         self._log_files_max = max(log_files_max, 2)
         self._log_period_s = log_period_s
 
@@ -68,6 +71,7 @@ class Cleanup:
         await self._remove_old_sandboxes(known, sandboxes, containers)
         left = {item.labels.get(criconfig.POD_UID, "") for item in sandboxes if item.id not in removed}
         await self._remove_directories(known, left)
+        self._cgroups.remove_orphans(known | left)
 
     async def _remove_orphans(
         self, known: set[str], sandboxes: list[cri_pb2.PodSandbox], containers: list[cri_pb2.Container]

@@ -1,6 +1,7 @@
 """Flags of the kubelet."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +21,20 @@ class Config(BaseModel):
         120.0, description="How long a call to the runtime may take, beyond what it waits for on purpose"
     )
     cgroup_root: str = Field("/", description="Control group below which pods get theirs")
+    cgroup_driver: Literal["cgroupfs", "systemd"] = Field(
+        "cgroupfs", description="Who makes control groups, where the runtime does not say"
+    )
+    serialize_image_pulls: bool = Field(True, description="Pull one image after the other")
+    max_parallel_image_pulls: int = Field(
+        0, ge=0, description="Pulls at once, with --serialize-image-pulls=false; 0 for any number"
+    )
+    seccomp_default: bool = Field(False, description="Containers that name no seccomp profile get RuntimeDefault")
+    allowed_unsafe_sysctls: list[str] = Field(
+        default_factory=list, description="Sysctls, or patterns ending in *, that pods may set beyond the safe ones"
+    )
+    resolv_conf: Path | None = Field(
+        Path("/etc/resolv.conf"), description="The machine's resolv.conf, for pods that resolve names as it does"
+    )
 
     address: str = Field("0.0.0.0", description="Address on which to serve logs and metrics")
     port: int = Field(10250, description="Port on which to serve logs and metrics; 0 for any free one")

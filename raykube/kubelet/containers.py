@@ -1,27 +1,35 @@
 """What is done to one container or sandbox, in the order and with the events that Kubernetes has."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from raykube.api.errors import ApiError
 from raykube.client.events import EventRecorder
-from raykube.kubelet.core import criconfig
+from raykube.kubelet.cgroups import PodCgroups
+from raykube.kubelet.core import criconfig, sizes
 from raykube.kubelet.core import environment as environments
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.criconfig import NodeSettings
+from raykube.kubelet.core.dns import NO_DNS, PodDns, parse_resolv_conf, pod_dns
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox
 from raykube.kubelet.core.payload import PodFacts
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.podlog import tail_start
+from raykube.kubelet.core.security import ImageFacts, root_refusal
 from raykube.kubelet.core.sources import SourceMissing, environment_references
-from raykube.kubelet.cri import Cri
+from raykube.kubelet.cri import Cri, failure
 from raykube.kubelet.handlers import Handlers
+from raykube.kubelet.images import ImageFailed, Images
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.statuswriter import StatusWriter
 from raykube.kubelet.volumes import VolumeFailed, Volumes
 from raykube.pb import cri_pb2
-from raykube.rpc import RpcError
+from raykube.rpc import Code, RpcError
+
+log = logging.getLogger(__name__)
 
 LOG_TAIL_BYTES, LOG_TAIL_LINES = 2048, 80
 GRACE_AFTER_HOOK_S_MIN = 2
@@ -30,11 +38,16 @@ GRACE_AFTER_HOOK_S_MIN = 2
 class NotStarted(Exception):
     """A container did not start; `reason` is what its waiting state says."""
 
-    def __init__(self, reason: str, message: str, created: bool = False) -> None:
+    def __init__(self, reason: str, message: str, created: bool = False, retry_at: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.created = created  # the runtime has a container for this attempt
+        self.retry_at = retry_at  # not before then; None: whoever asks knows
+
+
+class SandboxFailed(Exception):
+    """The runtime made no sandbox; an event says why."""
 
 
 def _place(spec: Object) -> str:
@@ -50,14 +63,14 @@ class ContainerActions:
         events: EventRecorder,
         statuses: StatusWriter,
         handlers: Handlers,
-        node_name: str,
+        images: Images,
+        cgroups: PodCgroups,
+        settings: NodeSettings,
         host_ips: tuple[str, ...],
         allocatable: Callable[[], dict[str, str]],
-        memory_bytes: int,
         services: Callable[[], Iterable[Object]],
-        cluster_dns: list[str],
-        cluster_domain: str,
-        cgroup_root: str,
+        cluster_dns: tuple[str, ...],
+        resolv_conf: Path | None,
     ) -> None:
         self._cri = cri
         self._volumes = volumes
@@ -65,103 +78,139 @@ class ContainerActions:
         self._events = events
         self._statuses = statuses
         self._handlers = handlers
-        self._node = node_name
+        self._images = images
+        self._cgroups = cgroups
+        self._settings = settings
         self._host_ips = host_ips
         self._allocatable = allocatable
-        self._memory_bytes = memory_bytes
         self._services = services
         self._cluster_dns = cluster_dns
-        self._cluster_domain = cluster_domain
-        self._cgroup_root = cgroup_root
+        self._resolv_conf = resolv_conf
 
     def pod_facts(self, pod_ip: str) -> PodFacts:
         return PodFacts(pod_ip, self._host_ips, self._allocatable())
 
     # -- starting
 
+    def _dns(self, pod: Object) -> PodDns:
+        host = NO_DNS
+        if self._resolv_conf is not None:
+            try:
+                host = parse_resolv_conf(self._resolv_conf.read_text())
+            except OSError as error:
+                log.warning("%s is not there for pods: %s", self._resolv_conf, error.strerror)
+        return pod_dns(pod, host, self._cluster_dns, self._settings.cluster_domain)
+
     def _sandbox_config(self, pod: Object, attempt: int) -> cri_pb2.PodSandboxConfig:
-        dns = criconfig.dns_config(pod, self._cluster_dns, self._cluster_domain)
         logs = str(self._volumes.log_directory(pod))
-        return criconfig.sandbox_config(pod, self._node, attempt, logs, dns, self._cgroup_root)
+        return criconfig.sandbox_config(pod, attempt, logs, self._dns(pod).dns, self._settings)
 
     async def new_sandbox(self, pod: Object, attempt: int) -> None:
         """Makes the volumes ready, then the sandbox. Raises VolumeFailed, RpcError, ApiError."""
+        if attempt > 0:
+            message = "Pod sandbox changed, it will be killed and re-created."
+            self._events.record(pod, "Normal", "SandboxChanged", message)
         await self._volumes.mount(pod, self.pod_facts(""))
         for volume in pod["spec"].get("volumes") or ():
             if self._volumes.lacks_memory(volume):
                 message = f'emptyDir volume "{volume["name"]}" is on disk: this kubelet may not mount'
                 self._events.record(pod, "Warning", "MediumNotSupported", message)
         self._volumes.log_directory(pod).mkdir(mode=0o755, parents=True, exist_ok=True)
+        for reason, message in self._dns(pod).warnings:
+            self._events.record(pod, "Warning", reason, message)
         try:
-            await self._cri.run_sandbox(self._sandbox_config(pod, attempt))
-        except RpcError as error:
-            message = f"Failed to create pod sandbox: rpc error: code = {error.code.name} desc = {error.message}"
+            handler = await self._runtime_handler(pod)
+            await self._cri.run_sandbox(self._sandbox_config(pod, attempt), handler)
+        except (RpcError, ValueError) as error:
+            why = failure(error) if isinstance(error, RpcError) else str(error)
+            message = f"Failed to create pod sandbox: {why}"
             self._events.record(pod, "Warning", "FailedCreatePodSandBox", message)
-            raise
+            raise SandboxFailed(message) from None
+        self._cgroups.apply(pod)
 
-    async def start(self, pod: Object, spec: Object, attempt: int, sandbox: ObservedSandbox, pod_ip: str) -> None:
-        """Image, container, program, postStart hook. Raises NotStarted."""
+    async def _runtime_handler(self, pod: Object) -> str:
+        """What the pod's RuntimeClass is called in the runtime. Raises ValueError when there is no such class."""
+        name = pod["spec"].get("runtimeClassName")
+        if not name:
+            return ""
+        found = await self._objects.runtime_class(name)
+        if found is None:
+            raise ValueError(f'failed to get sandbox runtime: runtimeclass.node.k8s.io "{name}" not found')
+        return str(found.get("handler") or "")
+
+    async def start(
+        self,
+        pod: Object,
+        spec: Object,
+        attempt: int,
+        sandbox: ObservedSandbox,
+        pod_ip: str,
+        target_id: str = "",
+    ) -> str:
+        """Image, container, program, postStart hook; returns the container's id.
+
+        `target_id`: the container that an ephemeral one looks into. Raises NotStarted, RpcError (no runtime answers).
+        """
         config = self._sandbox_config(pod, sandbox.attempt)
-        image = cri_pb2.ImageSpec(image=spec.get("image", ""), user_specified_image=spec.get("image", ""))
-        await self._ensure_image(pod, spec, image, config)
-        environment, mounts = await self._prepare(pod, spec, attempt, pod_ip)
+        try:
+            image = await self._images.ensure(pod, spec, _place(spec), config)
+        except ImageFailed as problem:
+            self._events.record(pod, "Warning", "Failed", f"Error: {problem.reason}", _place(spec))
+            raise NotStarted(problem.reason, problem.message, retry_at=problem.retry_at) from None
+        environment, mounts = await self._prepare(pod, spec, attempt, pod_ip, image)
         (self._volumes.log_directory(pod) / spec["name"]).mkdir(mode=0o755, parents=True, exist_ok=True)
-        wanted = criconfig.container_config(
-            pod, spec, self._node, attempt, environment, mounts, image, self._memory_bytes
-        )
+        wanted = criconfig.container_config(pod, spec, attempt, environment, mounts, image, self._settings, target_id)
         try:
             container_id = await self._cri.create_container(sandbox.id, wanted, config)
         except RpcError as error:
-            self._events.record(pod, "Warning", "Failed", f"Error: {error.message}", _place(spec))
-            raise NotStarted("CreateContainerError", error.message) from None
+            raise self._refused(pod, spec, "CreateContainerError", error) from None
         self._events.record(pod, "Normal", "Created", f"Created container: {spec['name']}", _place(spec))
         try:
             await self._cri.start_container(container_id)
         except RpcError as error:
-            self._events.record(pod, "Warning", "Failed", f"Error: {error.message}", _place(spec))
-            raise NotStarted("RunContainerError", error.message, created=True) from None
+            raise self._refused(pod, spec, "RunContainerError", error, created=True) from None
         self._events.record(pod, "Normal", "Started", f"Started container {spec['name']}", _place(spec))
         await self._post_start(pod, spec, container_id, pod_ip)
+        return container_id
+
+    def _refused(
+        self, pod: Object, spec: Object, reason: str, error: RpcError, created: bool = False
+    ) -> "NotStarted | RpcError":
+        if error.code is Code.UNAVAILABLE:
+            return error  # the runtime is away: nothing is wrong with the container
+        self._events.record(pod, "Warning", "Failed", f"Error: {error.message}", _place(spec))
+        return NotStarted(reason, error.message, created=created)
 
     async def _prepare(
-        self, pod: Object, spec: Object, attempt: int, pod_ip: str
+        self, pod: Object, spec: Object, attempt: int, pod_ip: str, image: ImageFacts
     ) -> tuple[dict[str, str | bytes], list[cri_pb2.Mount]]:
         try:
+            refusal = root_refusal(pod, spec, image)
+            if refusal:
+                raise ValueError(refusal)
             sources = await self._objects.sources(pod, environment_references(pod))
             environment = environments.environment(
                 pod, spec, self._services(), sources, pod_ip, self._host_ips, self._allocatable()
             )
             # Volumes come before the sandbox; those that show the pod's address know it only now.
             await self._volumes.mount(pod, self.pod_facts(pod_ip))
-            self._volumes.write_hosts(pod, pod_ip)
+            self._volumes.write_hosts(pod, pod_ip, self._settings.cluster_domain)
             return environment, self._volumes.mounts(pod, spec, attempt, environment)
         except (SourceMissing, ValueError, VolumeFailed, ApiError) as error:
             self._events.record(pod, "Warning", "Failed", f"Error: {error}", _place(spec))
             raise NotStarted("CreateContainerConfigError", str(error)) from None
 
-    async def _ensure_image(
-        self, pod: Object, spec: Object, image: cri_pb2.ImageSpec, sandbox: cri_pb2.PodSandboxConfig
-    ) -> None:
-        name = spec.get("image", "")
-        policy = spec.get("imagePullPolicy") or "IfNotPresent"
-        try:
-            if policy != "Always" and await self._cri.image_present(image):
-                message = f'Container image "{name}" already present on machine'
-                self._events.record(pod, "Normal", "Pulled", message, _place(spec))
-                return
-            if policy == "Never":
-                message = f'Container image "{name}" is not present with pull policy of Never'
-                self._events.record(pod, "Warning", "ErrImageNeverPull", message, _place(spec))
-                raise NotStarted("ErrImageNeverPull", message)
-            self._events.record(pod, "Normal", "Pulling", f'Pulling image "{name}"', _place(spec))
-            begun = time.monotonic()
-            await self._cri.pull_image(image, sandbox)
-            message = f'Successfully pulled image "{name}" in {int((time.monotonic() - begun) * 1000)}ms'
-            self._events.record(pod, "Normal", "Pulled", message, _place(spec))
-        except RpcError as error:
-            message = f'Failed to pull image "{name}": {error.message}'
-            self._events.record(pod, "Warning", "Failed", message, _place(spec))
-            raise NotStarted("ErrImagePull", message) from None
+    # -- changing
+
+    async def resize(self, pod: Object, spec: Object, container_id: str) -> None:
+        """Gives a running container the resources that the pod's spec has. Raises RpcError."""
+        settings = self._settings
+        wanted = sizes.resources(pod, spec, settings.memory_bytes, settings.unified_hierarchy)
+        await self._cri.update_container(container_id, wanted)
+
+    def resize_pod(self, pod: Object) -> None:
+        """Gives the pod as a whole the resources that its spec has."""
+        self._cgroups.apply(pod)
 
     async def _post_start(self, pod: Object, spec: Object, container_id: str, pod_ip: str) -> None:
         hook = (spec.get("lifecycle") or {}).get("postStart")
@@ -197,20 +246,22 @@ class ContainerActions:
             begun = time.monotonic()
             outcome = await self._handlers.run(hook, spec, run.id, pod_ip, grace_s, "kube-lifecycle")
             if not outcome.success:
-                failure = f"PreStopHook failed: {outcome.message}"
-                self._events.record(pod, "Warning", "FailedPreStopHook", failure, _place(spec))
+                text = f"PreStopHook failed: {outcome.message}"
+                self._events.record(pod, "Warning", "FailedPreStopHook", text, _place(spec))
             left = max(int(grace_s - (time.monotonic() - begun)), GRACE_AFTER_HOOK_S_MIN)
         await self._cri.stop_container(run.id, left)
 
-    async def remove_all(self, observed: ObservedPod) -> None:
-        """Removes the stopped containers and sandboxes of a pod that is leaving."""
+    async def remove_all(self, pod: Object, observed: ObservedPod) -> None:
+        """Removes the stopped containers, sandboxes and the control group of a pod that is leaving."""
         await asyncio.gather(*(self._cri.remove_container(run.id) for run in observed.containers))
         await asyncio.gather(*(self._cri.remove_sandbox(sandbox.id) for sandbox in observed.sandboxes))
+        self._cgroups.remove(pod)
 
     def forget(self, pod: Object) -> None:
         """Drops all that is kept for a pod that is gone."""
         self._volumes.remove(pods.uid(pod), self._volumes.log_directory(pod))
         self._objects.forget(pods.uid(pod))
+        self._images.forget(pods.uid(pod))
         self._statuses.forget(pods.uid(pod))
 
     # -- what an ended container left

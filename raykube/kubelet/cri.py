@@ -10,6 +10,13 @@ from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel
 
+
+def failure(error: RpcError) -> str:
+    """A runtime's refusal, in the words in which Kubernetes shows one."""
+    name = error.code.name.title().replace("_", "").replace("Cancelled", "Canceled")
+    return f"rpc error: code = {name} desc = {error.message}"
+
+
 SERVICES = cri_pb2.DESCRIPTOR.services_by_name
 
 
@@ -41,6 +48,14 @@ class Cri:
         """What the runtime tells of itself to whom it may concern: texts by name, "config" among them."""
         answer = await self._runtime.Status(cri_pb2.StatusRequest(verbose=True), timeout=self._timeout_s)
         return dict(answer.info)
+
+    async def answers(self) -> bool:
+        """Whether anybody is there."""
+        try:
+            await self.version()
+        except RpcError:
+            return False
+        return True
 
     async def set_pod_cidr(self, cidr: str) -> None:
         config = cri_pb2.RuntimeConfig(network_config=cri_pb2.NetworkConfig(pod_cidr=cidr))
@@ -111,8 +126,8 @@ class Cri:
 
     # -- what is done
 
-    async def run_sandbox(self, config: cri_pb2.PodSandboxConfig) -> str:
-        request = cri_pb2.RunPodSandboxRequest(config=config)
+    async def run_sandbox(self, config: cri_pb2.PodSandboxConfig, handler: str = "") -> str:
+        request = cri_pb2.RunPodSandboxRequest(config=config, runtime_handler=handler)
         return str((await self._runtime.RunPodSandbox(request, timeout=self._timeout_s)).pod_sandbox_id)
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
@@ -132,6 +147,20 @@ class Cri:
     async def start_container(self, container_id: str) -> None:
         request = cri_pb2.StartContainerRequest(container_id=container_id)
         await self._runtime.StartContainer(request, timeout=self._timeout_s)
+
+    async def update_container(self, container_id: str, resources: cri_pb2.LinuxContainerResources) -> None:
+        request = cri_pb2.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
+        await self._runtime.UpdateContainerResources(request, timeout=self._timeout_s)
+
+    async def cgroup_driver(self) -> str:
+        """ "systemd" or "cgroupfs"; "" from a runtime that does not say."""
+        try:
+            answer = await self._runtime.RuntimeConfig(cri_pb2.RuntimeConfigRequest(), timeout=self._timeout_s)
+        except RpcError as error:
+            if error.code is Code.UNIMPLEMENTED:
+                return ""
+            raise
+        return "systemd" if answer.linux.cgroup_driver == cri_pb2.SYSTEMD else "cgroupfs"
 
     async def stop_container(self, container_id: str, grace_s: int) -> None:
         request = cri_pb2.StopContainerRequest(container_id=container_id, timeout=grace_s)
@@ -178,11 +207,14 @@ class Cri:
         answer = await self._images.ImageFsInfo(cri_pb2.ImageFsInfoRequest(), timeout=self._timeout_s)
         return next((one.fs_id.mountpoint for one in answer.image_filesystems), "")
 
-    async def image_present(self, image: cri_pb2.ImageSpec) -> bool:
+    async def image(self, image: cri_pb2.ImageSpec) -> cri_pb2.Image | None:
+        """What the runtime knows of an image; None when it does not have it."""
         answer = await self._images.ImageStatus(cri_pb2.ImageStatusRequest(image=image), timeout=self._timeout_s)
-        return bool(answer.image.id)
+        return answer.image if answer.image.id else None
 
-    async def pull_image(self, image: cri_pb2.ImageSpec, sandbox: cri_pb2.PodSandboxConfig) -> str:
-        request = cri_pb2.PullImageRequest(image=image, sandbox_config=sandbox)
+    async def pull_image(
+        self, image: cri_pb2.ImageSpec, sandbox: cri_pb2.PodSandboxConfig, auth: cri_pb2.AuthConfig | None
+    ) -> str:
+        request = cri_pb2.PullImageRequest(image=image, sandbox_config=sandbox, auth=auth)
         # A pull takes as long as the network does.
         return str((await self._images.PullImage(request, timeout=3600)).image_ref)

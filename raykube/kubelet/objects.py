@@ -26,6 +26,7 @@ from raykube.pb import api_pb2
 from raykube.rpc.clock import SystemClock
 
 KINDS = {"ConfigMap": builtin("v1", "ConfigMap"), "Secret": builtin("v1", "Secret")}
+RUNTIME_CLASSES = builtin("node.k8s.io/v1", "RuntimeClass")
 SERVICE_ACCOUNTS = builtin("v1", "ServiceAccount")
 TOKEN_SECONDS = 3607
 REFRESH_SHARE = 0.8  # of a token's life
@@ -163,6 +164,15 @@ class Objects:
         if key in self._followed:
             self._known[key] = _Known(found, revision)
         return found
+
+    async def runtime_class(self, name: str) -> Object | None:
+        """A RuntimeClass; None when there is none of that name. Raises ApiError when the apiserver cannot say."""
+        try:
+            return dict(await self.client.get(RUNTIME_CLASSES, "", name, timeout=TIMEOUT_S))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None
 
     # -- tokens
 

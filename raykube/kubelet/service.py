@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raykube.api import quantity
@@ -17,20 +17,24 @@ from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
 from raykube.kubelet import machine
+from raykube.kubelet.cgroups import PodCgroups, unified_hierarchy
 from raykube.kubelet.cleanup import Cleanup
 from raykube.kubelet.config import Config
 from raykube.kubelet.containers import ContainerActions
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.criconfig import NodeSettings
 from raykube.kubelet.core.imagegc import largest
-from raykube.kubelet.core.nodestatus import NodeConfig, parse_pairs, parse_taint
+from raykube.kubelet.core.nodestatus import MachineFacts, NodeConfig, parse_pairs, parse_taint
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.status import NodeFacts
+from raykube.kubelet.core.sysctls import check_allowed
 from raykube.kubelet.core.thresholds import Pressure, Threshold, hard_amounts, parse_thresholds
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.diskusage import DiskUsage
 from raykube.kubelet.eviction import Eviction
 from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.imagegc import ImageCollector
+from raykube.kubelet.images import Images
 from raykube.kubelet.lifecycle import Lifecycle
 from raykube.kubelet.measures import Measures
 from raykube.kubelet.node import NodeAgent, reference
@@ -45,7 +49,26 @@ from raykube.rpc import RpcError, Tls
 
 log = logging.getLogger(__name__)
 
-RUNTIME_WAIT_S = 10.0
+RUNTIME_RETRY_S_MAX = 5.0
+PROCESS_RUNTIME = "raykube-process"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is there before a runtime answers."""
+
+    client: ApiClient
+    cri: Cri
+    volumes: Volumes
+    objects: Objects
+    events: EventRecorder
+    statuses: StatusWriter
+    handlers: Handlers
+    cgroups: PodCgroups
+    node: NodeAgent
+    services: Informer
+    eviction: Eviction
+    facts: MachineFacts
 
 
 class Service:
@@ -82,6 +105,7 @@ class Service:
         if config.image_gc_low_threshold >= config.image_gc_high_threshold:
             raise ValueError("--image-gc-low-threshold must be less than --image-gc-high-threshold")
         node_config = self._node_config()
+        check_allowed(config.allowed_unsafe_sysctls)
         self._failed = asyncio.get_running_loop().create_future()
         self._take_directory()
         try:
@@ -141,10 +165,6 @@ class Service:
         config = self._config
         facts = machine.read(config.root_dir)
         self._cri = cri = Cri(config.container_runtime_endpoint, self._name, config.runtime_request_timeout)
-        await self._await_runtime(cri)
-        if config.pod_cidr:
-            with suppress(RpcError):  # a runtime with networks of its own need not know
-                await cri.set_pod_cidr(config.pod_cidr)
         self._client = client = ApiClient(config.api_servers, self._client_tls())
         events = EventRecorder(client, "kubelet", self._name)
         self._objects = objects = Objects(client, self._refresh_worker)
@@ -174,6 +194,7 @@ class Service:
             config.minimum_image_ttl_duration,
             config.image_maximum_gc_age,
         )
+        cgroups = PodCgroups(config.cgroup_root, config.cgroup_driver)
         cleanup = Cleanup(
             cri,
             volumes,
@@ -184,6 +205,7 @@ class Service:
             quantity.value(config.container_log_max_size),
             config.container_log_max_files,
             config.container_log_monitor_interval,
+            cgroups,
         )
 
         async def reclaim() -> None:
@@ -229,55 +251,95 @@ class Service:
             images=lambda: tuple(largest(images.images, config.node_status_max_images)),
             problems=self._problems,
         )
-        actions = ContainerActions(
-            cri=cri,
-            volumes=volumes,
-            objects=objects,
-            events=events,
-            statuses=statuses,
-            handlers=handlers,
-            node_name=self._name,
-            host_ips=(self._address,),
-            allocatable=node.allocatable,
-            memory_bytes=facts.memory_bytes,
-            services=services.list,
-            cluster_dns=config.cluster_dns,
-            cluster_domain=config.cluster_domain,
-            cgroup_root=config.cgroup_root,
-        )
-        self._tools = Tools(
-            client=client,
-            cri=cri,
-            volumes=volumes,
-            events=events,
-            statuses=statuses,
-            handlers=handlers,
-            containers=actions,
-            facts=NodeFacts((self._address,), (await cri.version()).runtime_name),
-            sync_s=config.sync_frequency,
-            node=lambda: node.node,
-            fresh_node=node.refresh,
-            pressures=eviction.conditions,
-            active_pods=self._active_pods,
+        parts = _Parts(
+            client, cri, volumes, objects, events, statuses, handlers, cgroups, node, services, eviction, facts
         )
         for work in (events.run(), statuses.run(), node.run(), services.run(), eviction.run(), images.run()):
             self._spawn(work)
-        self._spawn(self._follow_pods(informer, services, node, cleanup))
+        self._spawn(self._follow_pods(informer, parts, cleanup))
 
-    async def _await_runtime(self, cri: Cri) -> None:
-        deadline = asyncio.get_running_loop().time() + RUNTIME_WAIT_S
+    async def _make_tools(self, parts: "_Parts") -> Tools:
+        """What workers work with, once a runtime answers."""
+        config = self._config
+        runtime_name, driver = await self._await_runtime(parts.cri)
+        driver = driver or config.cgroup_driver
+        if driver != config.cgroup_driver:
+            log.info("the runtime's cgroup driver is %s", driver)
+        parts.cgroups.driver = driver
+        if runtime_name == PROCESS_RUNTIME:
+            parts.cgroups.enabled = False  # it keeps control groups of its own
+        settings = NodeSettings(
+            node=self._name,
+            cluster_domain=config.cluster_domain,
+            memory_bytes=parts.facts.memory_bytes,
+            cgroup_root=config.cgroup_root,
+            cgroup_driver=driver,
+            unified_hierarchy=unified_hierarchy(),
+            seccomp_root=str(config.root_dir.absolute() / "seccomp"),
+            seccomp_default=config.seccomp_default,
+        )
+        node = parts.node
+        actions = ContainerActions(
+            cri=parts.cri,
+            volumes=parts.volumes,
+            objects=parts.objects,
+            events=parts.events,
+            statuses=parts.statuses,
+            handlers=parts.handlers,
+            images=Images(
+                parts.cri,
+                parts.objects,
+                parts.events,
+                config.serialize_image_pulls,
+                config.max_parallel_image_pulls,
+            ),
+            cgroups=parts.cgroups,
+            settings=settings,
+            host_ips=(self._address,),
+            allocatable=node.allocatable,
+            services=parts.services.list,
+            cluster_dns=tuple(config.cluster_dns),
+            resolv_conf=config.resolv_conf,
+        )
+        return Tools(
+            client=parts.client,
+            cri=parts.cri,
+            volumes=parts.volumes,
+            events=parts.events,
+            statuses=parts.statuses,
+            handlers=parts.handlers,
+            containers=actions,
+            facts=NodeFacts((self._address,), runtime_name),
+            sync_s=config.sync_frequency,
+            node=lambda: node.node,
+            fresh_node=node.refresh,
+            pressures=parts.eviction.conditions,
+            active_pods=self._active_pods,
+            unsafe_sysctls=check_allowed(config.allowed_unsafe_sysctls),
+        )
+
+    async def _await_runtime(self, cri: Cri) -> tuple[str, str]:
+        """The runtime's name and the driver of its control groups, however long it takes until one answers."""
+        delay_s = 0.1
         while True:
             try:
-                await cri.version()
-                return
+                name = (await cri.version()).runtime_name
+                driver = await cri.cgroup_driver()
+                break
             except RpcError as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    endpoint = self._config.container_runtime_endpoint
-                    raise OSError(
-                        f"no container runtime answers on {endpoint}: {error.message}; "
-                        "start it (raykube runtime, or containerd), or set --container-runtime-endpoint"
-                    ) from None
-                await asyncio.sleep(0.1)
+                if delay_s > RUNTIME_RETRY_S_MAX / 2:
+                    log.warning(
+                        "no container runtime answers on %s: %s; start it (raykube runtime, or containerd), or set "
+                        "--container-runtime-endpoint",
+                        self._config.container_runtime_endpoint,
+                        error.message,
+                    )
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RUNTIME_RETRY_S_MAX)
+        if self._config.pod_cidr:
+            with suppress(RpcError):  # a runtime with networks of its own need not know
+                await cri.set_pod_cidr(self._config.pod_cidr)
+        return name, driver
 
     def _client_tls(self) -> Tls | None:
         config = self._config
@@ -348,15 +410,15 @@ class Service:
 
     # -- pods
 
-    async def _follow_pods(self, informer: Informer, services: Informer, node: NodeAgent, cleanup: Cleanup) -> None:
-        assert self._cri is not None
-        await node.registered.wait()
+    async def _follow_pods(self, informer: Informer, parts: "_Parts", cleanup: Cleanup) -> None:
+        await parts.node.registered.wait()
+        self._tools = await self._make_tools(parts)
         informer_task = asyncio.ensure_future(informer.run())
         try:
             # Pods see the services that exist when they start.
-            await asyncio.gather(informer.synced(), services.synced())
+            await asyncio.gather(informer.synced(), parts.services.synced())
             informer.add_handler(self._on_pod)
-            lifecycle = Lifecycle(self._cri, self._wake_worker)
+            lifecycle = Lifecycle(parts.cri, self._wake_worker)
             await asyncio.gather(informer_task, lifecycle.run(), cleanup.run())
         finally:
             informer_task.cancel()

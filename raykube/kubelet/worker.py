@@ -23,7 +23,7 @@ from raykube.base.backoff import Backoff
 from raykube.base.clock import parse_rfc3339
 from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
-from raykube.kubelet.containers import ContainerActions, NotStarted
+from raykube.kubelet.containers import ContainerActions, NotStarted, SandboxFailed
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.admission import admit
 from raykube.kubelet.core.criconfig import container_hash
@@ -33,6 +33,7 @@ from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.ranking import admit_under_pressure
 from raykube.kubelet.core.restart_backoff import RestartBackoff
 from raykube.kubelet.core.status import Inputs, NodeFacts, Verdict, pod_address, pod_status
+from raykube.kubelet.core.sysctls import admit_sysctls
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.prober import Prober
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 PODS = builtin("v1", "Pod")
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 20.0
 VOLUME_RETRY = Backoff(initial_s=0.5, max_s=122.0)  # upstream's
+PULL_FAILED = ("ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed")
+PULL_FAILED_SHOWN_S = 2.0
 GRACE_GONE_S = 1  # for a pod whose API object was removed by force
 
 
@@ -65,6 +68,7 @@ class Tools:
     fresh_node: Callable[[], Awaitable[Object]]
     pressures: Callable[[], frozenset[str]]  # conditions of the node under which not every pod may start
     active_pods: Callable[[], Iterable[Object]]  # pods that were admitted and have not finished
+    unsafe_sysctls: tuple[str, ...] = ()
 
 
 class PodWorker:
@@ -82,6 +86,7 @@ class PodWorker:
         self._backoff = RestartBackoff()
         self._waiting: dict[str, Waiting] = {}  # containers whose start failed
         self._start_backoff = RestartBackoff(initial_s=1.0, max_s=15.0)
+        self._sandbox_backoff = RestartBackoff(initial_s=1.0, max_s=15.0)
         self._retry_at: dict[str, float] = {}
         self._prober = Prober(tools.handlers, tools.events, self.wake)
         self._started_at = time.time()
@@ -192,7 +197,9 @@ class PodWorker:
             return True
         if not self.admitted:
             if not observed.sandboxes:
-                self._verdict = admit_under_pressure(pod, self._tools.pressures())
+                self._verdict = admit_sysctls(pod, self._tools.unsafe_sysctls) or admit_under_pressure(
+                    pod, self._tools.pressures()
+                )
                 if self._verdict is not None:
                     self._tools.events.record(pod, "Warning", self._verdict.reason, self._verdict.message)
                     return True
@@ -245,7 +252,11 @@ class PodWorker:
                 self._volume_failures += 1
                 # The objects that are missing wake it; this is for what nobody tells: directories, claims.
                 return now + VOLUME_RETRY.delay_s(self._volume_failures)
+            except SandboxFailed:
+                self._sandbox_backoff.restarted("", now, now)
+                return now + self._sandbox_backoff.delay_s("", now)
             self._volume_failures = 0
+            self._sandbox_backoff.forget("")
         else:
             again = await self._apply(pod, observed, found, address, now)
             if again is not None:
@@ -263,7 +274,6 @@ class PodWorker:
         for start in found.starts:
             at = self._retry_at.get(start.name, 0.0)
             if at > now:
-                self._note_pull_back_off(pod, start.name)
                 retry = at if retry is None else min(retry, at)
                 continue
             spec = pods.container(pod, start.name)
@@ -278,8 +288,7 @@ class PodWorker:
             except NotStarted as failure:
                 self._waiting[start.name] = Waiting(start.name, failure.reason, failure.message)
                 done = done or failure.created
-                self._start_backoff.restarted(start.name, now, now)
-                at = self._retry_at[start.name] = now + self._start_backoff.delay_s(start.name, now)
+                at = self._retry_at[start.name] = self._next_try(start.name, failure, now)
                 retry = at if retry is None else min(retry, at)
         if killing:
             await asyncio.gather(*killing)
@@ -288,13 +297,13 @@ class PodWorker:
             return retry
         return None
 
-    def _note_pull_back_off(self, pod: Object, name: str) -> None:
-        waiting = self._waiting.get(name)
-        if waiting is not None and waiting.reason == "ErrImagePull":
-            image = (pods.container(pod, name) or {}).get("image", "")
-            message = f'Back-off pulling image "{image}"'
-            self._waiting[name] = Waiting(name, "ImagePullBackOff", message)
-            self._event(pod, "Normal", "BackOff", message, f"spec.containers{{{name}}}")
+    def _next_try(self, name: str, failure: NotStarted, now: float) -> float:
+        if failure.reason in PULL_FAILED:
+            return now + PULL_FAILED_SHOWN_S  # then it is told that it waits, and until when
+        if failure.retry_at is not None:
+            return failure.retry_at
+        self._start_backoff.restarted(name, now, now)
+        return now + self._start_backoff.delay_s(name, now)
 
     async def _kill_unhealthy(self, pod: Object, observed: ObservedPod, kill: Kill) -> None:
         run = next(one for one in observed.running if one.id == kill.container_id)
@@ -339,7 +348,7 @@ class PodWorker:
         self.ended.set()
         if not (self._gone or pods.is_deleted(pod)):
             return time.time() + self._tools.sync_s  # a finished pod stays to be looked at
-        await self._tools.containers.remove_all(observed)
+        await self._tools.containers.remove_all(pod, observed)
         if not self._gone:
             try:
                 await self._tools.client.delete(

@@ -22,6 +22,7 @@ from raykube.pb import api_pb2
 from raykube.runtime.config import Config as RuntimeConfig
 from raykube.runtime.service import Service as Runtime
 from tests.kit.memory_api import MemoryApi, MemoryStore, Object
+from tests.kit.waiting import until
 from tests.runtime.conftest import leftovers
 
 PODS = builtin("v1", "Pod")
@@ -50,6 +51,8 @@ class PodStore(MemoryStore):
 
 class Node:
     """One machine: runtime and kubelet, each of which can be stopped and started."""
+
+    image = "any"  # what that stands for
 
     def __init__(self, root: Path, **flags: Any) -> None:
         self.root = root
@@ -86,6 +89,7 @@ class Node:
         }
         self.kubelet = Service(Config(**(flags | self.flags)))
         await self.kubelet.start()
+        await until(lambda: self.kubelet._tools is not None, what="the runtime answers")
 
     async def stop(self) -> None:
         await self.kubelet.stop()
@@ -94,6 +98,10 @@ class Node:
         await self.api.stop()
 
     async def pod(self, name: str, *containers: Object, **spec: Any) -> Object:
+        every = [*containers, *spec.get("initContainers", ()), *spec.get("ephemeralContainers", ())]
+        for one in every:
+            if one.get("image") == "any":
+                one["image"] = self.image
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",

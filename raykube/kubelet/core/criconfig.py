@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 
-from raykube.api import quantity
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.controlgroups import cgroup_parent
+from raykube.kubelet.core.dns import Dns
 from raykube.kubelet.core.environment import expand
 from raykube.kubelet.core.observed import ObservedContainer, ObservedSandbox, State
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.qos import qos_class
+from raykube.kubelet.core.qos import pod_overhead
+from raykube.kubelet.core.security import ImageFacts, container_security, sandbox_security
+from raykube.kubelet.core.sizes import QUOTA_PERIOD_US, group_limits, quota_us, resources, shares
 from raykube.pb import cri_pb2
 
 POD_NAME = "io.kubernetes.pod.name"
@@ -22,11 +26,23 @@ MESSAGE_PATH = "io.kubernetes.container.terminationMessagePath"
 MESSAGE_POLICY = "io.kubernetes.container.terminationMessagePolicy"
 GRACE = "io.kubernetes.pod.terminationGracePeriod"
 
-SHARES_PER_CPU = 1024
-QUOTA_PERIOD_US = 100_000
-QUOTA_MIN_US = 1000
 MESSAGE_PATH_DEFAULT = "/dev/termination-log"
-OOM_SCORES = {"Guaranteed": -997, "BestEffort": 1000}
+HOSTNAME_CHARACTERS_MAX = 63
+FULL_NAME_CHARACTERS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What of a configuration is the node's."""
+
+    node: str
+    cluster_domain: str = "cluster.local"
+    memory_bytes: int = 0
+    cgroup_root: str = "/"
+    cgroup_driver: str = "cgroupfs"
+    unified_hierarchy: bool = False  # control groups version 2
+    seccomp_root: str = "/var/lib/kubelet/seccomp"
+    seccomp_default: bool = False
 
 
 def container_hash(spec: Object) -> str:
@@ -40,164 +56,105 @@ def pod_labels(pod: Object, node: str) -> dict[str, str]:
     return {**(pod["metadata"].get("labels") or {}), **own}
 
 
-def hostname(pod: Object) -> str:
-    """The pod's host name; empty on the machine's network, whose name it shares."""
-    if pods.on_host_network(pod):
-        return ""
-    return str(pod["spec"].get("hostname") or pods.name(pod))[:63].rstrip("-.")
-
-
-def dns_config(pod: Object, cluster_dns: list[str], cluster_domain: str) -> cri_pb2.DNSConfig | None:
-    """None where the pod resolves names as the machine does."""
-    policy = pod["spec"].get("dnsPolicy") or "ClusterFirst"
-    own = pod["spec"].get("dnsConfig") or {}
-    config = cri_pb2.DNSConfig()
-    uses_cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pods.on_host_network(pod))
-    if uses_cluster and cluster_dns:
-        config.servers.extend(cluster_dns)
-        if cluster_domain:
-            namespace = pods.namespace(pod)
-            config.searches.extend([f"{namespace}.svc.{cluster_domain}", f"svc.{cluster_domain}", cluster_domain])
-        config.options.append("ndots:5")
-    elif not own:
-        return None
-    config.servers.extend(own.get("nameservers") or ())
-    config.searches.extend(own.get("searches") or ())
-    for option in own.get("options") or ():
-        config.options.append(f"{option['name']}:{option['value']}" if option.get("value") else option["name"])
-    return config
-
-
-def _namespaces(pod: Object) -> cri_pb2.NamespaceOption:
+def short_hostname(pod: Object) -> str:
     spec = pod["spec"]
-    pid = (
-        cri_pb2.NODE if spec.get("hostPID") else cri_pb2.POD if spec.get("shareProcessNamespace") else cri_pb2.CONTAINER
-    )
-    return cri_pb2.NamespaceOption(
-        network=cri_pb2.NODE if pods.on_host_network(pod) else cri_pb2.POD,
-        pid=pid,
-        ipc=cri_pb2.NODE if spec.get("hostIPC") else cri_pb2.POD,
-    )
+    name = spec.get("hostnameOverride") or spec.get("hostname") or pods.name(pod)
+    return str(name)[:HOSTNAME_CHARACTERS_MAX].rstrip("-.")
+
+
+def fully_qualified(pod: Object, cluster_domain: str) -> str:
+    """The pod's name with its subdomain; "" for a pod without one."""
+    subdomain = pod["spec"].get("subdomain")
+    if not subdomain or pod["spec"].get("hostnameOverride"):
+        return ""
+    domain = f".{cluster_domain}" if cluster_domain else ""
+    return f"{short_hostname(pod)}.{subdomain}.{pods.namespace(pod)}.svc{domain}"
+
+
+def hostname(pod: Object, cluster_domain: str) -> str:
+    """The pod's host name; empty on the machine's network, whose name it shares. Raises ValueError for a long one."""
+    if pods.on_host_network(pod) and not pod["spec"].get("hostnameOverride"):
+        return ""
+    full = fully_qualified(pod, cluster_domain)
+    if not (pod["spec"].get("setHostnameAsFQDN") and full):
+        return short_hostname(pod)
+    if len(full) > FULL_NAME_CHARACTERS_MAX:
+        raise ValueError(
+            f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
+            f"({FULL_NAME_CHARACTERS_MAX} characters is the max, {len(full)} characters requested)"
+        )
+    return full
 
 
 def sandbox_config(
-    pod: Object,
-    node: str,
-    attempt: int,
-    log_directory: str,
-    dns: cri_pb2.DNSConfig | None,
-    cgroup_root: str = "/",
+    pod: Object, attempt: int, log_directory: str, dns: Dns, settings: NodeSettings
 ) -> cri_pb2.PodSandboxConfig:
+    """Raises ValueError for a host name that cannot be."""
     config = cri_pb2.PodSandboxConfig(
         metadata=cri_pb2.PodSandboxMetadata(
             name=pods.name(pod), namespace=pods.namespace(pod), uid=pods.uid(pod), attempt=attempt
         ),
-        hostname=hostname(pod),
+        hostname=hostname(pod, settings.cluster_domain),
         log_directory=log_directory,
-        labels=pod_labels(pod, node),
+        labels=pod_labels(pod, settings.node),
         annotations={**(pod["metadata"].get("annotations") or {}), GRACE: str(pods.grace_s(pod))},
+        dns_config=cri_pb2.DNSConfig(servers=dns.servers, searches=dns.searches, options=dns.options),
     )
-    if dns is not None:
-        config.dns_config.CopyFrom(dns)
-    for spec in pods.all_containers(pod):
-        for port in spec.get("ports") or ():
-            if port.get("hostPort"):
-                config.port_mappings.append(
-                    cri_pb2.PortMapping(
-                        protocol=port.get("protocol") or "TCP",
-                        container_port=port["containerPort"],
-                        host_port=port["hostPort"],
-                        host_ip=port.get("hostIP") or "",
-                    )
-                )
-    context = pod["spec"].get("securityContext") or {}
-    security = config.linux.security_context
-    security.namespace_options.CopyFrom(_namespaces(pod))
-    security.privileged = any(
-        (spec.get("securityContext") or {}).get("privileged") for spec in pods.all_containers(pod)
+    if not pods.on_host_network(pod):
+        config.port_mappings.extend(_port_mappings(pod))
+    config.linux.security_context.CopyFrom(sandbox_security(pod))
+    config.linux.cgroup_parent = cgroup_parent(pod, settings.cgroup_root, settings.cgroup_driver)
+    sysctls = (pod["spec"].get("securityContext") or {}).get("sysctls") or ()
+    config.linux.sysctls.update({one["name"]: one["value"] for one in sysctls})
+    limits = group_limits(pod)
+    config.linux.resources.CopyFrom(
+        cri_pb2.LinuxContainerResources(
+            cpu_shares=limits.cpu_shares,
+            cpu_period=QUOTA_PERIOD_US if limits.cpu_quota_us else 0,
+            cpu_quota=limits.cpu_quota_us,
+            memory_limit_in_bytes=limits.memory_bytes,
+        )
     )
-    if context.get("runAsUser") is not None:
-        security.run_as_user.value = context["runAsUser"]
-    if context.get("runAsGroup") is not None:
-        security.run_as_group.value = context["runAsGroup"]
-    security.supplemental_groups.extend(_groups(context))
-    config.linux.cgroup_parent = cgroup_parent(pod, cgroup_root)
-    config.linux.sysctls.update({one["name"]: one["value"] for one in context.get("sysctls") or ()})
+    overhead = pod_overhead(pod)
+    if overhead:
+        cpu_milli = int(overhead.get("cpu", 0) * 1000)
+        config.linux.overhead.CopyFrom(
+            cri_pb2.LinuxContainerResources(
+                cpu_shares=shares(cpu_milli),
+                cpu_period=QUOTA_PERIOD_US if cpu_milli else 0,
+                cpu_quota=quota_us(cpu_milli) if cpu_milli else 0,
+                memory_limit_in_bytes=int(overhead.get("memory", 0)),
+            )
+        )
     return config
 
 
-def cgroup_parent(pod: Object, root: str = "/") -> str:
-    """The pod's control group, below that of its quality of service."""
-    qos = qos_class(pod).lower()
-    level = "" if qos == "guaranteed" else f"/{qos}"
-    return f"{root.rstrip('/')}/kubepods{level}/pod{pods.uid(pod)}"
-
-
-def _groups(context: Object) -> list[int]:
-    groups = list(context.get("supplementalGroups") or ())
-    if context.get("fsGroup") is not None:
-        groups.append(context["fsGroup"])
-    return groups
-
-
-def resources(pod: Object, spec: Object, memory_capacity: int) -> cri_pb2.LinuxContainerResources:
-    requests = (spec.get("resources") or {}).get("requests") or {}
-    limits = (spec.get("resources") or {}).get("limits") or {}
-    result = cri_pb2.LinuxContainerResources()
-    cpu_request = requests.get("cpu", limits.get("cpu", "0"))
-    result.cpu_shares = max(quantity.milli(cpu_request) * SHARES_PER_CPU // 1000, 2)
-    if "cpu" in limits:
-        result.cpu_period = QUOTA_PERIOD_US
-        result.cpu_quota = max(quantity.milli(limits["cpu"]) * QUOTA_PERIOD_US // 1000, QUOTA_MIN_US)
-    if "memory" in limits:
-        result.memory_limit_in_bytes = quantity.value(limits["memory"])
-    qos = qos_class(pod)
-    if qos in OOM_SCORES:
-        result.oom_score_adj = OOM_SCORES[qos]
-    else:
-        # The more of the machine's memory a pod asked for, the later it is killed.
-        share = 1000 * quantity.value(requests.get("memory", "0")) // max(memory_capacity, 1)
-        result.oom_score_adj = min(max(1000 - share, 3), 999)
-    return result
-
-
-def _security(pod: Object, spec: Object) -> cri_pb2.LinuxContainerSecurityContext:
-    outer = pod["spec"].get("securityContext") or {}
-    context = spec.get("securityContext") or {}
-    security = cri_pb2.LinuxContainerSecurityContext(
-        privileged=bool(context.get("privileged")),
-        readonly_rootfs=bool(context.get("readOnlyRootFilesystem")),
-        no_new_privs=context.get("allowPrivilegeEscalation") is False,
-        namespace_options=_namespaces(pod),
-        supplemental_groups=_groups(outer),
-    )
-    user = context.get("runAsUser", outer.get("runAsUser"))
-    if user is not None:
-        security.run_as_user.value = user
-    group = context.get("runAsGroup", outer.get("runAsGroup"))
-    if group is not None:
-        security.run_as_group.value = group
-    capabilities = context.get("capabilities") or {}
-    security.capabilities.add_capabilities.extend(capabilities.get("add") or ())
-    security.capabilities.drop_capabilities.extend(capabilities.get("drop") or ())
-    profile = context.get("seccompProfile") or outer.get("seccompProfile")
-    if profile:
-        security.seccomp.CopyFrom(
-            cri_pb2.SecurityProfile(profile_type=profile["type"], localhost_ref=profile.get("localhostProfile") or "")
+def _port_mappings(pod: Object) -> list[cri_pb2.PortMapping]:
+    lasting = [spec for spec in pods.init_containers(pod) if pods.is_sidecar(spec)] + pods.containers(pod)
+    return [
+        cri_pb2.PortMapping(
+            protocol=port.get("protocol") or "TCP",
+            container_port=port["containerPort"],
+            host_port=port["hostPort"],
+            host_ip=port.get("hostIP") or "",
         )
-    return security
+        for spec in lasting
+        for port in spec.get("ports") or ()
+        if port.get("hostPort")
+    ]
 
 
 def container_config(
     pod: Object,
     spec: Object,
-    node: str,
     attempt: int,
     environment: dict[str, str | bytes],
     mounts: list[cri_pb2.Mount],
-    image: cri_pb2.ImageSpec,
-    memory_capacity: int,
+    image: ImageFacts,
+    settings: NodeSettings,
+    target_id: str = "",
 ) -> cri_pb2.ContainerConfig:
+    """`target_id`: the container that an ephemeral one is to look into."""
     name = spec["name"]
     texts = {key: value for key, value in environment.items() if isinstance(value, str)}
     lifecycle = spec.get("lifecycle") or {}
@@ -206,11 +163,11 @@ def container_config(
         POD_NAMESPACE: pods.namespace(pod),
         POD_UID: pods.uid(pod),
         CONTAINER_NAME: name,
-        NODE: node,
+        NODE: settings.node,
     }
     config = cri_pb2.ContainerConfig(
         metadata=cri_pb2.ContainerMetadata(name=name, attempt=attempt),
-        image=image,
+        image=cri_pb2.ImageSpec(image=image.reference, user_specified_image=image.name),
         command=[expand(text, texts) for text in spec.get("command") or ()],
         args=[expand(text, texts) for text in spec.get("args") or ()],
         working_dir=spec.get("workingDir") or "",
@@ -234,8 +191,10 @@ def container_config(
     if lifecycle.get("stopSignal"):
         name_on_wire = lifecycle["stopSignal"].replace("+", "PLUS").replace("-", "MINUS")
         config.MergeFrom(cri_pb2.ContainerConfig(stop_signal=name_on_wire))
-    config.linux.resources.CopyFrom(resources(pod, spec, memory_capacity))
-    config.linux.security_context.CopyFrom(_security(pod, spec))
+    config.linux.resources.CopyFrom(resources(pod, spec, settings.memory_bytes, settings.unified_hierarchy))
+    config.linux.security_context.CopyFrom(
+        container_security(pod, spec, image, settings.seccomp_root, settings.seccomp_default, target_id)
+    )
     return config
 
 

@@ -18,7 +18,9 @@ def qos_class(pod: Object) -> str:
     requests: set[str] = set()
     limits: set[str] = set()
     guaranteed = True
-    for spec in pods.all_containers(pod):
+    whole = pod["spec"].get("resources")
+    # What is said of the pod as a whole stands above what is said of its containers.
+    for spec in [pod["spec"]] if whole else pods.all_containers(pod):
         for name in COMPUTE:
             request, limit = _resources(spec, "requests").get(name), _resources(spec, "limits").get(name)
             if request is not None and quantity.parse(request):
@@ -65,5 +67,36 @@ def pod_requests(pod: Object) -> Amounts:
         else:
             peak = _max(peak, _add(sidecars, _request(spec)))
     total = _max(_add(total, sidecars), peak)
-    overhead = {name: quantity.parse(text) for name, text in (pod["spec"].get("overhead") or {}).items()}
-    return _add(total, overhead)
+    total |= _request(pod["spec"])  # said of the pod as a whole
+    return _add(total, pod_overhead(pod))
+
+
+def pod_overhead(pod: Object) -> Amounts:
+    """What the pod's runtime needs beside its containers."""
+    return {name: quantity.parse(text) for name, text in (pod["spec"].get("overhead") or {}).items()}
+
+
+def pod_limits(pod: Object) -> Amounts:
+    """What the pod can use at most, of those resources that all of its containers are limited in."""
+    limits: list[Amounts] = []
+    peak: Amounts = {}
+    for spec in pods.all_containers(pod):
+        own = {name: quantity.parse(text) for name, text in _resources(spec, "limits").items()}
+        own = {name: amount for name, amount in own.items() if amount}
+        limits.append(own)
+    named = set.intersection(*(set(own) for own in limits)) if limits else set()
+    total: Amounts = {}
+    sidecars: Amounts = {}
+    for spec, own in zip(pods.all_containers(pod), limits, strict=True):
+        if pods.is_sidecar(spec):
+            sidecars = _add(sidecars, own)
+            peak = _max(peak, sidecars)
+        elif spec in pods.init_containers(pod):
+            peak = _max(peak, _add(sidecars, own))
+        else:
+            total = _add(total, own)
+    total = _max(_add(total, sidecars), peak)
+    found = {name: total[name] for name in named}
+    found |= {name: quantity.parse(text) for name, text in _resources(pod["spec"], "limits").items()}
+    overhead = pod_overhead(pod)
+    return {name: amount + overhead.get(name, 0) for name, amount in found.items()}

@@ -44,3 +44,7 @@ class RestartBackoff:
         entry = self._entry(name, finished_at)
         delay = self.initial_s if entry is None else min(entry.delay_s * 2, self.max_s)
         self._entries[name] = _Entry(delay, now)
+
+    def forget(self, name: str) -> None:
+        """The next failure is the first again."""
+        self._entries.pop(name, None)

@@ -10,6 +10,7 @@ from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core import volumespec
 from raykube.kubelet.core.criconfig import MESSAGE_PATH_DEFAULT
 from raykube.kubelet.core.environment import expand, names_in
+from raykube.kubelet.core.hosts import hosts_file
 from raykube.kubelet.core.ownership import fs_group, only_on_mismatch
 from raykube.kubelet.core.payload import PodFacts, payload, token_requests
 from raykube.kubelet.core.pod import Object
@@ -19,10 +20,11 @@ from raykube.kubelet.objects import Objects
 from raykube.kubelet.volumes import atomicwriter, emptydir, hostpath, mounts, ownership, removal, subpath
 from raykube.kubelet.volumes.claims import Claims
 from raykube.kubelet.volumes.failure import VolumeFailed
-from raykube.kubelet.volumes.hostsfile import hosts_file
 from raykube.pb import cri_pb2
 
 log = logging.getLogger(__name__)
+
+MACHINE_HOSTS = Path("/etc/hosts")
 
 MESSAGE_BYTES_MAX = 4096
 
@@ -123,10 +125,11 @@ class Volumes:
         """Whether an emptyDir that is to be in memory is on disk, because the kubelet may not mount."""
         return (volume.get("emptyDir") or {}).get("medium") == "Memory" and not self.may_mount
 
-    def write_hosts(self, pod: Object, pod_ip: str) -> None:
+    def write_hosts(self, pod: Object, pod_ip: str, cluster_domain: str) -> None:
+        own = MACHINE_HOSTS.read_text() if pods.on_host_network(pod) and MACHINE_HOSTS.exists() else ""
         path = self.pod_directory(pods.uid(pod)) / "etc-hosts"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(hosts_file(pod, pod_ip))
+        path.write_text(hosts_file(pod, (pod_ip,) if pod_ip else (), cluster_domain, own))
         path.chmod(0o644)
 
     # -- mounts of a container
@@ -146,7 +149,7 @@ class Volumes:
             except NotUsable as error:
                 raise VolumeFailed(str(error)) from None
         taken = {mount.container_path for mount in found}
-        if not pods.on_host_network(pod) and "/etc/hosts" not in taken:
+        if "/etc/hosts" not in taken:
             hosts = self.pod_directory(pods.uid(pod)) / "etc-hosts"
             found.append(cri_pb2.Mount(container_path="/etc/hosts", host_path=str(hosts)))
         message_path = spec.get("terminationMessagePath") or MESSAGE_PATH_DEFAULT

@@ -1,0 +1,104 @@
+"""Pods' control groups on this machine: limits of a pod as a whole, and the groups of pods that are gone.
+
+The runtime makes a pod's group when it makes its sandbox in there; what it leaves empty is removed here. Both versions
+of control groups are written; under the systemd driver systemd owns the groups, and only what is empty is removed.
+"""
+
+import errno
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.controlgroups import cgroup_parent, levels, pod_uid
+from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.sizes import QUOTA_PERIOD_US, GroupLimits, group_limits
+
+log = logging.getLogger(__name__)
+
+MOUNT = Path("/sys/fs/cgroup")
+
+
+def unified_hierarchy() -> bool:
+    """Whether this machine has control groups version 2 alone."""
+    return (MOUNT / "cgroup.controllers").exists()
+
+
+class PodCgroups:
+    def __init__(self, root: str, driver: str) -> None:
+        self._root = root
+        self.driver = driver
+        self._unified = unified_hierarchy()
+        self.enabled = os.geteuid() == 0 and MOUNT.is_dir()
+
+    def _hierarchies(self) -> list[Path]:
+        if self._unified:
+            return [MOUNT]
+        with suppress(OSError):
+            return [path for path in MOUNT.iterdir() if path.is_dir() and not path.is_symlink()]
+        return []
+
+    def apply(self, pod: Object) -> None:
+        """Holds the pod as a whole to its limits. What the machine does not allow is logged; the pod runs on."""
+        if not self.enabled or self.driver == "systemd":
+            return
+        group = cgroup_parent(pod, self._root, self.driver).lstrip("/")
+        try:
+            self._write(group, group_limits(pod))
+        except OSError as error:
+            log.warning("pod %s: its control group %s is not limited: %s", pods.full_name(pod), group, error)
+
+    def _write(self, group: str, limits: GroupLimits) -> None:
+        if self._unified:
+            path = MOUNT / group
+            if not path.is_dir():
+                return  # the runtime makes it, with the controllers that it delegates
+            weight = 1 + (limits.cpu_shares - 2) * 9999 // 262142
+            _set(path / "cpu.weight", str(weight))
+            _set(path / "cpu.max", f"{limits.cpu_quota_us or 'max'} {QUOTA_PERIOD_US}")
+            _set(path / "memory.max", str(limits.memory_bytes or "max"))
+            return
+        cpu, memory = MOUNT / "cpu" / group, MOUNT / "memory" / group
+        if cpu.is_dir():
+            _set(cpu / "cpu.shares", str(limits.cpu_shares))
+            _set(cpu / "cpu.cfs_period_us", str(QUOTA_PERIOD_US))
+            _set(cpu / "cpu.cfs_quota_us", str(limits.cpu_quota_us or -1))
+        if memory.is_dir():
+            _set(memory / "memory.limit_in_bytes", str(limits.memory_bytes or -1))
+
+    def remove(self, pod: Object) -> None:
+        """Removes the group of a pod of which nothing runs."""
+        if self.enabled:
+            self._remove(cgroup_parent(pod, self._root, self.driver))
+
+    def _remove(self, group: str) -> None:
+        for hierarchy in self._hierarchies():
+            top = hierarchy / group.lstrip("/")
+            for path, _, _ in os.walk(top, topdown=False):
+                try:
+                    os.rmdir(path)
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.EBUSY):
+                        log.debug("the control group %s stays: %s", path, error)
+
+    def remove_orphans(self, known: set[str]) -> None:
+        """Removes the groups of all pods but those with a uid in `known`; one with processes stays."""
+        if not self.enabled:
+            return
+        shown = {uid.replace("-", "_") if self.driver == "systemd" else uid for uid in known}
+        found: set[str] = set()
+        for hierarchy in self._hierarchies():
+            for level in levels(self._root, self.driver):
+                with suppress(OSError):
+                    for name in os.listdir(hierarchy / level.lstrip("/")):
+                        uid = pod_uid(name)
+                        if uid and uid not in shown:
+                            found.add(f"{level}/{name}")
+        for group in sorted(found):
+            self._remove(group)
+
+
+def _set(path: Path, value: str) -> None:
+    if path.exists() and path.read_text().strip() != value:
+        path.write_text(value)
