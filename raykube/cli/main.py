@@ -17,6 +17,7 @@ COMPONENTS = {
     "kubelet": ("raykube.kubelet", "Run the kubelet of a machine."),
     "kube-proxy": ("raykube.kubeproxy", "Run the service proxy of a machine."),
     "pod-network": ("raykube.podnetwork", "Run the pod network of a machine: routes, CNI file, NetworkPolicy."),
+    "dns": ("raykube.dns", "Run a DNS server of the cluster."),
     "runtime": ("raykube.runtime", "Run the embedded container runtime: pods as plain processes, over CRI."),
 }
 SUBCOMMANDS = {

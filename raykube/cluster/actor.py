@@ -156,7 +156,7 @@ class ComponentHost:
             status = service.status()
             merged["healthy"] = merged["healthy"] and status["healthy"]
             merged["role"] = status["role"]
-            merged["detail"] = merged["detail"] or status["detail"]
+            merged["detail"] = ", ".join(filter(None, (merged["detail"], status["detail"])))
             merged["addresses"] |= status["addresses"]
         return merged
 

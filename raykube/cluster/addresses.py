@@ -23,7 +23,10 @@ SCHEDULER_PORT = 10259
 CONTROLLER_MANAGER_PORT = 10257
 KUBE_PROXY_HEALTH_PORT = 10256
 KUBE_PROXY_RELAY_PORT = 10266
+DNS_PORT = 10053  # of a machine, whose 53 may be taken; clients ask the Service kube-dns, at 53
+DNS_METRICS_PORT = 9153
 
+HTTPS_PORT = 443  # of the Service `kubernetes`, where ports below 1024 can be served
 DEFAULT_SERVICE_RANGE = "10.96.0.0/12"
 
 
@@ -48,6 +51,14 @@ def service_range(state: ClusterState) -> str:
 def first_service_address(state: ClusterState) -> str:
     network = IPv4Network(service_range(state))
     return str(IPv4Address(int(network.network_address) + 1))
+
+
+def cluster_dns(state: ClusterState) -> list[str]:
+    """What pods have as nameserver: the tenth Service address, as upstream. None where nobody may serve port 53."""
+    if state.local and state.kubernetes_service_port != HTTPS_PORT:
+        return []
+    network = IPv4Network(service_range(state))
+    return [str(IPv4Address(int(network.network_address) + 10))]
 
 
 def kv_peer_url(machine: Machine) -> str:

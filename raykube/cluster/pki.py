@@ -10,7 +10,7 @@ A *pair* is a certificate and its private key in PEM. On disk a pair NAME is `NA
     apiserver-etcd-client       the apiserver towards the store
     kv, kv-peer                 the store towards its clients, and members towards each other
     admin                       kubernetes-admin in system:masters: whoever holds it may do everything
-    scheduler, controller-manager, router, kube-proxy
+    scheduler, controller-manager, router, kube-proxy, dns
     node-NAME                   the kubelet of machine NAME: client (system:node:NAME in system:nodes) and serving
 
 Rules: `write_pki` may run any number of times and writes only what is missing, expires in less than RENEW_DAYS, does
@@ -210,6 +210,7 @@ def subjects(
         "router": Subject("raykube:router"),
         "kube-proxy": serving("system:kube-proxy"),
         "pod-network": serving("raykube:pod-network"),
+        "dns": Subject("system:kube-dns"),
     }
     for name, node_ips in machines.items():
         found[f"node-{name}"] = node_subject(name, node_ips)

@@ -24,7 +24,12 @@ PACKAGES = {
     "kube-proxy": "raykube.kubeproxy",
 }
 # What runs in the process of a component, and starts before it.
-RIDERS = {"kubelet": ("runtime", "raykube.runtime"), "kv": ("steward", "raykube.cluster.steward")}
+RIDERS = {
+    "kubelet": ("runtime", "raykube.runtime"),
+    "kube-proxy": ("dns", "raykube.dns"),
+    "kv": ("steward", "raykube.cluster.steward"),
+}
+CLUSTER_DOMAIN = "cluster.local"
 CONTROL_PLANE = ("kv", "apiserver", "router", "controller-manager", "scheduler")
 
 
@@ -195,6 +200,8 @@ class _Flags:
             "container_runtime_endpoint": f"unix://{self.folders.runtime_socket}",
             "pod_cidr": at.pod_range(self.state, self.machine),
             "node_labels": role if self.machine.control_plane else "",
+            "cluster_dns": at.cluster_dns(self.state),
+            "cluster_domain": CLUSTER_DOMAIN,
             "api_servers": _endpoints(self.state.control_plane, at.APISERVER_GRPC_PORT),
             "kube_cert_file": self._pem(f"{node}.crt"),
             "kube_key_file": self._pem(f"{node}.key"),
@@ -202,6 +209,17 @@ class _Flags:
             "tls_cert_file": self._pem(f"{node}.crt"),
             "tls_private_key_file": self._pem(f"{node}.key"),
             "client_ca_file": self._pem("ca.crt"),
+        }
+
+    def dns(self) -> dict[str, Any]:
+        return self._client("dns") | {
+            "hostname_override": self.machine.name,
+            "bind_addresses": [self.machine.address],
+            "port": at.DNS_PORT,
+            "cluster_domain": CLUSTER_DOMAIN,
+            "cluster_dns": at.cluster_dns(self.state),
+            "healthz_bind_address": f"{self.machine.address}:{at.DNS_METRICS_PORT}",
+            "lameduck": "1s",  # an actor has not long to stop, and kube-proxies hear of it sooner
         }
 
     def kube_proxy(self) -> dict[str, Any]:
@@ -224,7 +242,7 @@ CERTIFICATES = {
     "controller-manager": ("controller-manager",),
     "scheduler": ("scheduler",),
     "kubelet": ("node-{machine}",),
-    "kube-proxy": ("kube-proxy",),
+    "kube-proxy": ("kube-proxy", "dns"),
 }
 EXTRA_FILES = {"apiserver": ("sa.key", "sa.pub"), "controller-manager": ("sa.key",)}
 

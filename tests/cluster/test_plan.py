@@ -46,4 +46,4 @@ def test_components_take_their_flags(item: Placement) -> None:
 
 def test_extra_config_comes_last() -> None:
     proxy = next(item for item in plan(cluster(1, 1), Path("/d")) if item.component == "kube-proxy")
-    assert proxy.services[0][1]["healthz_bind_address"] == "127.0.0.9:1"
+    assert proxy.services[-1][1]["healthz_bind_address"] == "127.0.0.9:1"

@@ -368,7 +368,10 @@ def _components() -> list[dict[str, Any]]:
             _rule(("list", "watch"), "", "endpoints", "services"),
             _rule(("list", "watch"), "discovery.k8s.io", "endpointslices"),
         ),
-        _binding("system:kube-dns", _service_account("kube-dns")),
+        _binding("system:kube-dns", _service_account("kube-dns"), _user("system:kube-dns")),
+        # raykube's DNS servers: which namespaces there are, and, for the elected one, which machines are lost.
+        _role("raykube:kube-dns", _rule(("list", "watch"), "", "namespaces", "nodes")),
+        _binding("raykube:kube-dns", _user("system:kube-dns")),
         _role(
             "system:node-bootstrapper", _rule(("create", *READ), "certificates.k8s.io", "certificatesigningrequests")
         ),
@@ -406,6 +409,18 @@ def _namespaced() -> list[dict[str, Any]]:
             )
         )
         found.append(_binding(name, _user(f"system:{component}"), namespace="kube-system"))
+    # The DNS servers make the Service kube-dns and join it by themselves.
+    found += [
+        _role(
+            "raykube:kube-dns",
+            _rule("create", "", "services"),
+            _rule(("create", "patch", "delete"), "discovery.k8s.io", "endpointslices"),
+            _rule("create", "coordination.k8s.io", "leases"),
+            _rule(("get", "update"), "coordination.k8s.io", "leases", names=("kube-dns",)),
+            namespace="kube-system",
+        ),
+        _binding("raykube:kube-dns", _user("system:kube-dns"), namespace="kube-system"),
+    ]
     return found
 
 

@@ -1,0 +1,70 @@
+"""What DNS needs of an EndpointSlice. Pure."""
+
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+Object = dict[str, Any]
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+
+
+class Port(NamedTuple):
+    """One port of a Service or of an EndpointSlice."""
+
+    name: str
+    protocol: str  # in lower case, as names have it
+    number: int
+
+
+class Endpoint(NamedTuple):
+    """One address of a ready endpoint."""
+
+    hostname: str  # "": none was given
+    address: str
+
+    @property
+    def label(self) -> str:
+        """Its name within the Service: what was given, or its address with dashes as CoreDNS has it."""
+        return self.hostname or self.address.replace(".", "-").replace(":", "-")
+
+
+class Slice(NamedTuple):
+    """The ready endpoints of one EndpointSlice, and its ports."""
+
+    ports: tuple[Port, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+def service_key(obj: Object) -> tuple[str, str] | None:
+    """The Service of an EndpointSlice; None when it belongs to none."""
+    metadata = obj["metadata"]
+    name = (metadata.get("labels") or {}).get(SERVICE_NAME_LABEL)
+    return (metadata.get("namespace", ""), name) if name else None
+
+
+def ports_of(items: list[Object] | None) -> tuple[Port, ...]:
+    """Those that have a number: a slice's port may have none (then all ports are meant)."""
+    return tuple(
+        Port((item.get("name") or "").lower(), (item.get("protocol") or "TCP").lower(), item["port"])
+        for item in items or ()
+        if item.get("port")
+    )
+
+
+def slice_of(obj: Object) -> Slice:
+    """An endpoint is ready unless it says that it is not; publishNotReadyAddresses makes all say so."""
+    endpoints = []
+    if obj.get("addressType") != "FQDN":
+        for endpoint in obj.get("endpoints") or ():
+            if (endpoint.get("conditions") or {}).get("ready") is False:
+                continue
+            hostname = (endpoint.get("hostname") or "").lower()
+            endpoints += [Endpoint(hostname, address) for address in map(_address, endpoint["addresses"]) if address]
+    return Slice(ports_of(obj.get("ports")), tuple(endpoints))
+
+
+def _address(text: str) -> str:
+    """In the one spelling that reverse names and comparisons use; "" for what is no address."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return ""
