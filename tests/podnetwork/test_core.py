@@ -114,5 +114,5 @@ def test_one_address_more_is_one_element_more() -> None:
     new = Ruleset(
         sets={"s": NamedSet("type ipv4_addr;", frozenset({"10.0.0.1", "10.0.0.2"}))}, chains=old.chains, maps=old.maps
     )
-    assert changes(old, new) == "add element inet raykube_pods s { 10.0.0.2 }\n"
+    assert changes(old, new) == "add element inet raykube-pods s { 10.0.0.2 }\n"
     assert changes(new, new) == ""

@@ -7,8 +7,8 @@ differs; either is one transaction for `nft -f -`: packets see the table before 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-TABLE = "inet raykube_pods"
-MASQUERADE_TABLE = "inet raykube_masquerade"
+TABLE = "inet raykube-pods"
+MASQUERADE_TABLE = "inet raykube-masquerade"
 CHUNK = 1000  # elements a command
 
 
