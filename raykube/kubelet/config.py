@@ -89,6 +89,16 @@ class Config(BaseModel):
     image_maximum_gc_age: Duration = Field(0.0, description="Age at which an unused image goes anyway; 0 for never")
     node_status_max_images: int = Field(50, description="Images that the Node lists, the largest first; -1 for all")
 
+    pod_manifest_path: Path | None = Field(None, description="File, or folder of files, with manifests of static pods")
+    file_check_frequency: Duration = Field(
+        20.0, description="How often manifests are read whether or not they seem changed; changed ones are read at once"
+    )
+    manifest_url: str = Field("", description="URL of a manifest of static pods")
+    manifest_url_header: list[str] = Field(
+        default_factory=list, description="Headers for --manifest-url: name:value (repeatable)"
+    )
+    http_check_frequency: Duration = Field(20.0, description="How often --manifest-url is read")
+
     cluster_dns: list[str] = Field(default_factory=list, description="Addresses of the cluster's DNS")
     cluster_domain: str = Field("cluster.local", description="Domain of the cluster")
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from raykube.base.duration import format_duration
 from raykube.kubelet.core import criconfig
 from raykube.kubelet.cri import Cri
 from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
 
+SILENT_S_MAX = 180.0
 RELIST_S = 1.0  # of a runtime without events
 RELIST_WITH_EVENTS_S = 30.0  # events are a stream that may lose its end
 
@@ -21,6 +24,7 @@ class Lifecycle:
         self._changed = changed
         self._seen: dict[str, tuple[str, int]] = {}  # id → (pod uid, state)
         self._eventless = asyncio.Event()
+        self._listed_at = time.monotonic()
 
     async def run(self) -> None:
         await asyncio.gather(self._listen(), self._relist_forever())
@@ -64,3 +68,13 @@ class Lifecycle:
         for key in found.keys() ^ self._seen.keys():
             self._changed((found.get(key) or self._seen[key])[0])
         self._seen = found
+        self._listed_at = time.monotonic()
+
+    @property
+    def problem(self) -> str:
+        """Why nobody can tell any more what happens to pods; "" while all is well."""
+        silent_s = time.monotonic() - self._listed_at
+        if silent_s < SILENT_S_MAX:
+            return ""
+        ago, most = format_duration(int(silent_s)), format_duration(SILENT_S_MAX)
+        return f"PLEG is not healthy: pleg was last seen active {ago} ago; threshold is {most}"

@@ -2,9 +2,11 @@
 
 import asyncio
 import fcntl
+import functools
 import logging
 import os
 import socket
+import time
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from typing import Any
 from raykube.api import quantity
 from raykube.api.resources import builtin
 from raykube.api.version import KUBERNETES_VERSION
+from raykube.base.clock import rfc3339
 from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
@@ -24,8 +27,9 @@ from raykube.kubelet.containers import ContainerActions
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.criconfig import NodeSettings
 from raykube.kubelet.core.imagegc import largest
-from raykube.kubelet.core.nodestatus import MachineFacts, NodeConfig, parse_pairs, parse_taint
+from raykube.kubelet.core.nodestatus import MachineFacts, NodeConfig, parse_header, parse_pairs, parse_taint
 from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.staticpods import full_name
 from raykube.kubelet.core.status import NodeFacts
 from raykube.kubelet.core.sysctls import check_allowed
 from raykube.kubelet.core.thresholds import Pressure, Threshold, hard_amounts, parse_thresholds
@@ -36,7 +40,9 @@ from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.imagegc import ImageCollector
 from raykube.kubelet.images import Images
 from raykube.kubelet.lifecycle import Lifecycle
+from raykube.kubelet.manifests import ManifestFiles, ManifestUrl
 from raykube.kubelet.measures import Measures
+from raykube.kubelet.mirrors import Mirrors
 from raykube.kubelet.node import NodeAgent, reference
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.reports import Reports
@@ -86,6 +92,11 @@ class Service:
         self._cri: Cri | None = None
         self._address = ""
         self._thresholds: tuple[Threshold, ...] = ()
+        self._static: dict[str, Object] = {}  # pods of manifests, by uid
+        self._sources: list[ManifestFiles | ManifestUrl] = []
+        self._mirrors: Mirrors | None = None
+        self._lifecycle: Lifecycle | None = None
+        self._stopping = False
         self._lock = -1
         self._tools: Tools | None = None
         self._objects: Objects | None = None
@@ -104,6 +115,7 @@ class Service:
         )
         if config.image_gc_low_threshold >= config.image_gc_high_threshold:
             raise ValueError("--image-gc-low-threshold must be less than --image-gc-high-threshold")
+        self._sources = self._manifest_sources()
         node_config = self._node_config()
         check_allowed(config.allowed_unsafe_sysctls)
         self._failed = asyncio.get_running_loop().create_future()
@@ -361,6 +373,7 @@ class Service:
         await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
+        self._stopping = True
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
@@ -411,19 +424,85 @@ class Service:
     # -- pods
 
     async def _follow_pods(self, informer: Informer, parts: "_Parts", cleanup: Cleanup) -> None:
-        await parts.node.registered.wait()
         self._tools = await self._make_tools(parts)
+        mirrors = self._mirrors = Mirrors(parts.client, parts.statuses, self._shown_static, lambda: parts.node.node)
+        lifecycle = self._lifecycle = Lifecycle(parts.cri, self._wake_worker)
+        await asyncio.gather(
+            lifecycle.run(),
+            *(source.run() for source in self._sources),
+            self._follow_api(informer, parts, cleanup, mirrors),
+        )
+
+    async def _follow_api(self, informer: Informer, parts: "_Parts", cleanup: Cleanup, mirrors: Mirrors) -> None:
+        await parts.node.registered.wait()
         informer_task = asyncio.ensure_future(informer.run())
         try:
             # Pods see the services that exist when they start.
             await asyncio.gather(informer.synced(), parts.services.synced())
             informer.add_handler(self._on_pod)
-            lifecycle = Lifecycle(parts.cri, self._wake_worker)
-            await asyncio.gather(informer_task, lifecycle.run(), cleanup.run())
+            await asyncio.gather(informer_task, self._tidy(cleanup, mirrors))
         finally:
             informer_task.cancel()
 
+    async def _tidy(self, cleanup: Cleanup, mirrors: Mirrors) -> None:
+        """Removes what belongs to no pod, once every source has told its pods."""
+        await asyncio.gather(*(source.seen.wait() for source in self._sources))
+        await asyncio.gather(cleanup.run(), mirrors.run())
+
+    # -- static pods
+
+    def _manifest_sources(self) -> list[ManifestFiles | ManifestUrl]:
+        config = self._config
+        found: list[ManifestFiles | ManifestUrl] = []
+        if config.pod_manifest_path is not None:
+            show = functools.partial(self._on_static, "file")
+            found.append(ManifestFiles(config.pod_manifest_path, self._name, config.file_check_frequency, show))
+        if config.manifest_url:
+            headers = dict(parse_header(text) for text in config.manifest_url_header)
+            show = functools.partial(self._on_static, "http")
+            found.append(ManifestUrl(config.manifest_url, headers, self._name, config.http_check_frequency, show))
+        return found
+
+    def _on_static(self, source: str, found: list[Object]) -> None:
+        """A source tells all of its pods."""
+        wanted = {pods.uid(pod): pod for pod in found}
+        for uid, pod in list(self._static.items()):
+            if pod["metadata"]["annotations"][pods.SOURCE] == source and uid not in wanted:
+                del self._static[uid]
+                self._end_static(uid)
+        self._static |= {uid: pod for uid, pod in wanted.items() if uid not in self._static}
+        self._start_static()
+
+    def _shown_static(self) -> list[Object]:
+        """Those that the API is to show: what runs, until it has ended, and what only waits for its name."""
+        running = [worker.pod for worker in self._workers.values() if pods.is_static(worker.pod)]
+        names = {full_name(pod) for pod in running}
+        return running + [pod for pod in self._static.values() if full_name(pod) not in names]
+
+    def _end_static(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            stamp = {"deletionTimestamp": rfc3339(time.time()), "deletionGracePeriodSeconds": pods.grace_s(worker.pod)}
+            worker.update(worker.pod | {"metadata": worker.pod["metadata"] | stamp})
+
+    def _start_static(self) -> None:
+        """Starts those that do not run, unless another of the same name still does."""
+        names = {full_name(worker.pod) for worker in self._workers.values()}
+        for uid, pod in self._static.items():
+            if uid not in self._workers and full_name(pod) not in names:
+                names.add(full_name(pod))
+                self._add_worker(pod)
+        if self._mirrors is not None:
+            self._mirrors.wake()
+
+    # -- pods of the API
+
     def _on_pod(self, kind: str, old: Object | None, new: Object | None) -> None:
+        shown = new if new is not None else old
+        if shown is not None and pods.is_mirror(shown):
+            assert self._mirrors is not None
+            self._mirrors.observe(kind, shown)
+            return
         if kind == "DELETED":
             gone = self._workers.get(pods.uid(old)) if old is not None else None
             if gone is not None:
@@ -437,8 +516,11 @@ class Service:
         if worker is not None:
             worker.update(new)
             return
+        self._add_worker(new)
+
+    def _add_worker(self, pod: Object) -> None:
         assert self._tools is not None
-        worker = self._workers[pods.uid(new)] = PodWorker(new, self._tools)
+        worker = self._workers[pods.uid(pod)] = PodWorker(pod, self._tools)
         self._spawn(self._run_worker(worker))
 
     async def _run_worker(self, worker: PodWorker) -> None:
@@ -453,6 +535,8 @@ class Service:
                     await asyncio.sleep(10)
         finally:
             self._workers.pop(worker.uid, None)
+            if not self._stopping:
+                self._start_static()
 
     def _wake_worker(self, uid: str) -> None:
         worker = self._workers.get(uid)
@@ -472,10 +556,13 @@ class Service:
 
     def _problems(self) -> list[str]:
         """Why pods cannot run here, beyond what the runtime says."""
-        return []
+        return [self._lifecycle.problem] if self._lifecycle is not None and self._lifecycle.problem else []
 
     def _count_pods(self, measures: Measures) -> None:
-        measures.desired_pods.set(("",), len(self._workers))
+        static = sum(pods.is_static(worker.pod) for worker in self._workers.values())
+        measures.desired_pods.set(("true",), static)
+        measures.desired_pods.set(("",), len(self._workers) - static)
+        measures.mirror_pods.set((), len(self._mirrors) if self._mirrors is not None else 0)
 
     def _active_pods(self) -> Iterable[Object]:
         return [worker.pod for worker in self._workers.values() if worker.admitted and not worker.finished]

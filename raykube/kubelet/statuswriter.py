@@ -60,6 +60,7 @@ class StatusWriter:
         self._client = client
         self._changed = changed
         self._records: dict[str, _Record] = {}  # by uid, until `forget`
+        self._mirrors: dict[str, str] = {}  # uid of a static pod → uid of the API object that shows it
         self._wanted: dict[str, _Wanted] = {}
         self._wake = asyncio.Event()
 
@@ -71,6 +72,23 @@ class StatusWriter:
         record.seen, record.seen_revision = pod.get("status") or {}, _revision(pod)
         if record.adopt():
             self._changed(pods.uid(pod))
+
+    def mirror(self, pod: Object, mirror: Object | None) -> None:
+        """Says which API object shows the static pod: its status is written there, and nowhere while there is none."""
+        uid = pods.uid(pod)
+        if mirror is None:
+            self._mirrors.pop(uid, None)
+            return
+        status, revision = mirror.get("status") or {}, _revision(mirror)
+        record = self._records.get(uid)
+        if record is None or self._mirrors.get(uid) != pods.uid(mirror):
+            self._mirrors[uid] = pods.uid(mirror)
+            self._records[uid] = _Record(status, revision, status, revision)
+            self._changed(uid)
+            return
+        record.seen, record.seen_revision = status, revision
+        if record.adopt():
+            self._changed(uid)
 
     def known(self, pod: Object) -> Object:
         """The status of a pod with our own last writes in it, be they back from the apiserver or not."""
@@ -92,7 +110,8 @@ class StatusWriter:
             pending.status = status
             return pending.done
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if record.known == status and not record.in_flight:
+        unseen = pods.is_static(pod) and uid not in self._mirrors
+        if unseen or (record.known == status and not record.in_flight):
             done.set_result(None)
             return done
         self._wanted[uid] = _Wanted(pods.namespace(pod), pods.name(pod), status, done)
@@ -101,6 +120,7 @@ class StatusWriter:
 
     def forget(self, uid: str) -> None:
         self._records.pop(uid, None)
+        self._mirrors.pop(uid, None)
         wanted = self._wanted.pop(uid, None)
         if wanted is not None:
             _finish(wanted.done)
@@ -139,7 +159,14 @@ class StatusWriter:
         if not writes:
             return
         patches = [
-            operations.patch(PODS, wanted.namespace, wanted.name, {"status": change}, subresource="status", uid=uid)
+            operations.patch(
+                PODS,
+                wanted.namespace,
+                wanted.name,
+                {"status": change},
+                subresource="status",
+                uid=self._mirrors.get(uid, uid),
+            )
             for uid, wanted, change in writes
         ]
         try:

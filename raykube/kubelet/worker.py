@@ -342,14 +342,16 @@ class PodWorker:
         self._prober.stop()
         pod = self.pod
         if not self._gone and (observed.sandboxes or not pods.is_terminal(pod)):
-            await self._report(pod, observed, None)
+            told = self._report(pod, observed, None)
+            if not pods.is_static(pod):  # which ends even while no apiserver hears of it
+                await told
         self.finished = True
         await self._tools.volumes.unmount(pod)
         self.ended.set()
         if not (self._gone or pods.is_deleted(pod)):
             return time.time() + self._tools.sync_s  # a finished pod stays to be looked at
         await self._tools.containers.remove_all(pod, observed)
-        if not self._gone:
+        if not self._gone and not pods.is_static(pod):
             try:
                 await self._tools.client.delete(
                     PODS, pods.namespace(pod), pods.name(pod), uid=self.uid, grace_period_s=0

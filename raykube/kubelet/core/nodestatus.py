@@ -221,6 +221,14 @@ def parse_taint(text: str) -> Object:
     return taint
 
 
+def parse_header(text: str) -> tuple[str, str]:
+    """`name:value`. Raises ValueError."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise ValueError(f"invalid header {text!r}: want name:value")
+    return name.strip(), value.strip()
+
+
 def parse_pairs(text: str) -> dict[str, str]:
     """`a=b,c=d`. Raises ValueError."""
     pairs = {}
