@@ -12,5 +12,5 @@ Rules:
 - All state is in the runtime and the API: a kubelet that was killed goes on where it was, and no container restarts.
 - Orphans are removed only after the list of pods is complete, never because no apiserver answers.
 
-Not done: volumes of CSI and of networks (such a pod waits with a FailedMount event), static pods.
+Not done: volumes of CSI and of networks (such a pod waits with a FailedMount event).
 """
