@@ -5,36 +5,48 @@ A binding is conditional on the revision of the pod that was decided on. Its res
     409   the pod changed meanwhile, or somebody bound it: forget the assumption, decide again on its new state
     404   it is gone
     5xx   the outcome is unknown: the assumption stays until a read says what happened
+
+A pod with claims that waited for it is bound last: first its volumes are reserved (`spec.claimRef`) or a provisioner is
+told the node, then the controller binds the claims. What fails on the way puts the pod back; what was reserved until
+then stays with its claim, and is found there by the next decision.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from raykube.api.errors import ApiError
-from raykube.api.resources import Resource
+from raykube.api.resources import Resource, builtin
+from raykube.api.volumes import BOUND_BY_CONTROLLER, SELECTED_NODE
 from raykube.base.backoff import Backoff
 from raykube.base.clock import Clock, rfc3339
 from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.client.core.eventlog import Reference
 from raykube.client.events import EventRecorder
+from raykube.client.failures import error_of_body
 from raykube.pb import api_pb2
 from raykube.scheduler.core.cluster import Cluster, Pod
 from raykube.scheduler.core.diagnosis import Diagnosis
 from raykube.scheduler.core.queue import Event, Pending, PodQueue
+from raykube.scheduler.core.volumes import Reservation
 from raykube.scheduler.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 8  # bulk requests; decisions wait when so many are under way
+CLAIMS_TIMEOUT_S = 600.0  # upstream's for binding claims
+CLAIMS_LOOK_S = 10.0  # a pod that was deleted is noticed by then
+CLAIMS, VOLUMES = builtin("v1", "PersistentVolumeClaim"), builtin("v1", "PersistentVolume")
 ASK = Backoff(initial_s=0.2, max_s=5.0)
 
 
 class Decision(NamedTuple):
     pending: Pending
     node: str
+    reservations: tuple[Reservation, ...] = ()
 
 
 class Rejection(NamedTuple):
@@ -66,11 +78,24 @@ class Binder:
         self._wake = wake
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._storage = asyncio.Event()  # set and replaced whenever claims changed
 
     async def bind(self, decisions: list[Decision]) -> None:
         """Starts a bulk request; waits only when too many are under way."""
-        await self._slots.acquire()
-        self._start(self._bind(decisions), release=True)
+        ready = []
+        for decision in decisions:
+            if decision.reservations:
+                self._start(self._reserve(decision), release=False)
+            else:
+                ready.append(decision)
+        if ready:
+            await self._slots.acquire()
+            self._start(self._bind(ready), release=True)
+
+    def on_storage(self) -> None:
+        """Claims changed: pods that wait for theirs look again."""
+        self._storage.set()
+        self._storage = asyncio.Event()
 
     async def reject(self, rejections: list[Rejection]) -> None:
         """Puts the pods aside, and says why in their status and in events."""
@@ -97,6 +122,43 @@ class Binder:
         task.add_done_callback(self._tasks.discard)
         if release:
             task.add_done_callback(lambda _task: self._slots.release())
+
+    async def _reserve(self, decision: Decision) -> None:
+        """Reserves the volumes of a pod, waits until its claims are bound, then binds the pod."""
+        pending = decision.pending
+        problem = await self._write_reservations(decision.reservations)
+        deadline = self._clock.monotonic() + CLAIMS_TIMEOUT_S
+        while not problem:
+            changed = self._storage
+            if self._queue.get(pending.pod.uid) is not pending:
+                self._cluster.forget(pending.pod.uid)  # deleted meanwhile
+                return
+            state = self._cluster.volumes.bound(decision.reservations)
+            if state:
+                await self.bind([Decision(pending, decision.node)])
+                return
+            if state is False:
+                problem = "the claims changed"
+            elif self._clock.monotonic() >= deadline:
+                problem = "context deadline exceeded"
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLAIMS_LOOK_S):
+                        await changed.wait()
+        message = f'running PreBind plugin "VolumeBinding": binding volumes: {problem}'
+        self._recorder.record(reference(pending.pod), "Warning", "FailedScheduling", message)
+        self._refused(pending, self._clock.monotonic())
+        self._wake()
+
+    async def _write_reservations(self, reservations: tuple[Reservation, ...]) -> str:
+        """What went wrong; "" when all was written."""
+        batch = [reservation_write(one) for one in reservations if not one.assumed]
+        try:
+            results = await self._client.write(batch) if batch else []
+        except ApiError as error:
+            return str(error)
+        failed = [result for result in results if result.code >= 400]
+        return str(error_of_body(failed[0].body, failed[0].code)) if failed else ""
 
     async def _bind(self, decisions: list[Decision]) -> None:
         batch = [
@@ -193,6 +255,37 @@ class Binder:
         for (pod, _), result in zip(changed, results, strict=True):
             if result.code >= 400 and result.code not in (404, 409):  # gone, or another of its name
                 log.warning("condition of %s/%s not written: %s", pod.namespace, pod.name, result.body)
+
+
+def reservation_write(reservation: Reservation) -> api_pb2.Operation:
+    """A volume's reservation for a claim, or a claim's node; of exactly the state that was decided on."""
+    claim, volume, node, _ = reservation
+    metadata = claim["metadata"]
+    if volume is None:
+        body: operations.Object = {"metadata": {"annotations": {SELECTED_NODE: node}}}
+        return operations.patch(
+            CLAIMS,
+            metadata["namespace"],
+            metadata["name"],
+            body,
+            uid=metadata["uid"],
+            resource_version=int(metadata.get("resourceVersion") or 0),
+        )
+    reference = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "resourceVersion": metadata.get("resourceVersion", ""),
+    }
+    body = {"spec": {"claimRef": reference}}
+    if not volume["spec"].get("claimRef"):
+        body["metadata"] = {"annotations": {BOUND_BY_CONTROLLER: "yes"}}
+    meta = volume["metadata"]
+    return operations.patch(
+        VOLUMES, "", meta["name"], body, uid=meta["uid"], resource_version=int(meta.get("resourceVersion") or 0)
+    )
 
 
 def condition(message: str, stamp: str) -> operations.Object:

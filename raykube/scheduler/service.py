@@ -8,9 +8,11 @@ and of the queue current, so that it schedules the moment it holds the lease.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
-from raykube.api.resources import Resource, by_path
+from raykube.api.resources import Resource, builtin, by_path
 from raykube.client.api import ApiClient
 from raykube.client.core.listwatch import Change, Object
 from raykube.client.events import EventRecorder
@@ -23,6 +25,7 @@ from raykube.scheduler.binder import Binder, Decision, Rejection
 from raykube.scheduler.config import Config
 from raykube.scheduler.core.cluster import Cluster, Placement
 from raykube.scheduler.core.queue import NOTHING, Event, PodQueue
+from raykube.scheduler.core.volumes import VolumeTable
 from raykube.scheduler.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,16 @@ def _resource(plural: str) -> Resource:
     found = by_path("", "v1", plural)
     assert found is not None
     return found
+
+
+Take = Callable[[VolumeTable, Object, Object | None], bool]
+STORAGE: dict[Resource, Take] = {
+    builtin("v1", "PersistentVolumeClaim"): lambda table, meta, obj: table.set_claim(
+        (meta["namespace"], meta["name"]), obj
+    ),
+    builtin("v1", "PersistentVolume"): lambda table, meta, obj: table.set_volume(meta["name"], obj),
+    builtin("storage.k8s.io/v1", "StorageClass"): lambda table, meta, obj: table.set_class(meta["name"], obj),
+}
 
 
 class Service:
@@ -76,6 +89,10 @@ class Service:
         node_informer.add_batch_handler(self._on_nodes)
         namespace_informer.add_batch_handler(self._on_namespaces)
         self._informers = [node_informer, namespace_informer, pod_informer]
+        for resource, take in STORAGE.items():
+            informer = Informer(client, resource)
+            informer.add_batch_handler(partial(self._on_storage, take))
+            self._informers.append(informer)
         work = [informer.run() for informer in self._informers] + [recorder.run(), self._schedule(), self._tick()]
         if config.leader_elect:
             self._elector = LeaderElector.of(config, client, lambda: self._lead(True), lambda: self._lead(False))
@@ -120,7 +137,7 @@ class Service:
         if any(task.done() for task in self._tasks):
             return "a task of the scheduler ended"
         if not all(informer.has_synced for informer in self._informers):
-            return "waiting for the apiservers: nodes, namespaces and pods are not read yet"
+            return "waiting for the apiservers: nodes, pods, claims and the rest are not read yet"
         return None
 
     def _render_metrics(self) -> str:
@@ -141,6 +158,15 @@ class Service:
             else:
                 changed |= self._cluster.on_node(change.new)
         if changed and self._queue.on_event(Event.NODE, self._clock.monotonic()):
+            self._wake.set()
+
+    def _on_storage(self, take: Take, changes: list[Change]) -> None:
+        changed = False
+        for change in changes:
+            changed |= take(self._cluster.volumes, change.object["metadata"], change.new)
+        assert self._binder is not None
+        self._binder.on_storage()
+        if changed and self._queue.on_event(Event.STORAGE, self._clock.monotonic()):
             self._wake.set()
 
     def _on_namespaces(self, changes: list[Change]) -> None:
@@ -212,7 +238,7 @@ class Service:
             found = self._cluster.schedule(pending.pod)
             if isinstance(found, Placement):
                 counted |= found.counted
-                decisions.append(Decision(pending, found.node))
+                decisions.append(Decision(pending, found.node, found.reservations))
             else:
                 rejections.append(Rejection(pending, found))
         if decisions:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from raykube.scheduler.core.affinity import PodTerms, Terms, asked
-from raykube.scheduler.core.diagnosis import Diagnosis, diagnose
+from raykube.scheduler.core.diagnosis import Diagnosis, diagnose, nowhere
 from raykube.scheduler.core.nodes import NodeTable
 from raykube.scheduler.core.podclass import NONE, PodClass
 from raykube.scheduler.core.requirements import Constraint, Requirements, RequirementsCache
 from raykube.scheduler.core.spread import Group, GroupKey, group_key
+from raykube.scheduler.core.volumes import Claim, Reservation, VolumeTable, claims_of
 
 Object = dict[str, Any]
 
@@ -41,11 +42,13 @@ class Pod:
     ended: bool
     reported: str  # the message of its PodScheduled=False condition
     needs: Requirements
+    claims: tuple[Claim, ...]
 
 
 class Placement(NamedTuple):
     node: str
     counted: bool  # some class spreads over, or looks for, pods like this one: its rejected pods may fit now
+    reservations: tuple[Reservation, ...] = ()  # to be written before the pod is bound
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.nodes = NodeTable()
+        self.volumes = VolumeTable(self.nodes)
         self._requirements = RequirementsCache()
         self._placed: dict[str, _Placed] = {}
         self._by_namespace: dict[str, dict[str, _Placed]] = {}
@@ -101,6 +105,7 @@ class Cluster:
                 "",
             ),
             needs=self._requirements.of(obj, owner),
+            claims=claims_of(obj),
         )
 
     def on_node(self, node: Object) -> bool:
@@ -134,6 +139,8 @@ class Cluster:
         )
         if same:
             placed.assumed = False
+            if pod.claims:
+                self.volumes.release(pod.uid)
             return False
         self._remove(placed)
         self._place(pod, self.nodes.row_of(pod.node), assumed=False)
@@ -153,6 +160,8 @@ class Cluster:
         """Chooses the best node for `pod` and assumes it there; or says why there is none."""
         needs = pod.needs
         pod_class = self._class(needs)
+        if pod.claims:
+            return self._schedule_with_claims(pod, pod_class)
         keep_off = self._terms.keep_off(pod.namespace, pod.labels)
         like = keep_off, self._outranks(pod.priority)
         answers = self._diagnoses.setdefault(needs.key, {})
@@ -171,6 +180,27 @@ class Cluster:
                 answers.clear()
             answers[like] = self._version(), diagnosis
             return diagnosis
+        return self._assume(pod, row)
+
+    def _schedule_with_claims(self, pod: Pod, pod_class: PodClass) -> Placement | Diagnosis:
+        """As `schedule`; its claims are its own, so that no other pod's answer is any use."""
+        storage = self.volumes.judge(pod.uid, pod.namespace, pod.claims)
+        if isinstance(storage, str):
+            return nowhere(pod_class, storage)
+        needs = pod.needs
+        keep_off = self._terms.keep_off(pod.namespace, pod.labels)
+        permits = None
+        if keep_off or needs.pod_affinity or needs.pod_anti_affinity:
+            self._follow(needs)
+            permits = self._terms.permits(needs, keep_off)
+        permitted = storage.permitted if permits is None else storage.permitted & permits.all
+        row = pod_class.pick(permitted)
+        if row == NONE:
+            return diagnose(pod_class, permits, storage, victims=self._outranks(pod.priority))
+        reservations = self.volumes.choose(pod.uid, pod.namespace, pod.claims, row)
+        return self._assume(pod, row)._replace(reservations=tuple(reservations))
+
+    def _assume(self, pod: Pod, row: int) -> Placement:
         placed = self._place(pod, row, assumed=True)
         return Placement(self.nodes.names[row], bool(placed.groups or placed.counted or self._forgot))
 
@@ -212,6 +242,8 @@ class Cluster:
         if pod.owner:
             self._by_owner.setdefault(pod.owner, {})[pod.uid] = placed
         self.nodes.use(row, pod.needs, 1)
+        if pod.claims:
+            self.volumes.use(pod.namespace, pod.claims, 1)
         self._priorities[pod.priority] += 1
         placed.counted = self._terms.place(pod.needs, pod.labels, row)
         if pod.terminating:
@@ -241,6 +273,9 @@ class Cluster:
         if not self._priorities[pod.priority]:
             del self._priorities[pod.priority]
         self.nodes.use(placed.row, pod.needs, -1)
+        if pod.claims:
+            self.volumes.use(pod.namespace, pod.claims, -1)
+            self.volumes.release(pod.uid)
 
     def _class(self, needs: Requirements) -> PodClass:
         known = self._classes.get(needs.key)

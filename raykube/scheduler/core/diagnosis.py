@@ -19,13 +19,16 @@ from raykube.scheduler.core.nodes import Mask
 from raykube.scheduler.core.podclass import PodClass
 from raykube.scheduler.core.taints import untolerated
 from raykube.scheduler.core.terms import pinned_names
+from raykube.scheduler.core.volumes import Storage
 
 NODE_UNSCHEDULABLE, TAINT_TOLERATION = "NodeUnschedulable", "TaintToleration"
 NODE_AFFINITY, NODE_PORTS, NODE_RESOURCES = "NodeAffinity", "NodePorts", "NodeResourcesFit"
+VOLUME_BINDING, VOLUME_RESTRICTIONS = "VolumeBinding", "VolumeRestrictions"
 POD_TOPOLOGY_SPREAD, INTER_POD_AFFINITY = "PodTopologySpread", "InterPodAffinity"
 
 NO_NODES = "no nodes available to schedule pods"
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
+NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
 NO_VICTIMS = "No preemption victims found for incoming pod"
 
 
@@ -37,7 +40,21 @@ class Diagnosis:
     plugins: frozenset[str]
 
 
-def diagnose(pod_class: PodClass, permits: Permits | None = None, *, victims: bool = False) -> Diagnosis:
+def nowhere(pod_class: PodClass, reason: str) -> Diagnosis:
+    """Of a pod whose claims keep it from running on any node."""
+    count = pod_class.nodes.count
+    if not count:
+        return Diagnosis(NO_NODES, frozenset())
+    prefix = f"0/{count} nodes are available:"
+    helpless = f"{prefix} {count} {NOT_HELPFUL}."
+    if pod_class.needs.never_preempts:
+        helpless = "not eligible due to preemptionPolicy=Never."
+    return Diagnosis(f"{prefix} {reason}. preemption: {helpless}", frozenset((VOLUME_BINDING,)))
+
+
+def diagnose(
+    pod_class: PodClass, permits: Permits | None = None, storage: Storage | None = None, *, victims: bool = False
+) -> Diagnosis:
     """Of a class that `pick` found no row for. `victims`: pods of lower priority run somewhere."""
     pod_class.catch_up()
     nodes, needs = pod_class.nodes, pod_class.needs
@@ -77,6 +94,16 @@ def diagnose(pod_class: PodClass, permits: Permits | None = None, *, victims: bo
             taken[row] = nodes.port_conflict(int(row), needs.host_ports)
         reject(NODE_PORTS, taken, "node(s) didn't have free ports for the requested pod ports")
     hopeless += _reject_resources(pod_class, left, reasons, plugins)
+    if storage is not None:
+        text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+        reject(VOLUME_RESTRICTIONS, storage.exclusive, text)
+        text = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+        hopeless += reject(VOLUME_BINDING, storage.lost, text)
+        both = left & storage.conflict & storage.unfound  # counted under each
+        if both.any():
+            reasons[NO_VOLUME] += int(np.count_nonzero(both))
+        hopeless += reject(VOLUME_BINDING, storage.conflict, "node(s) didn't match PersistentVolume's node affinity")
+        hopeless += reject(VOLUME_BINDING, storage.unfound, NO_VOLUME)
     if needs.hard:
         missing = spread.missing_keys(nodes, needs)
         text = "node(s) didn't match pod topology spread constraints"

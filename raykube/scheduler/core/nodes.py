@@ -59,6 +59,7 @@ class NodeTable:
         self.taints = TaintSets()
         self.ports: dict[int, Counter[HostPort]] = {}
         self.log: list[int] = []
+        self.revised = 0  # changes of nodes themselves, not of what is used
         self.epoch = 0  # raised when the log was cut or the columns grew: readers start over
         self._columns: dict[str, LabelColumn] = {}
         self._free: list[int] = []
@@ -72,6 +73,7 @@ class NodeTable:
             self.log.clear()
             self.epoch += 1
         self.log.append(row * 2 + node_changed)
+        self.revised += node_changed
 
     # Nodes
 

@@ -27,6 +27,7 @@ class Event(Flag):
 
     NODE = auto()  # a node came, or its labels, taints or size changed
     POD_GONE = auto()  # something was freed
+    STORAGE = auto()  # a claim, volume or storage class came or changed
     POD_CHANGED = auto()  # a pod was placed, or its labels or namespace changed: spreading and affinity may differ
 
 
@@ -37,6 +38,8 @@ _HELPED_BY = {
     diagnosis.NODE_AFFINITY: Event.NODE,
     diagnosis.NODE_PORTS: Event.NODE | Event.POD_GONE,
     diagnosis.NODE_RESOURCES: Event.NODE | Event.POD_GONE,
+    diagnosis.VOLUME_BINDING: Event.NODE | Event.STORAGE,
+    diagnosis.VOLUME_RESTRICTIONS: Event.POD_GONE | Event.STORAGE,
     diagnosis.POD_TOPOLOGY_SPREAD: Event.NODE | Event.POD_GONE | Event.POD_CHANGED,
     diagnosis.INTER_POD_AFFINITY: Event.NODE | Event.POD_GONE | Event.POD_CHANGED,
 }

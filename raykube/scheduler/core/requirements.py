@@ -182,9 +182,9 @@ def parse(pod: Object, owner: str, key: bytes = b"") -> Requirements:
         nonzero_memory=nonzero_memory,
         best_effort=not (resources.get(CPU) or resources.get(MEMORY)),
         node_selector=tuple(sorted((spec.get("nodeSelector") or {}).items())),
-        affinity_terms=None if required is None else tuple(map(_term, required.get("nodeSelectorTerms") or ())),
+        affinity_terms=None if required is None else tuple(map(term_of, required.get("nodeSelectorTerms") or ())),
         preferred_terms=tuple(
-            PreferredTerm(int(item.get("weight", 0)), _term(item.get("preference") or {}))
+            PreferredTerm(int(item.get("weight", 0)), term_of(item.get("preference") or {}))
             for item in node_affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
             if item.get("weight")
         ),
@@ -256,7 +256,8 @@ def _nonzero(spec: Object) -> tuple[int, int]:
     return needed.get(CPU, 0), needed.get(MEMORY, 0)
 
 
-def _term(term: Object) -> Term:
+def term_of(term: Object) -> Term:
+    """A term of a NodeSelector."""
     return tuple(
         Expression(item.get("key", ""), item.get("operator", ""), tuple(item.get("values") or ()), is_field)
         for name, is_field in (("matchExpressions", False), ("matchFields", True))
