@@ -84,8 +84,8 @@ def test_a_bound_claim_keeps_its_pod_where_the_volume_is() -> None:
     assert storage.place("p", "data") == ("b", [])
     storage.cluster.on_node(node("b", unschedulable=True))
     assert storage.message("q", "data") == (
-        "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match PersistentVolume's node affinity. "
-        + HELPLESS.format(3)
+        "0/3 nodes are available: 1 node(s) were unschedulable, "
+        "2 node(s) didn't match PersistentVolume's node affinity. " + HELPLESS.format(3)
     )
 
 
