@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt types unit sim robustness props integration cluster testbed bench benchkv proto clean
+.PHONY: help demo test lint fmt types unit sim robustness props integration cluster testbed loss bench benchkv proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ cluster: $(STAMP) ## tests on real Ray
 HOSTS ?= 4
 testbed: $(STAMP) ## HOSTS=4 machines made of namespaces, and a shell to use them from (needs root)
 	@$(BIN)/python -m tests.testbed --hosts $(HOSTS)
+
+loss: $(STAMP) ## the loss table: each of 4 machines killed and cut off, 10 s and 60 s (half an hour)
+	@$(BIN)/python -m tests.testbed.loss $(FLAGS)
 
 bench: $(STAMP) ## pods created to bound through the real control plane, with CPU per component
 	@$(BIN)/python -m benchmarks.schedule
