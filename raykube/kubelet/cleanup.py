@@ -186,13 +186,15 @@ class Cleanup:
             return False
 
     async def _rotate_one(self, container_id: str, path: Path) -> None:
+        aside = Path(f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+        if aside.exists():
+            return  # it fills up in less than a second: the name is taken until then
         rotated = [file.name for file in path.parent.glob(f"{path.name}.*")]
         removals, packings = rotation(rotated, self._log_files_max)
         for name in removals:
             (path.parent / name).unlink(missing_ok=True)
         for name in packings:
             await asyncio.to_thread(_pack, path.parent / name)
-        aside = Path(f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
         path.rename(aside)
         try:
             await self._cri.reopen_log(container_id)
