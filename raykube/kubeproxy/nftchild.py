@@ -78,8 +78,9 @@ class Program:
         subprocess.run(["nft", "--version"], check=True, capture_output=True)
 
     def run(self, text: str, *, json: bool = False, check: bool = False) -> Answer:
-        flags = ["-n", *(["-j"] if json else []), *(["-c"] if check else [])]
-        ended = subprocess.run(["nft", *flags, "-f", "-"], input=text.encode(), capture_output=True, check=False)
+        # Asked for JSON, it takes its standard input for JSON, too.
+        asked = ["-j", *text.split()] if json else [*(["-c"] if check else []), "-f", "-"]
+        ended = subprocess.run(["nft", "-n", *asked], input=text.encode(), capture_output=True, check=False)
         error = ended.stderr.decode(errors="replace")
         return {"code": ended.returncode, "out": ended.stdout.decode(), "error": error}
 

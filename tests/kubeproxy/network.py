@@ -308,6 +308,8 @@ async def cluster(mode: str, folder: Path) -> AsyncIterator[Cluster]:
             machine["metadata"]["labels"] = {"topology.kubernetes.io/zone": f"zone-{name}"}
             api.put(machine)
         yield found
+        for proxy in found.proxies.values():
+            assert "was refused" not in proxy.log, proxy.log  # a refusal is healed, but means a fault of ours
     finally:
         for proxy in found.proxies.values():
             proxy.kill()

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from raykube.kubeproxy.core.addresses import canonical, is_port, is_v6
+
 Object = dict[str, Any]
 
 
@@ -53,20 +55,23 @@ def _candidates(slices: Iterable[Object], port_name: str, protocol: str, v6: boo
         for port in endpoint_slice.get("ports") or ():
             if (port.get("name") or "") != port_name or (port.get("protocol") or "TCP") != protocol:
                 continue
-            if number := port.get("port"):
+            if is_port(number := port.get("port")):
                 for endpoint in endpoint_slice.get("endpoints") or ():
-                    _add(found, endpoint, number)
+                    _add(found, endpoint, number, v6)
     return found
 
 
-def _add(found: dict[Endpoint, _Candidate], endpoint: Object, port: int) -> None:
+def _add(found: dict[Endpoint, _Candidate], endpoint: Object, port: int, v6: bool) -> None:
     conditions = endpoint.get("conditions") or {}
     ready = conditions.get("ready") is not False
     addresses = endpoint.get("addresses")
     if not addresses or not (ready or (conditions.get("serving") and conditions.get("terminating"))):
         return
     # Upstream's consumers take the first address: the others name the same endpoint.
-    key = Endpoint(addresses[0], port, endpoint.get("nodeName") or "")
+    address = canonical(addresses[0])
+    if address is None or is_v6(address) != v6:
+        return
+    key = Endpoint(address, port, endpoint.get("nodeName") or "")
     known = found.get(key)
     if known is not None and (known.ready or not ready):
         return  # two slices name it while one takes over from the other

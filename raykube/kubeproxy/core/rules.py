@@ -13,10 +13,11 @@ says which endpoints serve it. Rules of upstream's that hold here:
   connection to it is refused at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
+from raykube.kubeproxy.core.addresses import canonical, is_port, is_v6
 from raykube.kubeproxy.core.endpoints import Chosen, Endpoint, NodeFacts, Object, choose
 
 __all__ = [
@@ -76,8 +77,8 @@ def service_of_slice(endpoint_slice: Object) -> ServiceKey | None:
     return (metadata.get("namespace", ""), name) if name else None
 
 
-def _is_v6(address: str) -> bool:
-    return ":" in address
+def _addresses(texts: Iterable[object]) -> list[str]:
+    return [address for address in map(canonical, texts) if address is not None]
 
 
 def cluster_ips_of(service: Object) -> list[str]:
@@ -85,14 +86,14 @@ def cluster_ips_of(service: Object) -> list[str]:
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return []
-    return [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
+    return _addresses(spec.get("clusterIPs") or [spec.get("clusterIP")])
 
 
 def _affinity_s(spec: Object) -> int:
     if spec.get("sessionAffinity") != "ClientIP":
         return 0
     config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
-    return config.get("timeoutSeconds") or AFFINITY_S_DEFAULT
+    return int(config.get("timeoutSeconds") or AFFINITY_S_DEFAULT)
 
 
 def _source_ranges(spec: Object, v6: bool) -> tuple[str, ...]:
@@ -117,16 +118,17 @@ def compile_service(service: Object, slices: Sequence[Object], node: NodeFacts) 
     if not cluster_ips:
         return {}
     affinity_s = _affinity_s(spec)
-    families = {_is_v6(ip) for ip in cluster_ips}
+    families = {is_v6(ip) for ip in cluster_ips}
     ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    balanced = [item["ip"] for item in ingress if item.get("ip") and item.get("ipMode") != "Proxy"]
+    balanced = _addresses(item.get("ip") for item in ingress if item.get("ipMode") != "Proxy")
+    external = _addresses(spec.get("externalIPs") or ())
     local_inside = spec.get("internalTrafficPolicy") == "Local"
     local_outside = spec.get("externalTrafficPolicy") == "Local"
     rules: dict[Frontend, Rule] = {}
     chosen: dict[tuple[str, str, bool], Chosen] = {}
 
     def add(kind: str, address: str, number: int, port: Object, ranges: tuple[str, ...] = ()) -> None:
-        name, protocol, v6 = port.get("name") or "", port.get("protocol") or "TCP", _is_v6(address)
+        name, protocol, v6 = port.get("name") or "", port.get("protocol") or "TCP", is_v6(address)
         found = chosen.get((name, protocol, v6))
         if found is None:
             found = chosen[name, protocol, v6] = choose(slices, name, protocol, v6, node)
@@ -138,19 +140,19 @@ def compile_service(service: Object, slices: Sequence[Object], node: NodeFacts) 
         rules.setdefault(frontend, Rule(key, name, kind, endpoints, affinity_s, inside, ranges))
 
     for port in spec.get("ports") or ():
-        if (port.get("protocol") or "TCP") not in PROTOCOLS:
+        if (port.get("protocol") or "TCP") not in PROTOCOLS or not is_port(port.get("port")):
             continue
         for address in cluster_ips:
             add(CLUSTER_IP, address, port["port"], port)
         for address in balanced:
-            if _is_v6(address) in families:
-                add(LOAD_BALANCER, address, port["port"], port, _source_ranges(spec, _is_v6(address)))
-        for address in spec.get("externalIPs") or ():
-            if _is_v6(address) in families:
+            if is_v6(address) in families:
+                add(LOAD_BALANCER, address, port["port"], port, _source_ranges(spec, is_v6(address)))
+        for address in external:
+            if is_v6(address) in families:
                 add(EXTERNAL_IP, address, port["port"], port)
-        if port.get("nodePort") and spec.get("type") in ("NodePort", "LoadBalancer"):
+        if is_port(port.get("nodePort")) and spec.get("type") in ("NodePort", "LoadBalancer"):
             for address in node.addresses:
-                if _is_v6(address) in families:
+                if is_v6(address) in families:
                     add(NODE_PORT, address, port["nodePort"], port)
     return rules
 

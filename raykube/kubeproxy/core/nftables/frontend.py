@@ -1,9 +1,9 @@
 """The items of one frontend.
 
-    10.96.0.9:80/TCP, 2 endpoints   services   10.96.0.9 . 6 . 80      → goto cluster-2
-                                    endpoints  10.96.0.9 . 6 . 80 . 0  → 10.1.0.1 . 8080
-                                    endpoints  10.96.0.9 . 6 . 80 . 1  → 10.1.0.2 . 8080
-                                    chain      cluster-2
+    10.96.0.9:80/TCP, 2 endpoints   services     10.96.0.9 . 6 . 80  → goto cluster-2
+                                    endpoints-0  10.96.0.9 . 6 . 80  → 10.1.0.1 . 8080
+                                    endpoints-1  10.96.0.9 . 6 . 80  → 10.1.0.2 . 8080
+                                    and what all with two endpoints share
 
 Endpoints keep their numbers as long as they can: one that goes leaves its number to the last one.
 
@@ -16,32 +16,30 @@ from hashlib import blake2b
 from ipaddress import collapse_addresses, ip_network
 
 from raykube.kubeproxy.core.nftables.layout import (
-    INSIDE_OFFSET,
     PROTOCOL_NUMBERS,
     Options,
+    address_type,
     family_of,
-    shared_chain,
+    shared,
     source_rules,
 )
 from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Items
 from raykube.kubeproxy.core.rules import CLUSTER_IP, NODE_PORT, Endpoint, Frontend, Rule
 
 CLIENTS_MAX = 65536
-ENDPOINTS_MAX = INSIDE_OFFSET - 1  # numbers that one list has
 
 Numbered = tuple[Endpoint, ...]  # an endpoint's place is its number
 
 
 def number(endpoints: Sequence[Endpoint], before: Numbered = ()) -> Numbered:
     """The endpoints in an order that moves as few as possible from where they were `before`."""
-    wanted = endpoints[:ENDPOINTS_MAX]
-    left = set(wanted)
-    places: list[Endpoint | None] = [None] * len(wanted)
+    left = set(endpoints)
+    places: list[Endpoint | None] = [None] * len(endpoints)
     for place, endpoint in enumerate(before[: len(places)]):
         if endpoint in left:
             places[place] = endpoint
             left.discard(endpoint)
-    rest = iter([endpoint for endpoint in wanted if endpoint in left])
+    rest = iter([endpoint for endpoint in endpoints if endpoint in left])
     return tuple(endpoint if endpoint is not None else next(rest) for endpoint in places)
 
 
@@ -60,20 +58,19 @@ def items_of(
     elif not endpoints:
         items["refused-node-ports" if on_node else "refused", key] = ""
     lists = (
-        (outer, endpoints, "node-ports" if on_node else "services", 0),
-        ("inside", inside, "node-inside" if on_node else "inside", INSIDE_OFFSET),
+        (outer, endpoints, "node-ports" if on_node else "services"),
+        ("inside", inside, "node-inside" if on_node else "inside"),
     )
-    for kind, numbered, lookup, offset in lists:
+    for kind, numbered, lookup in lists:
         if not numbered:
             continue
         if rule.affinity_s:
             name = _sticky(items, family, rule, frontend.protocol, kind, numbered, options)
         else:
-            name, chain = shared_chain(family, kind, len(numbered), node_port=on_node, options=options)
-            items[CHAIN, name] = chain
-            container = "node-endpoints" if on_node else "endpoints"
-            for place, endpoint in enumerate(numbered, offset):
-                items[container, f"{key} . {place}"] = f"{endpoint.address} . {endpoint.port}"
+            name, prefix, common = shared(family, kind, len(numbered), options, node_port=on_node)
+            items |= common
+            for place, endpoint in enumerate(numbered):
+                items[f"{prefix}{place}", key] = f"{endpoint.address} . {endpoint.port}"
         items[lookup, key] = f"goto {name}"
         for endpoint in numbered:
             if endpoint.node in ("", node):
@@ -105,13 +102,13 @@ def _sticky(
 ) -> str:
     """The chains of a Service port with affinity; returns the name of the first."""
     port = _id(*rule.service, rule.port_name, protocol)
-    address = "ipv6_addr" if family == "ip6" else "ipv4_addr"
     remembered: list[str] = []
     drawn: list[str] = []
     for place, endpoint in enumerate(endpoints):
         name = f"{port}-{_id(endpoint.address, endpoint.port)}"
         host = f"[{endpoint.address}]" if family == "ip6" else endpoint.address
-        items[CONTAINER, f"clients-{name}"] = f"set type {address}; flags dynamic,timeout; size {CLIENTS_MAX};"
+        remembered_in = f"set type {address_type(family)}; flags dynamic,timeout; size {CLIENTS_MAX};"
+        items[CONTAINER, f"clients-{name}"] = remembered_in
         items[CHAIN, f"endpoint-{name}"] = Chain(
             (
                 f"update @clients-{name} {{ {family} saddr timeout {rule.affinity_s}s }}",

@@ -1,11 +1,12 @@
-"""The part of the table that does not depend on Services.
+"""The part of the table that does not depend on Services, and the chains that Services share.
 
-    packet ─► firewall (source ranges) ─► services ──vmap @services──► cluster-4 ──dnat map @endpoints──► pod
-                                              └──vmap @node-ports──► node-outside-4 ──map @node-endpoints──► pod
+    packet ─► firewall (source ranges) ─► services ──@services──► cluster-2 ─┬─► to-endpoints-0 ──@endpoints-0──► pod
+                                              │                              └─► to-endpoints-1 ──@endpoints-1──► pod
+                                              └──@node-ports──► node-outside-2 ─► to-node-endpoints-0, …
               what found no endpoint ─► refuse ─► reset or port unreachable
 
-A chain is shared by all frontends with as many endpoints: it draws a number below that count and looks the endpoint up
-by (address, protocol, port, number). So one change of one Service is a few elements, however many Services there are.
+A chain is shared by all frontends with as many endpoints: it draws a number below that count, and the map of that
+number has one endpoint of each frontend. So one change of one Service is a few elements, however many there are.
 
 What the chains of a frontend do to a packet's source, before the endpoint is chosen:
 
@@ -15,10 +16,13 @@ What the chains of a frontend do to a packet's source, before the endpoint is ch
     inside     the same for clients in the cluster, who have every endpoint: the node's own are masqueraded
 
 A pod that reaches itself is masqueraded too (`hairpin`), or it would see its own address and answer past us.
+
+Maps are declared by types, never by `typeof`: nft 1.0.6 reads expressions back wrongly, and may abort on newer ones.
 Protocols are numbers: a minimal system has no /etc/protocols.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 
 from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Items
@@ -26,8 +30,6 @@ from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Ite
 TABLE = "raykube-proxy"
 FAMILIES = ("ip", "ip6")
 PROTOCOL_NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132}
-INSIDE_OFFSET = 32768  # numbers of the endpoints for clients in the cluster begin here
-NUMBERS_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,15 @@ def family_of(address: str) -> str:
     return "ip6" if ":" in address else "ip"
 
 
+def address_type(family: str) -> str:
+    return "ipv6_addr" if family == "ip6" else "ipv4_addr"
+
+
 def base(family: str, options: Options) -> Items:
     """The items that are always there."""
-    ip, address = family, "ipv6_addr" if family == "ip6" else "ipv4_addr"
+    ip, address = family, address_type(family)
     frontend = f"{address} . inet_proto . inet_service"
-    numbered = f"meta l4proto . th dport . numgen random mod {NUMBERS_MAX} : {ip} daddr . th dport"
     containers = {
-        "endpoints": f"map typeof {ip} daddr . {numbered};",
-        "node-endpoints": f"map typeof {numbered};",
         "services": f"map type {frontend} : verdict;",
         "inside": f"map type {frontend} : verdict;",
         "node-ports": "map type inet_proto . inet_service : verdict;",
@@ -118,12 +121,18 @@ def source_rules(kind: str, family: str, options: Options) -> tuple[str, ...]:
     return ()
 
 
-def shared_chain(family: str, kind: str, count: int, *, node_port: bool, options: Options) -> tuple[str, Chain]:
-    """The chain, and its name, of the frontends of a kind that have `count` endpoints."""
-    number = f"numgen random mod {count}" + (f" offset {INSIDE_OFFSET}" if kind == "inside" else "")
-    if node_port:
-        choice = f"dnat {family} to meta l4proto . th dport . {number} map @node-endpoints"
-    else:
-        choice = f"dnat {family} to {family} daddr . meta l4proto . th dport . {number} map @endpoints"
+@lru_cache(maxsize=1 << 12)
+def shared(family: str, kind: str, count: int, options: Options, *, node_port: bool) -> tuple[str, str, Items]:
+    """What the frontends of a kind with `count` endpoints share: a chain's name, the maps' prefix, and the items."""
+    prefix = f"{'node-' if node_port else ''}{'inside-' if kind == 'inside' else ''}endpoints-"
     name = f"{'node-' if node_port else ''}{kind}-{count}"
-    return name, Chain((*source_rules(kind, family, options), choice))
+    key = "inet_proto . inet_service" if node_port else f"{address_type(family)} . inet_proto . inet_service"
+    packet = "meta l4proto . th dport" if node_port else f"{family} daddr . meta l4proto . th dport"
+    items: Items = {}
+    for place in range(count):
+        items[CONTAINER, f"{prefix}{place}"] = f"map type {key} : {address_type(family)} . inet_service;"
+        items[CHAIN, f"to-{prefix}{place}"] = Chain((f"dnat {family} to {packet} map @{prefix}{place}",))
+    places = ", ".join(f"{place} : goto to-{prefix}{place}" for place in range(count))
+    draw = f"numgen random mod {count} vmap {{ {places} }}" if count > 1 else f"goto to-{prefix}0"
+    items[CHAIN, name] = Chain((*source_rules(kind, family, options), draw))
+    return name, prefix, items

@@ -9,6 +9,7 @@ from typing import Any
 from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Items
 
 UNKNOWN = Chain((), "?")
+CLIENTS = "clients-"  # sets of clients with affinity
 _PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}
 
 
@@ -29,9 +30,12 @@ def installed(listing: dict[str, Any], base: Items) -> Items:
                     raise Unreadable(f"chain {body['name']} hangs elsewhere")
                 items[CHAIN, body["name"]] = UNKNOWN
             elif kind in ("map", "set"):
-                _read_container(items, kind, body, base)
+                _read_container(items, kind, body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise error if isinstance(error, Unreadable) else Unreadable(repr(error)) from None
+    for item, spec in items.items():
+        if item in base and item[0] == CONTAINER and spec != base[item]:
+            raise Unreadable(f"{item[1]} is another {spec}")
     return items
 
 
@@ -39,19 +43,15 @@ def _hook(chain: dict[str, Any]) -> str:
     return f"{chain['type']} hook {chain['hook']} priority {chain['prio']}" if "hook" in chain else ""
 
 
-def _read_container(items: Items, kind: str, body: dict[str, Any], base: Items) -> None:
-    name = body["name"]
-    known = base.get((CONTAINER, name))
-    if known is None and name.startswith("clients-"):
-        address = body["type"]
-        items[CONTAINER, name] = f"{kind} type {address}; flags dynamic,timeout; size {body.get('size', 0)};"
+def _read_container(items: Items, kind: str, body: dict[str, Any]) -> None:
+    name, types = body["name"], body["type"]
+    spec = f"{kind} type {types if isinstance(types, str) else ' . '.join(types)}"
+    if kind == "map":
+        spec += f" : {body['map']}"
+    if name.startswith(CLIENTS):
+        items[CONTAINER, name] = f"{spec}; flags dynamic,timeout; size {body.get('size', 0)};"
         return
-    if known is None or not isinstance(known, str):
-        items[CONTAINER, name] = f"{kind} ?"
-        return
-    if not known.startswith(f"{kind} "):
-        raise Unreadable(f"{name} is a {kind}")
-    items[CONTAINER, name] = known
+    items[CONTAINER, name] = f"{spec};"
     for element in body.get("elem") or ():
         if kind == "map":
             key, value = element

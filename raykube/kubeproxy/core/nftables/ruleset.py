@@ -52,13 +52,14 @@ class Ruleset:
         before = {holder: self._held.pop(holder, {}) for holder in changes}
         for holder, items in changes.items():
             old = before[holder]
-            for item in old.keys() - items.keys():
-                self._touch(item)
-                self._holders[item] -= 1
-            for item in items.keys() - old.keys():
-                self._touch(item)
-                self._holders[item] = self._holders.get(item, 0) + 1
+            for item in old:
+                if item not in items:
+                    self._touch(item)
+                    self._holders[item] -= 1
             for item, value in items.items():
+                if item not in old:
+                    self._touch(item)
+                    self._holders[item] = self._holders.get(item, 0) + 1
                 if self.items.get(item) != value:
                     self._touch(item)
                     self.items[item] = value

@@ -1,0 +1,26 @@
+"""Addresses and ports as they may go into rules: what an object says is checked, and written in one way."""
+
+from functools import lru_cache
+from ipaddress import ip_address
+
+
+@lru_cache(maxsize=1 << 17)
+def canonical(text: object) -> str | None:
+    """The address in its usual form, or None when it is none.
+
+    Whatever is not an address must go no further: a rule is a line of text for a program that runs as root.
+    """
+    if not isinstance(text, str) or "%" in text:
+        return None
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
+def is_v6(address: str) -> bool:
+    return ":" in address
+
+
+def is_port(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 < number < 65536
