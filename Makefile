@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt types unit sim robustness props integration cluster testbed loss bench benchkv proto clean
+.PHONY: help demo test lint fmt types unit sim robustness props integration cluster testbed loss bench benchkv benchproxy proto clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench: $(STAMP) ## pods created to bound through the real control plane, with CP
 
 benchkv: $(STAMP) ## the store beside real etcd, turn by turn; FLAGS='--only puts --repeat 1'
 	@$(BIN)/python -m benchmarks.kv $(FLAGS)
+
+benchproxy: $(STAMP) ## Service rules beside kube-proxy's layout, in a network namespace (root); FLAGS='--services 100 --repeat 1'
+	@$(BIN)/python -m benchmarks.proxy $(FLAGS)
 
 proto: $(STAMP) ## generate raykube/pb from protos/
 	@cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --pyi_out=.. raykube/pb/*.proto

@@ -49,6 +49,25 @@ def names(endpoint_slice: Obj) -> list[str]:
     return [endpoint["targetRef"]["name"] for endpoint in endpoint_slice["endpoints"]]
 
 
+def test_traffic_distribution_becomes_hints() -> None:
+    zone, node = {"forZones": [{"name": "a"}]}, {"forNodes": [{"name": "node-1"}]}
+    for distribution, expected in (
+        ({}, None),
+        ({"trafficDistribution": "PreferClose"}, zone),
+        ({"trafficDistribution": "PreferSameZone"}, zone),
+        ({"trafficDistribution": "PreferSameNode"}, zone | node),
+    ):
+        cluster = Cluster()
+        labels = {"topology.kubernetes.io/zone": "a"}
+        cluster.add(kinds.NODES, {"metadata": {"name": "node-1", "labels": labels}, "spec": {}})
+        cluster.add(kinds.SERVICES, service(**distribution))
+        cluster.add(kinds.PODS, pod(1))
+        cluster.add(kinds.PODS, pod(2, ready=False))
+        start(cluster)
+        (found,) = slices(cluster)
+        assert [endpoint.get("hints") for endpoint in found["endpoints"]] == [expected, None], distribution
+
+
 def test_ready_and_unready_pods() -> None:
     cluster = Cluster()
     cluster.add(

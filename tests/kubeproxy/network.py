@@ -124,7 +124,7 @@ class Network:
     # Clients
 
     async def open(
-        self, source: str, address: str, port: int, timeout_s: float = 5
+        self, source: str, address: str, port: int, timeout_s: float = 10
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection from a place. Raises ConnectionError when refused, TimeoutError when nobody answers."""
         found = self.spaces[source].socket(family_of(address), socket.SOCK_STREAM)
@@ -160,7 +160,7 @@ class Network:
 
     async def until_reached(self, names: set[str], source: str, address: str, port: int = 80) -> None:
         """Returns once connections reach each of `names` and nobody else."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             with suppress(TimeoutError, OSError):
                 if set(await self.reached(source, address, port, 10 * len(names))) == names:
@@ -227,7 +227,7 @@ class ProxyProcess:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - returns after a vfork
                 self._space.command(self._command), pass_fds=[self._space.fd], stdout=output, stderr=output
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120  # many start at once on a busy machine
         while "200" not in await self.get(10256, "/healthz"):
             assert self._process.poll() is None, f"kube-proxy ended: {self._log.read_text()}"
             assert time.monotonic() < deadline, f"kube-proxy does not become healthy: {self._log.read_text()}"

@@ -113,10 +113,25 @@ def _endpoint(view: View, service: Obj, pod: Obj, address: str) -> Obj:
         zone = claims.labels_of(node).get(backends.ZONE_LABEL) if node else None
         if zone:
             endpoint["zone"] = zone
+    if hints := _hints(service, endpoint):
+        endpoint["hints"] = hints
     hostname = backends.hostname_of(service, pod)
     if hostname:
         endpoint["hostname"] = hostname
     return endpoint
+
+
+def _hints(service: Obj, endpoint: Obj) -> Obj:
+    """Whom a ready endpoint is for, as trafficDistribution says: clients of its own zone, or of its own node first."""
+    distribution = service["spec"].get("trafficDistribution")
+    if not distribution or not endpoint["conditions"]["ready"]:
+        return {}
+    hints: Obj = {}
+    if zone := endpoint.get("zone"):
+        hints["forZones"] = [{"name": zone}]
+    if distribution == "PreferSameNode" and (node := endpoint.get("nodeName")):
+        hints["forNodes"] = [{"name": node}]
+    return hints
 
 
 def _labels(service: Obj) -> dict[str, str]:

@@ -33,6 +33,8 @@ Numbered = tuple[Endpoint, ...]  # an endpoint's place is its number
 
 def number(endpoints: Sequence[Endpoint], before: Numbered = ()) -> Numbered:
     """The endpoints in an order that moves as few as possible from where they were `before`."""
+    if not before:
+        return tuple(endpoints)
     left = set(endpoints)
     places: list[Endpoint | None] = [None] * len(endpoints)
     for place, endpoint in enumerate(before[: len(places)]):
