@@ -124,6 +124,10 @@ class Cgroups:
         for controller in self._controllers.values():
             controller.make(container_id)
         self.update(container_id, resources)
+        return self.files(container_id)
+
+    def files(self, container_id: str) -> list[str]:
+        """The files that a process joins the group by."""
         return [str(directory / "cgroup.procs") for directory in sorted(self._directories(container_id))]
 
     def update(self, container_id: str, resources: cri_pb2.LinuxContainerResources) -> None:

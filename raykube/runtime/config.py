@@ -21,4 +21,7 @@ class Config(BaseModel):
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         description="PATH of containers that set none: there is no image to set it",
     )
+    streaming_bind_addr: str = Field(
+        "127.0.0.1:0", description="Address on which to serve exec, attach and port-forward, for the kubelet beside it"
+    )
     cgroups: bool = Field(True, description="Hold containers to their limits where this user may write control groups")

@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, SIGUSR1, Signals
+from signal import SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
 from typing import Any
 
 from raykube.pb import cri_pb2
@@ -48,6 +48,26 @@ class Live:
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     commands: "set[subprocess.Popen[bytes]]" = field(default_factory=set)
+    entered: bool = False  # by commands, which may have left something running that is not below the shim
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command that enters a container; who runs it keeps its process in `running`."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    uid: int | None
+    running: "set[subprocess.Popen[bytes]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachable:
+    """A running container: its shim's directory, its configuration, and its end."""
+
+    directory: Path
+    config: cri_pb2.ContainerConfig
+    exited: asyncio.Event
 
 
 def _homes() -> dict[int, str]:
@@ -259,7 +279,7 @@ class Runtime:
             await processes.start_shim(
                 directory,
                 record.log_path,
-                record.config.tty,
+                launch.mode(record.config),
                 self._cgroups.oom_file(record.id),
                 [os.path.dirname(file) for file in groups],
                 {"PATH": self._config.container_path} | self._machine.markers(record.id),
@@ -311,6 +331,8 @@ class Runtime:
     def _ended(self, live: Live) -> None:
         for command in live.commands:
             processes.kill_session(command.pid)
+        if live.entered and self._cgroups.processes(live.record.id) != []:
+            processes.kill_marked(launch.CONTAINER_VARIABLE, live.record.id, 0)
         live.exited.set()
         sandbox = self._sandboxes.get(live.record.sandbox_id)
         if sandbox is not None:
@@ -397,11 +419,19 @@ class Runtime:
 
     async def execute(self, container_id: str, command: list[str], timeout_s: float | None) -> processes.CommandResult:
         """Runs a command where the container's program runs: its file tree, user, environment, directory."""
+        entry = self.entry(container_id, command, terminal=False)
+        return await processes.run_command(entry.arguments, entry.environment, "/", timeout_s, entry.running)
+
+    def entry(self, container_id: str, command: list[str], *, terminal: bool) -> Entry:
+        """How to run a command in a container. Raises RpcError."""
         live, started = self._running(container_id)
         sandbox = self.sandbox(live.record.sandbox_id)
         if not command:
             raise RpcError(Code.INVALID_ARGUMENT, "no command")
+        live.entered = True
         environment = launch.environment(live.record, sandbox, self._machine)
+        if terminal:
+            environment.setdefault("TERM", "xterm")
         uid, gid = launch.user_of(live.record, sandbox), launch.group_of(live.record, sandbox)
         arguments = [
             *processes.INTERPRETER,
@@ -410,9 +440,19 @@ class Runtime:
             "-" if uid is None else str(uid),
             str(gid or 0),
             launch.working_directory(live.record),
+            "t" if terminal else "-",
+            ":".join(self._cgroups.files(container_id)),
             *command,
         ]
-        return await processes.run_command(arguments, environment, "/", timeout_s, live.commands)
+        return Entry(arguments, environment, uid, live.commands)
+
+    def attachable(self, container_id: str) -> Attachable:
+        """Makes a container's shim listen for those who attach. Raises RpcError."""
+        live, _ = self._running(container_id)
+        if live.shim is None:
+            raise RpcError(Code.FAILED_PRECONDITION, f'container "{container_id}" is not running')
+        live.shim.send(SIGUSR2)
+        return Attachable(self._store.directory(container_id), live.record.config, live.exited)
 
     def usage(self, record: Container) -> stats.Usage:
         pids = self._cgroups.processes(record.id)

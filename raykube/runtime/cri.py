@@ -14,6 +14,7 @@ from raykube.runtime import stats
 from raykube.runtime.containers import Runtime
 from raykube.runtime.core import answers
 from raykube.runtime.core.records import Container, Sandbox
+from raykube.runtime.streaming import StreamingServer
 
 NAME = "raykube-process"
 API_VERSION = "v1"
@@ -23,8 +24,9 @@ IMAGE_BYTES = 1  # clients take an image of no bytes for a broken one
 class RuntimeHandler:
     """runtime.v1.RuntimeService."""
 
-    def __init__(self, runtime: Runtime, version: str) -> None:
+    def __init__(self, runtime: Runtime, streaming: StreamingServer, version: str) -> None:
         self._runtime = runtime
+        self._streaming = streaming
         self._version = version
 
     async def Version(self, request: cri_pb2.VersionRequest, _call: Call) -> cri_pb2.VersionResponse:
@@ -149,6 +151,22 @@ class RuntimeHandler:
             raise RpcError(Code.DEADLINE_EXCEEDED, message)
         return cri_pb2.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.code)
 
+    async def Exec(self, request: cri_pb2.ExecRequest, _call: Call) -> cri_pb2.ExecResponse:
+        _check_streams(request)
+        self._runtime.entry(request.container_id, list(request.cmd), terminal=request.tty)
+        return cri_pb2.ExecResponse(url=self._streaming.url("exec", request))
+
+    async def Attach(self, request: cri_pb2.AttachRequest, _call: Call) -> cri_pb2.AttachResponse:
+        _check_streams(request)
+        self._runtime.attachable(request.container_id)
+        return cri_pb2.AttachResponse(url=self._streaming.url("attach", request))
+
+    async def PortForward(self, request: cri_pb2.PortForwardRequest, _call: Call) -> cri_pb2.PortForwardResponse:
+        sandbox = self._runtime.sandbox(request.pod_sandbox_id)
+        if not sandbox.ready:
+            raise RpcError(Code.FAILED_PRECONDITION, f'sandbox "{sandbox.id}" is not running')
+        return cri_pb2.PortForwardResponse(url=self._streaming.url("portforward", request))
+
     async def GetContainerEvents(
         self, _request: cri_pb2.GetEventsRequest, _call: Call
     ) -> AsyncIterator[cri_pb2.ContainerEventResponse]:
@@ -222,6 +240,13 @@ class RuntimeHandler:
         wanted = cri_pb2.PodSandboxFilter(id=request.filter.id, label_selector=request.filter.label_selector)
         found = [one for one in self._runtime.sandboxes() if answers.sandbox_matches(one, wanted)]
         return cri_pb2.ListPodSandboxStatsResponse(stats=[self._sandbox_stats(sandbox) for sandbox in found])
+
+
+def _check_streams(request: cri_pb2.ExecRequest | cri_pb2.AttachRequest) -> None:
+    if request.tty and request.stderr:
+        raise RpcError(Code.INVALID_ARGUMENT, "tty and stderr cannot both be true")
+    if not (request.stdin or request.stdout or request.stderr):
+        raise RpcError(Code.INVALID_ARGUMENT, "one of stdin, stdout, or stderr must be set")
 
 
 class ImageHandler:

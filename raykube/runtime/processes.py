@@ -130,7 +130,7 @@ INTERPRETER = (os.path.realpath(sys.executable), "-I", "-S")
 async def start_shim(
     directory: Path,
     log_path: str,
-    terminal: bool,
+    mode: str,
     oom_file: str,
     control_groups: list[str],
     environment: dict[str, str],
@@ -145,7 +145,7 @@ async def start_shim(
                 str(directory),
                 str(writer),
                 log_path,
-                "1" if terminal else "0",
+                mode,
                 oom_file,
                 *control_groups,
             ],
@@ -245,9 +245,9 @@ def kill_session(leader: int) -> None:
 
 
 def kill_marked(variable: str, value: str, session: int) -> None:
-    """Kills what a dead shim left: processes of the container's session, and those that carry its mark.
+    """Kills what no shim watches: processes of the container's session (if not 0), and those that carry its mark.
 
-    A full scan of the machine's processes: only for a shim that was killed.
+    A full scan of the machine's processes: only for a shim that was killed, and for what commands left running.
     """
     mark = f"{variable}={value}".encode()
     for _ in range(10):  # a process may fork while we look: until a scan finds none

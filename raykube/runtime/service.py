@@ -12,6 +12,7 @@ from raykube.rpc.server import Server
 from raykube.runtime.config import Config
 from raykube.runtime.containers import Runtime
 from raykube.runtime.cri import ImageHandler, RuntimeHandler
+from raykube.runtime.streaming import StreamingServer
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of the kernel, without the final zero
 
@@ -24,6 +25,7 @@ class Service:
         self._socket = Path(config.listen.removeprefix("unix:").removeprefix("//")).absolute()
         self._runtime: Runtime | None = None
         self._server: Server | None = None
+        self._streaming: StreamingServer | None = None
         self._lock = -1
         self._stopped = asyncio.Event()
 
@@ -58,7 +60,9 @@ class Service:
         self._socket.unlink(missing_ok=True)  # of a runtime that was killed: we hold the lock
         self._server = Server()
         services = cri_pb2.DESCRIPTOR.services_by_name
-        self._server.add(services["RuntimeService"], RuntimeHandler(self._runtime, version("raykube")))
+        self._streaming = StreamingServer(self._runtime)
+        await self._streaming.start(config.streaming_bind_addr)
+        self._server.add(services["RuntimeService"], RuntimeHandler(self._runtime, self._streaming, version("raykube")))
         self._server.add(services["ImageService"], ImageHandler(str(config.root_dir)))
         old_mask = os.umask(0o177)  # who may talk to the socket may run anything as this user
         try:
@@ -83,6 +87,9 @@ class Service:
         if self._runtime is not None:
             self._runtime.close()  # first: it ends the event streams that would keep calls open
             self._runtime = None
+        if self._streaming is not None:
+            await self._streaming.stop()
+            self._streaming = None
         if self._server is not None:
             await self._server.stop()
             self._server = None

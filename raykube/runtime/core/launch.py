@@ -60,6 +60,12 @@ def check(config: cri_pb2.ContainerConfig) -> None:
             raise Refused("the process runtime has no images, so it cannot mount one")
 
 
+def mode(config: cri_pb2.ContainerConfig) -> str:
+    """The shim's MODE: terminal, input, input once."""
+    once = config.stdin and config.stdin_once
+    return ("t" if config.tty else "") + ("i" if config.stdin else "") + ("o" if once else "")
+
+
 def environment(container: Container, sandbox: Sandbox, machine: Machine) -> dict[str, str]:
     uid = user_of(container, sandbox)
     result = {

@@ -1,9 +1,10 @@
 """Runs one command inside a running container: its namespaces, user and working directory.
 
-    python -I -S enter.py PID UID GID DIRECTORY COMMAND [ARGUMENT…]
+    python -I -S enter.py PID UID GID DIRECTORY MODE CONTROL_GROUPS COMMAND [ARGUMENT…]
 
-UID and GID are numbers, or `-` to stay who we are. The environment is the caller's. A command that cannot start ends
-with 126 or 127, as a shell's would.
+UID and GID are numbers, or `-` to stay who we are. MODE is `t` where standard input is a terminal to control the
+session by. CONTROL_GROUPS are the files by which to join them, with colons between. The environment is the caller's. A
+command that cannot start ends with 126 or 127, as a shell's would.
 """
 
 import os
@@ -32,8 +33,16 @@ def become(command: list[str]) -> None:
     raise problem
 
 
-def main(pid: int, uid: str, gid: str, directory: str, command: list[str]) -> None:
+def main(pid: int, uid: str, gid: str, directory: str, mode: str, groups: str, command: list[str]) -> None:
     try:
+        for path in filter(None, groups.split(":")):
+            with open(path, "w") as file:
+                file.write("0")
+        if mode == "t":
+            import fcntl
+            import termios
+
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         namespaces.enter(pid)
         if os.getuid() == 0 and uid != "-":
             os.setgroups([])
@@ -48,4 +57,4 @@ def main(pid: int, uid: str, gid: str, directory: str, command: list[str]) -> No
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5], sys.argv[6], sys.argv[7:])

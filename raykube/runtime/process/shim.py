@@ -1,6 +1,8 @@
 """The shim: the parent of one container's process, and all that remains of the runtime when the runtime is gone.
 
-    python -I -S start.py DIRECTORY REPORT_FD LOG_PATH TERMINAL OOM_FILE [CONTROL_GROUP…]
+    python -I -S start.py DIRECTORY REPORT_FD LOG_PATH MODE OOM_FILE [CONTROL_GROUP…]
+
+MODE is made of letters: t, the container has a terminal; i, it takes input; o, that ends with the first who gave it.
 
 It detaches from whoever started it, starts the process that DIRECTORY/spec describes, copies the output into the
 log file, waits, ends whatever the process left running, removes its
@@ -12,7 +14,8 @@ not at all:
 - `exit.json`: how it ended.
 
 One line on REPORT_FD tells the runtime how the start went: `ok`, or `error MESSAGE`.
-SIGUSR1: open the log file anew (it was rotated). SIGTERM: kill everything in the container now.
+SIGUSR1: open the log file anew (it was rotated). SIGUSR2: listen for those who attach (attach.py). SIGTERM: kill
+everything in the container now.
 
 Imports are chosen by weight, for every container pays for them: `_signal` is what `signal` wraps in enums (5 ms and
 0.7 MB), marshal is built in where json brings the regular expressions (9 ms).
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     import signal
 
     from raykube.runtime.process import namespaces
+    from raykube.runtime.process.attach import Attachments
 else:
     import _signal as signal
 
@@ -188,18 +192,19 @@ def become(arguments: list[str], environment: dict[str, str]) -> None:
     raise OSError(f'exec: "{name}": {problem}')
 
 
-def run_program(directory: str, outputs: tuple[int, int], terminal: bool, failure: int) -> None:
+def run_program(directory: str, outputs: tuple[int, int], stdin: int, terminal: bool, failure: int) -> None:
     """The child's side of the fork: becomes the program, or writes why not to `failure`."""
     try:
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         os.umask(0o022)
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
+        if stdin >= 0:
+            os.dup2(stdin, 0)
         if terminal:
-            os.dup2(outputs[0], 0)
             import fcntl
             import termios
 
@@ -242,8 +247,14 @@ def parent_of(pid: int) -> int:
 class Supervision:
     """The shim's life after the start: copies output, obeys signals, notices the end."""
 
-    def __init__(self, pid: int, log: Log, streams: dict[int, bytes], wakeup: int) -> None:
+    def __init__(
+        self, pid: int, log: Log, streams: dict[int, bytes], stdin: int, wakeup: int, directory: str, mode: str
+    ) -> None:
         self._pid = pid
+        self._stdin = stdin
+        self._directory = directory
+        self._mode = mode
+        self._attached: Attachments | None = None
         self._log = log
         self._streams = streams
         self._wakeup = wakeup
@@ -255,32 +266,61 @@ class Supervision:
     def run(self) -> int:
         """Returns the wait status of the container's process, everything it left behind being dead."""
         while True:
-            for handle, _events in self._poll.poll():
-                if handle != self._wakeup:
+            for handle, events in self._poll.poll():
+                if handle in self._streams:
                     self._copy(handle)
+                    continue
+                if handle != self._wakeup:
+                    if self._attached is not None:
+                        self._attached.on_event(handle, events)
                     continue
                 for number in os.read(self._wakeup, 64):
                     if number == signal.SIGUSR1:
                         self._log.reopen()
+                    elif number == signal.SIGUSR2:
+                        self._listen()
                     elif number == signal.SIGTERM:
                         self._kill()
                 status = self._reap()
                 if status is not None:
                     kill_descendants()
+                    for remaining in self._streams:
+                        os.set_blocking(remaining, True)
                     while self._streams:
                         # Nobody is left to write: what is in the pipes ends with an end of file.
                         for remaining in list(self._streams):
                             self._copy(remaining)
                     self._log.finish()
+                    if self._attached is not None:
+                        self._attached.finish()
                     return status
+
+    def _listen(self) -> None:
+        if self._attached is not None:
+            return
+        if not TYPE_CHECKING:
+            from attach import Attachments
+        try:
+            self._attached = Attachments(self._directory, self._poll, self._stdin, self._mode, self._pause)
+        except OSError:
+            self._attached = None  # who wanted to attach hears that nobody listens
+
+    def _pause(self, paused: bool) -> None:
+        """Stops or resumes the reading of the container's output."""
+        for handle in self._streams:
+            self._poll.register(handle, 0 if paused else select.POLLIN)
 
     def _copy(self, handle: int) -> None:
         try:
             data = os.read(handle, READ_BYTES)
+        except BlockingIOError:  # a terminal's two directions share this flag
+            return
         except OSError:  # a terminal whose other side closed
             data = b""
         if data:
             self._log.feed(self._streams[handle], data)
+            if self._attached is not None:
+                self._attached.send(self._streams[handle], data)
         else:
             self._poll.unregister(handle)
             os.close(handle)
@@ -329,7 +369,15 @@ def outputs_of(terminal: bool) -> tuple[tuple[int, int], dict[int, bytes]]:
     return (out_writer, err_writer), {out_reader: b"stdout", err_reader: b"stderr"}
 
 
-def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: str, control_groups: list[str]) -> None:
+def input_of(mode: str, outputs: tuple[int, int], streams: dict[int, bytes]) -> tuple[int, int]:
+    """The end for the container's process and ours; -1 where there is none: it reads /dev/null then."""
+    if "t" in mode:
+        (ours,) = streams
+        return outputs[0], os.dup(ours)
+    return os.pipe() if "i" in mode else (-1, -1)
+
+
+def main(directory: str, report: int, log_path: str, mode: str, oom_file: str, control_groups: list[str]) -> None:
     def note(name: str, text: str) -> None:
         write_file(os.path.join(directory, name), text)
 
@@ -346,20 +394,21 @@ def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: s
 
     namespaces.become_subreaper()
     log = Log(log_path)
-    outputs, streams = outputs_of(terminal)
+    outputs, streams = outputs_of("t" in mode)
+    their_stdin, our_stdin = input_of(mode, outputs, streams)
     wakeup, wakeup_writer = os.pipe()
     for end in (wakeup, wakeup_writer):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     failure, failure_writer = os.pipe()
     oom_before = oom_kills(oom_file)
     pid = os.fork()
     if pid == 0:
-        run_program(directory, outputs, terminal, failure_writer)
+        run_program(directory, outputs, their_stdin, "t" in mode, failure_writer)
     os.close(failure_writer)
-    for end in set(outputs):
+    for end in {*outputs, their_stdin} - {-1}:
         os.close(end)
     problem = b""
     while part := os.read(failure, READ_BYTES):  # ends when the program starts: the pipe closes with exec
@@ -382,7 +431,7 @@ def main(directory: str, report: int, log_path: str, terminal: bool, oom_file: s
     )
     os.write(report, b"ok")
     os.close(report)
-    status = Supervision(pid, log, streams, wakeup).run()
+    status = Supervision(pid, log, streams, our_stdin, wakeup, directory, mode).run()
     killed = os.WIFSIGNALED(status)
     code = 128 + os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
     reason = "Completed" if code == 0 else "Error"

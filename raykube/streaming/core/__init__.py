@@ -1,0 +1,1 @@
+"""The protocols of upgraded connections, without I/O: bytes in, events out."""
