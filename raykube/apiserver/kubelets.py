@@ -37,7 +37,8 @@ class Kubelets:
         self._config = config
         self._session: aiohttp.ClientSession | None = None
 
-    def _context(self) -> ssl.SSLContext:
+    def context(self) -> ssl.SSLContext:
+        """For connections to kubelets."""
         config = self._config
         if config.kubelet_certificate_authority is not None:
             context = ssl.create_default_context(cafile=str(config.kubelet_certificate_authority))
@@ -52,7 +53,7 @@ class Kubelets:
 
     def session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._context(), limit=0)
+            connector = aiohttp.TCPConnector(ssl=self.context(), limit=0)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._session
@@ -69,16 +70,20 @@ class Kubelets:
         """`https://ADDRESS:PORT` of a node's kubelet. Raises ApiError."""
         return url_of((await self._reader.get(NODES, "", node_name)).decode())
 
+    async def location(self, pod: Object) -> str:
+        """The base URL of the kubelet that runs a pod. Raises ApiError."""
+        node_name = (pod.get("spec") or {}).get("nodeName")
+        if not node_name:
+            raise ApiError.bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
+        return await self.base_url(node_name)
+
     @asynccontextmanager
     async def logs(self, namespace: str, name: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of `/containerLogs` for a pod's container; `query` as in the API's `pods/log`. Raises ApiError."""
         pod = await self.pod(namespace, name)
-        spec = pod.get("spec") or {}
-        container = _container(pod, query.get("container", ""))
-        if not spec.get("nodeName"):
-            raise ApiError.bad_request(f"pod {name} does not have a host assigned")
+        container = container_of(pod, query.get("container", ""))
         parameters = {key: value for key, value in query.items() if key in _LOG_PARAMETERS and value}
-        url = f"{await self.base_url(spec['nodeName'])}/containerLogs/{namespace}/{name}/{container}"
+        url = f"{await self.location(pod)}/containerLogs/{namespace}/{name}/{container}"
         try:
             async with self.session().get(url, params=parameters) as response:
                 if response.status >= 400:
@@ -102,7 +107,7 @@ def _refused(code: int, text: str, what: str) -> ApiError:
     return ApiError.internal(f"the kubelet answered {code}: {text}")
 
 
-def _container(pod: Object, wanted: str) -> str:
+def container_of(pod: Object, wanted: str) -> str:
     """The container that a request means. Raises ApiError 400."""
     spec, name = pod.get("spec") or {}, pod["metadata"]["name"]
     containers = [each["name"] for each in spec.get("containers") or ()]

@@ -31,8 +31,10 @@ from raykube.apiserver.rest.connect import Connects
 from raykube.apiserver.rest.dispatch import Dispatch
 from raykube.apiserver.rest.front import Front, Limits
 from raykube.apiserver.rest.paths import Paths
+from raykube.apiserver.rest.proxying import Proxying
 from raykube.apiserver.rest.read import Reads
 from raykube.apiserver.rest.reviews import Reviews
+from raykube.apiserver.rest.streams import Streams
 from raykube.apiserver.rest.subresources import Subresources
 from raykube.apiserver.rest.write import Writes
 from raykube.apiserver.services import ServiceAddresses
@@ -68,6 +70,7 @@ class Service:
         self._runner: web.ServerRunner | None = None
         self._membership: Membership | None = None
         self._kubelets: Kubelets | None = None
+        self._proxying: Proxying | None = None
         self._metrics: ResourceMetrics | None = None
         self._paths: Paths | None = None
         self._bulk: Bulk | None = None
@@ -110,12 +113,15 @@ class Service:
         audiences = config.api_audiences or [config.service_account_issuer]
         tokens = Tokens(reader, issuer, audiences) if issuer is not None else None
         metrics = self._metrics = ResourceMetrics(reader, kubelets)
+        proxying = self._proxying = Proxying(reader, kubelets, measures)
         dispatch = Dispatch(
             Reads(reader, measures, config.min_request_timeout),
             Writes(writer, reader, authorization),
             Subresources(reader, writer, authorization, evictions, tokens),
             Reviews(authenticator, authorization),
             Connects(kubelets, measures),
+            Streams(kubelets, authorization, measures),
+            proxying,
             metrics,
         )
         limits = Limits(config.max_requests_inflight, config.max_mutating_requests_inflight)
@@ -193,6 +199,8 @@ class Service:
             self._grpc = None
         if self._metrics is not None:
             await self._metrics.close()
+        if self._proxying is not None:
+            await self._proxying.close()
         if self._kubelets is not None:
             await self._kubelets.close()
         if self._store is not None:

@@ -42,6 +42,10 @@ class Config(BaseModel):
     tls_private_key_file: Path | None = Field(None, description="Key of --tls-cert-file")
     client_ca_file: Path | None = Field(None, description="CA that clients of this server must be signed by")
 
+    streaming_connection_idle_timeout: Duration = Field(
+        4 * 3600.0, description="How long an exec, attach or port-forward may carry nothing; 0 for ever"
+    )
+
     api_servers: list[str] = Field(default_factory=list, description="gRPC addresses of apiservers, host:port")
     kube_cert_file: Path | None = Field(None, description="Client certificate, of the user system:node:NAME")
     kube_key_file: Path | None = Field(None, description="Key of --kube-cert-file")

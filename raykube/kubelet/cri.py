@@ -1,14 +1,15 @@
 """The client side of CRI v1: what the kubelet asks of any runtime."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from raykube.kubelet.core import criconfig
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
-from raykube.rpc.channel import Channel
+from raykube.rpc import channel as rpc
+from raykube.streaming.core.channels import Channel
 
 
 def failure(error: RpcError) -> str:
@@ -25,7 +26,7 @@ class Cri:
 
     def __init__(self, endpoint: str, node: str, timeout_s: float) -> None:
         path = endpoint.removeprefix("unix:")
-        self._channel = Channel(f"unix:{path.removeprefix('//')}")
+        self._channel = rpc.Channel(f"unix:{path.removeprefix('//')}")
         self._runtime: Any = self._channel.stub(SERVICES["RuntimeService"])
         self._images: Any = self._channel.stub(SERVICES["ImageService"])
         self._node = node
@@ -184,6 +185,20 @@ class Cri:
         answer = await self._runtime.ExecSync(request, timeout=timeout_s + self._timeout_s)
         return answer.exit_code, answer.stdout + answer.stderr
 
+    # -- streams: where the runtime serves one that was asked for
+
+    async def exec_url(self, container_id: str, command: Sequence[str], wanted: Collection[Channel]) -> str:
+        request = cri_pb2.ExecRequest(container_id=container_id, cmd=command, **_streams(wanted))
+        return str((await self._runtime.Exec(request, timeout=self._timeout_s)).url)
+
+    async def attach_url(self, container_id: str, wanted: Collection[Channel]) -> str:
+        request = cri_pb2.AttachRequest(container_id=container_id, **_streams(wanted))
+        return str((await self._runtime.Attach(request, timeout=self._timeout_s)).url)
+
+    async def port_forward_url(self, sandbox_id: str) -> str:
+        request = cri_pb2.PortForwardRequest(pod_sandbox_id=sandbox_id)
+        return str((await self._runtime.PortForward(request, timeout=self._timeout_s)).url)
+
     # -- images
 
     async def images(self) -> list[cri_pb2.Image]:
@@ -218,3 +233,13 @@ class Cri:
         request = cri_pb2.PullImageRequest(image=image, sandbox_config=sandbox, auth=auth)
         # A pull takes as long as the network does.
         return str((await self._images.PullImage(request, timeout=3600)).image_ref)
+
+
+def _streams(wanted: Collection[Channel]) -> dict[str, bool]:
+    """The flags of an Exec or Attach request; a terminal is what has sizes."""
+    return {
+        "stdin": Channel.STDIN in wanted,
+        "stdout": Channel.STDOUT in wanted,
+        "stderr": Channel.STDERR in wanted,
+        "tty": Channel.RESIZE in wanted,
+    }

@@ -21,6 +21,7 @@ from raykube.kubelet.core.podlog import LogOptions
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.logreader import LogReader
 from raykube.kubelet.reports import Reports
+from raykube.kubelet.streams import Streams
 from raykube.rpc import RpcError
 
 log = logging.getLogger(__name__)
@@ -99,12 +100,14 @@ class KubeletServer:
         list_pods: Callable[[], list[Object]],
         healthy: Callable[[], bool],
         reports: Reports,
+        streams: Streams,
     ) -> None:
         self._cri = cri
         self._log_directory = log_directory
         self._list_pods = list_pods
         self._healthy = healthy
         self._reports = reports
+        self._streams = streams
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -119,6 +122,7 @@ class KubeletServer:
                 web.get("/healthz", self._healthz),
                 web.get("/pods", self._pods),
                 *self._reports.routes(),
+                *self._streams.routes(),
                 web.get("/containerLogs/{namespace}/{pod}/{container}", self._logs),
             ]
         )

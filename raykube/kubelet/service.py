@@ -48,6 +48,7 @@ from raykube.kubelet.objects import Objects
 from raykube.kubelet.reports import Reports
 from raykube.kubelet.server import KubeletServer
 from raykube.kubelet.statuswriter import StatusWriter
+from raykube.kubelet.streams import Streams
 from raykube.kubelet.usage import UsageReader
 from raykube.kubelet.volumes import Volumes
 from raykube.kubelet.worker import PodWorker, Tools
@@ -192,7 +193,12 @@ class Service:
         usage = UsageReader(cri, config.root_dir, disk, self._living)
         reports = Reports(cri, usage, disk, measures, self._name, self._living)
         self._server = KubeletServer(
-            cri, volumes.log_directory, self._pods, lambda: self._node is None or self._node.healthy, reports
+            cri,
+            volumes.log_directory,
+            self._pods,
+            lambda: self._node is None or self._node.healthy,
+            reports,
+            Streams(cri, self._pods, config.streaming_connection_idle_timeout),
         )
         node_reference = reference(self._name)
         images = ImageCollector(

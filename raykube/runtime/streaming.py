@@ -101,6 +101,7 @@ class StreamingServer:
                     await attachment.serve(self._runtime, request, link)
                 case cri_pb2.PortForwardRequest():
                     await forwarding.serve(self._runtime, request, link)
+            await link.finish()
         except OSError as error:
             log.debug("a stream ended: %s", error)
         finally:

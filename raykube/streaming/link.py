@@ -9,9 +9,10 @@ windows of its own.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from raykube.streaming.core import spdy
-from raykube.streaming.wire import Wire, patiently
+from raykube.streaming.wire import LINGER_S, Wire, patiently
 
 STREAM_BYTES_MAX = 256 * 1024
 
@@ -56,6 +57,7 @@ class Stream:
     async def reset(self, code: int = spdy.CANCEL) -> None:
         """Gives the stream up."""
         self._link.core.reset(self.number, code)
+        self.discard()
         self.on_end(reset=True)
         await self._link.flush()
 
@@ -65,12 +67,15 @@ class Stream:
         self._waiting += data
         self._changed.set()
 
+    def discard(self) -> None:
+        """What waits will not be read any more."""
+        self._waiting.clear()
+        self._room.set()
+
     def on_end(self, reset: bool = False) -> None:
+        """What came before the end is still to be read: containerd resets its streams right after their last words."""
         self._ended = True
         self._reset = self._reset or reset
-        if reset:
-            self._waiting.clear()
-            self._room.set()
         self._changed.set()
 
     @property
@@ -97,6 +102,7 @@ class Link:
         self._wire = wire
         self._streams: dict[int, Stream] = {}
         self._accepted: asyncio.Queue[Stream | None] = asyncio.Queue()
+        self._is_finishing = False
 
     async def open(self, headers: Mapping[str, str]) -> Stream:
         stream = Stream(self, self.core.open(headers), headers)
@@ -139,7 +145,7 @@ class Link:
                 self._accepted.put_nowait(stream)
             case spdy.Data(number, data):
                 found = self._streams.get(number)
-                if found is not None:
+                if found is not None and not self._is_finishing:
                     found.on_data(data)
                     if found.is_full:
                         await patiently(found.room, self._wire.hung_up)
@@ -155,6 +161,17 @@ class Link:
     def forget(self, stream: Stream) -> None:
         """Both sides are done with it."""
         self._streams.pop(stream.number, None)
+
+    async def finish(self) -> None:
+        """Ends the connection after what was written, hearing the peer out (see `Wire.finish`)."""
+        self._is_finishing = True
+        for stream in self._streams.values():
+            stream.discard()
+        self._wire.end_writing()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self.closed.wait()
+        self.close()
 
     def abort(self) -> None:
         """Ends the connection at once."""

@@ -41,8 +41,11 @@ async def first(*works: "asyncio.Task[None]") -> None:
                 raise result
 
 
-async def splice(left: Wire, right: Wire, idle_s: float | None = None) -> None:
-    """Returns when it is over; both are closed then, what one had sent having been passed to the other."""
+async def splice(client: Wire, server: Wire, idle_s: float | None = None) -> None:
+    """Returns when it is over; both are closed then.
+
+    What the server said last reaches the client; who has left needs nothing more, and the server hears of it at once.
+    """
     idle = Idle(idle_s)
 
     async def copy(source: Wire, sink: Wire) -> None:
@@ -51,8 +54,11 @@ async def splice(left: Wire, right: Wire, idle_s: float | None = None) -> None:
             await sink.write(data, source.hung_up)
 
     spawn = asyncio.get_running_loop().create_task
+    answers = spawn(copy(server, client))
     try:
-        await first(spawn(copy(left, right)), spawn(copy(right, left)), spawn(idle.watch()))
+        await first(answers, spawn(copy(client, server)), spawn(idle.watch()))
+        if not answers.cancelled() and answers.exception() is None:
+            await client.finish()
     finally:
-        left.close()
-        right.close()
+        client.close()
+        server.close()

@@ -12,7 +12,7 @@ from raykube.streaming.core import channels, pairs
 from raykube.streaming.core.channels import Channel
 from raykube.streaming.link import Link, Stream
 from raykube.streaming.splice import Idle, first
-from raykube.streaming.wire import Wire, hung_up
+from raykube.streaming.wire import LINGER_S, Wire, hung_up
 
 MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 
@@ -33,7 +33,7 @@ class Socket:
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
         self.response = web.WebSocketResponse(
-            protocols=(protocol,), max_msg_size=MESSAGE_BYTES_MAX, compress=False, timeout=2.0
+            protocols=(protocol,), max_msg_size=MESSAGE_BYTES_MAX, compress=False, timeout=LINGER_S
         )
         self._request: web.BaseRequest | None = None
 

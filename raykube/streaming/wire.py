@@ -1,6 +1,8 @@
 """A connection of raw bytes after its upgrade, on the server's side (`take_over`) or the client's (`dial`)."""
 
 import asyncio
+import asyncio.trsock
+import os
 import select
 import socket
 import ssl
@@ -22,7 +24,7 @@ CONNECT_S = 10.0
 ANSWER_S = 60.0
 BODY_BYTES_MAX = 1024 * 1024
 HANGUP_CHECK_S = 5.0
-LINGER_S = 10.0
+LINGER_S = 5.0
 # A peer whose machine is gone says nothing: after a minute it counts as closed.
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 30, 10, 3
 
@@ -51,6 +53,25 @@ class Wire:
     def hung_up(self) -> bool:
         """The peer closed its side, whatever may still be unread here. (What is still unsent there hides it.)"""
         return hung_up(self._writer.transport)
+
+    async def finish(self) -> None:
+        """Closes, but hears the peer out first, until it closes too or `LINGER_S` are over.
+
+        Who closes while there is something unread resets the connection, and the peer loses what it had not read yet:
+        the status of a command that ended before its input, for one. What is said last must say that it is the last.
+        """
+        self.end_writing()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while await self.read():
+                    pass
+        self.close()
+
+    def end_writing(self) -> None:
+        """Tells the peer that nothing more comes, where the transport can (TLS cannot)."""
+        with suppress(OSError, RuntimeError):
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
 
     def close(self) -> None:
         with suppress(OSError, RuntimeError):
@@ -112,16 +133,30 @@ class Takeover(web.StreamResponse):
         pass
 
 
-class _Taken(asyncio.StreamReaderProtocol):
-    """Tells the protocol that it replaced when the connection ends: the server counts its connections."""
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Lets what arrived be read, however the connection ended: asyncio's own would raise the error first."""
 
-    def __init__(self, reader: asyncio.StreamReader, old: asyncio.BaseProtocol) -> None:
+    def __init__(self, reader: asyncio.StreamReader, old: asyncio.BaseProtocol | None = None) -> None:
+        """`old`: the protocol that this one replaces, to be told of the end: the server counts its connections."""
         super().__init__(reader)
+        self._reader = reader
         self._old = old
+        self._socket: asyncio.trsock.TransportSocket | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if transport.get_extra_info("sslcontext") is None:
+            self._socket = transport.get_extra_info("socket")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._old.connection_lost(exc)
+        if exc is not None and self._socket is not None:
+            # A write failed on a connection that the peer reset; what it said before that still waits in the kernel.
+            with suppress(OSError, ValueError):
+                while data := os.read(self._socket.fileno(), READ_BYTES):
+                    self._reader.feed_data(data)
+        super().connection_lost(None)
+        if self._old is not None:
+            self._old.connection_lost(exc)
 
 
 def take_over(request: web.BaseRequest, head: http1.ResponseHead) -> Wire:
@@ -134,7 +169,7 @@ def take_over(request: web.BaseRequest, head: http1.ResponseHead) -> Wire:
         raise ConnectionResetError("the client is gone")
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=BUFFER_BYTES_MAX, loop=loop)
-    protocol = _Taken(reader, transport.get_protocol())
+    protocol = _Protocol(reader, transport.get_protocol())
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     writer = asyncio.StreamWriter(cast(asyncio.WriteTransport, transport), protocol, reader, loop)
@@ -146,6 +181,14 @@ def switching(protocol: str, upgrade: str = "SPDY/3.1") -> http1.ResponseHead:
     """The answer that accepts an upgrade to SPDY with this stream protocol."""
     headers = [("Connection", "Upgrade"), ("Upgrade", upgrade), ("X-Stream-Protocol-Version", protocol)]
     return http1.ResponseHead(101, "Switching Protocols", headers)
+
+
+def unverified() -> ssl.SSLContext:
+    """For servers in pods: nobody here can check their certificates."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +207,16 @@ async def dial(url: str, method: str, headers: http1.Headers, context: ssl.SSLCo
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise OSError(f"cannot stream from {url!r}")
     async with asyncio.timeout(CONNECT_S):
-        reader, writer = await asyncio.open_connection(
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=BUFFER_BYTES_MAX, loop=loop)
+        protocol = _Protocol(reader)
+        transport, _ = await loop.create_connection(
+            lambda: protocol,
             parts.hostname,
             parts.port or (443 if tls else 80),
             ssl=(context or ssl.create_default_context()) if tls else None,
-            limit=BUFFER_BYTES_MAX,
         )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         writer.write(http1.request_head(method, target, parts.netloc.rpartition("@")[2], headers))
@@ -179,7 +226,13 @@ async def dial(url: str, method: str, headers: http1.Headers, context: ssl.SSLCo
                 if head.status == 101:
                     return Answer(head, Wire(reader, writer))
                 body = await _body(reader, head)
-            except (http1.HeadError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+            except (
+                http1.HeadError,
+                asyncio.IncompleteReadError,
+                asyncio.LimitOverrunError,
+                ValueError,
+                ConnectionResetError,
+            ) as error:
                 raise ConnectionError(f"{parts.netloc} does not speak HTTP: {error}") from None
     except BaseException:
         writer.close()

@@ -255,11 +255,24 @@ class ControlPlane:
 
     def kubectl_run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs real kubectl as the administrator."""
-        command = [*self._prefix, require_program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
-        environment = os.environ | {"HOME": str(self.folder)}  # kubectl caches discovery there
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, input=stdin, env=environment
+            self.kubectl_command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            input=stdin,
+            env=self.environment,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For kubectl, which caches discovery in its home."""
+        return os.environ | {"HOME": str(self.folder)}
+
+    def kubectl_command(self, *arguments: str) -> list[str]:
+        """The command line of kubectl as the administrator."""
+        return [*self._prefix, require_program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
 
     def objects(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
         """The items of `kubectl get KIND -o json`."""

@@ -12,6 +12,7 @@ from raykube.streaming.core import channels, http1, outcome, pairs
 from raykube.streaming.core.channels import Channel
 from raykube.streaming.link import Link, Stream
 from raykube.streaming.wire import dial
+from tests.kit.waiting import until
 
 
 @asynccontextmanager
@@ -85,9 +86,7 @@ class Session:
 
     async def sees(self, text: str, timeout_s: float = 20) -> None:
         """Returns once stdout has this text."""
-        async with asyncio.timeout(timeout_s):
-            while text not in self.stdout:
-                await asyncio.sleep(0.01)
+        await until(lambda: text in self.stdout, timeout_s, f"{text!r} in the output")
 
     async def status(self, timeout_s: float = 30) -> dict[str, object]:
         """The Status at the end."""

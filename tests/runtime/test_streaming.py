@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from raykube.streaming.core import channels, http1, pairs
 from raykube.streaming.core.channels import Channel
 from raykube.streaming.wire import dial
 from tests.kit.streams import Forwarder, Session, connected, read_all
+from tests.kit.waiting import until
 from tests.runtime.conftest import Machine
 
 pytestmark = pytest.mark.integration
@@ -46,12 +46,6 @@ async def attach_session(machine: Machine, container: str, *, stdin: bool = Fals
     request = cri_pb2.AttachRequest(container_id=container, stdin=stdin, stdout=True, stderr=not tty, tty=tty)
     url = (await machine.cri.Attach(request)).url
     return Session(url, channels.streams(stdin, True, not tty, tty))
-
-
-async def eventually(check: Any, timeout_s: float = 20) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
@@ -109,9 +103,9 @@ async def test_a_terminal(machine: Machine) -> None:
         await session.insist("stty size\n", "33 99")
         await session.type("echo as''leep; sleep 100\n")
         await session.sees("asleep")
-        await session.type("\x03")  # the interrupt character: it reaches what runs in the foreground
-        await session.type("echo aw''ake; exit 5\n")
-        await session.sees("awake")
+        # The interrupt character: it reaches what runs in the foreground.
+        await session.insist("\x03echo aw''ake\n", "awake")
+        await session.type("exit 5\n")
         assert await session.code() == 5
 
 
@@ -128,7 +122,7 @@ async def test_who_leaves_takes_the_command_along(machine: Machine) -> None:
         await session.sees("\n")
         pids = [int(pid) for pid in session.stdout.split()]
         assert all(map(alive, pids))
-    await eventually(lambda: not any(map(alive, pids)))
+    await until(lambda: not any(map(alive, pids)))
     assert (await machine.status(container)).state == cri_pb2.CONTAINER_RUNNING
 
 
@@ -141,7 +135,7 @@ async def test_who_leaves_while_nobody_reads_the_input_is_noticed(machine: Machi
         await asyncio.sleep(0.3)
         typing.cancel()
         session.link.abort()
-    await eventually(lambda: not alive(pid), 30)
+    await until(lambda: not alive(pid), 30)
 
 
 async def test_a_background_process_does_not_hold_the_session(machine: Machine) -> None:
@@ -150,7 +144,7 @@ async def test_a_background_process_does_not_hold_the_session(machine: Machine) 
         assert await session.code() == 0
     assert alive(int(session.stdout))
     await machine.stop_container(container)
-    await eventually(lambda: not alive(int(session.stdout)))
+    await until(lambda: not alive(int(session.stdout)))
 
 
 async def test_the_end_of_the_container_ends_its_commands(machine: Machine) -> None:
@@ -192,9 +186,10 @@ async def test_refusals(machine: Machine) -> None:
 async def test_attach_shows_what_comes_and_passes_input_on(machine: Machine) -> None:
     script = "while read line; do echo got $line; echo err $line >&2; done; echo end of input"
     container = await machine.run(await machine.sandbox(), "sh", "-c", script, stdin=True, stdin_once=True)
-    async with await attach_session(machine, container, stdin=True) as session, await attach_session(
-        machine, container
-    ) as watcher:
+    async with (
+        await attach_session(machine, container, stdin=True) as session,
+        await attach_session(machine, container) as watcher,
+    ):
         await session.insist("one\n", "got one")
         await session.type("two\n")
         await session.sees("got two")
@@ -278,7 +273,7 @@ async def test_attach_survives_a_restart_of_the_runtime(machine: Machine) -> Non
 async def forwarded_port(machine: Machine, sandbox: str, address: str, size: int = 0) -> int:
     container = await machine.run(sandbox, sys.executable, "-c", LISTENER, address, str(size), name="server")
     path = Path((await machine.status(container)).log_path)
-    await eventually(lambda: path.read_text().endswith("\n"))
+    await until(lambda: path.read_text().endswith("\n"))
     return int(path.read_text().split()[3])
 
 
@@ -336,4 +331,4 @@ async def test_no_file_descriptors_stay_open(machine: Machine) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         await round_trip()
-    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)

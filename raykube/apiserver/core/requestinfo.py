@@ -51,7 +51,7 @@ def parse(method: str, path: str, watch: bool = False) -> RequestInfo:
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
     if verb == "get":
-        if watch:
+        if watch and subresource != "proxy":  # there the parameter is the business of what lies behind
             verb = "watch"
         elif not name:
             verb = "list"

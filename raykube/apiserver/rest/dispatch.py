@@ -5,13 +5,15 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from raykube.api.errors import ApiError
-from raykube.api.resources import Resource
+from raykube.api.resources import PROXY, Resource
 from raykube.apiserver import resourcemetrics
 from raykube.apiserver.resourcemetrics import ResourceMetrics
 from raykube.apiserver.rest.connect import Connects
 from raykube.apiserver.rest.context import Context
+from raykube.apiserver.rest.proxying import Proxying
 from raykube.apiserver.rest.read import Reads
 from raykube.apiserver.rest.reviews import Reviews
+from raykube.apiserver.rest.streams import Streams
 from raykube.apiserver.rest.subresources import Subresources
 from raykube.apiserver.rest.write import Writes
 
@@ -28,6 +30,8 @@ class Dispatch:
         subresources: Subresources,
         reviews: Reviews,
         connects: Connects,
+        streams: Streams,
+        proxying: Proxying,
         metrics: ResourceMetrics,
     ) -> None:
         self._verbs: dict[str, Handler] = {
@@ -46,6 +50,13 @@ class Dispatch:
             ("pods", "log", "get"): connects.log,
             ("serviceaccounts", "token", "create"): subresources.token,
         }
+        for verb in ("get", "create"):
+            self._subresources["pods", "exec", verb] = streams.exec
+            self._subresources["pods", "attach", verb] = streams.attach
+            self._subresources["pods", "portforward", verb] = streams.port_forward
+        for plural in ("nodes", "pods", "services"):
+            for verb in PROXY:
+                self._subresources[plural, "proxy", verb] = proxying
         self._scale: Handler = subresources.scale
         self._bindings: Handler = subresources.binding
         self._reviews = reviews
