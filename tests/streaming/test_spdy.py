@@ -159,7 +159,9 @@ actions = st.lists(
         st.tuples(st.just("send"), st.integers(0, 5), st.binary(max_size=100_000)),
         st.tuples(st.just("end"), st.integers(0, 5)),
         st.tuples(st.just("reset"), st.integers(0, 5)),
-        st.tuples(st.just("ping"),),
+        st.tuples(
+            st.just("ping"),
+        ),
     ),
     max_size=30,
 )
