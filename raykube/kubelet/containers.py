@@ -153,13 +153,17 @@ class ContainerActions:
         """
         config = self._sandbox_config(pod, sandbox.attempt)
         try:
+            for volume in self._volumes.images(pod, spec):
+                source = {"image": volume.get("reference") or "", "imagePullPolicy": volume.get("pullPolicy")}
+                await self._images.ensure(pod, source, _place(spec), config)
             image = await self._images.ensure(pod, spec, _place(spec), config)
         except ImageFailed as problem:
             self._events.record(pod, "Warning", "Failed", f"Error: {problem.reason}", _place(spec))
             raise NotStarted(problem.reason, problem.message, retry_at=problem.retry_at) from None
-        environment, mounts = await self._prepare(pod, spec, attempt, pod_ip, image)
+        environment, mounts, devices = await self._prepare(pod, spec, attempt, pod_ip, image)
         (self._volumes.log_directory(pod) / spec["name"]).mkdir(mode=0o755, parents=True, exist_ok=True)
         wanted = criconfig.container_config(pod, spec, attempt, environment, mounts, image, self._settings, target_id)
+        wanted.devices.extend(devices)
         try:
             container_id = await self._cri.create_container(sandbox.id, wanted, config)
         except RpcError as error:
@@ -183,7 +187,7 @@ class ContainerActions:
 
     async def _prepare(
         self, pod: Object, spec: Object, attempt: int, pod_ip: str, image: ImageFacts
-    ) -> tuple[dict[str, str | bytes], list[cri_pb2.Mount]]:
+    ) -> tuple[dict[str, str | bytes], list[cri_pb2.Mount], list[cri_pb2.Device]]:
         try:
             refusal = root_refusal(pod, spec, image)
             if refusal:
@@ -195,7 +199,8 @@ class ContainerActions:
             # Volumes come before the sandbox; those that show the pod's address know it only now.
             await self._volumes.mount(pod, self.pod_facts(pod_ip))
             self._volumes.write_hosts(pod, pod_ip, self._settings.cluster_domain)
-            return environment, self._volumes.mounts(pod, spec, attempt, environment)
+            mounts = self._volumes.mounts(pod, spec, attempt, environment)
+            return environment, mounts, self._volumes.devices(pod, spec)
         except (SourceMissing, ValueError, VolumeFailed, ApiError) as error:
             self._events.record(pod, "Warning", "Failed", f"Error: {error}", _place(spec))
             raise NotStarted("CreateContainerConfigError", str(error)) from None

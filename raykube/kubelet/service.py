@@ -33,6 +33,7 @@ from raykube.kubelet.core.staticpods import full_name
 from raykube.kubelet.core.status import NodeFacts
 from raykube.kubelet.core.sysctls import check_allowed
 from raykube.kubelet.core.thresholds import Pressure, Threshold, hard_amounts, parse_thresholds
+from raykube.kubelet.core.volumespec import image_refusal, makes_recursive_read_only
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.diskusage import DiskUsage
 from raykube.kubelet.eviction import Eviction
@@ -279,7 +280,7 @@ class Service:
     async def _make_tools(self, parts: "_Parts") -> Tools:
         """What workers work with, once a runtime answers."""
         config = self._config
-        runtime_name, driver = await self._await_runtime(parts.cri)
+        runtime_name, driver = await self._await_runtime(parts.cri, parts.volumes)
         driver = driver or config.cgroup_driver
         if driver != config.cgroup_driver:
             log.info("the runtime's cgroup driver is %s", driver)
@@ -336,12 +337,18 @@ class Service:
             unsafe_sysctls=check_allowed(config.allowed_unsafe_sysctls),
         )
 
-    async def _await_runtime(self, cri: Cri) -> tuple[str, str]:
-        """The runtime's name and the driver of its control groups, however long it takes until one answers."""
+    async def _await_runtime(self, cri: Cri, volumes: Volumes) -> tuple[str, str]:
+        """The runtime's name and the driver of its control groups, however long it takes until one answers.
+
+        Volumes learn what it can mount.
+        """
         delay_s = 0.1
         while True:
             try:
-                name = (await cri.version()).runtime_name
+                version = await cri.version()
+                name = version.runtime_name
+                volumes.recursive_read_only = makes_recursive_read_only(await cri.status())
+                volumes.image_volumes = image_refusal(name, version.runtime_version)
                 driver = await cri.cgroup_driver()
                 break
             except RpcError as error:

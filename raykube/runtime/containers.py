@@ -261,6 +261,12 @@ class Runtime:
         directory = self._store.directory(record.id)
         if record.log_path:
             os.makedirs(os.path.dirname(record.log_path), exist_ok=True)
+        for mount in record.config.mounts:
+            if mount.host_path and not os.path.lexists(mount.host_path):
+                try:
+                    os.makedirs(mount.host_path)  # as other runtimes do for a hostPath without a type
+                except OSError as error:
+                    raise RpcError(Code.INTERNAL, f'failed to mkdir "{mount.host_path}": {error.strerror}') from None
         try:
             groups = self._cgroups.create(record.id, record.config.linux.resources)
         except OSError as error:

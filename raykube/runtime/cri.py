@@ -39,7 +39,11 @@ class RuntimeHandler:
 
     async def Status(self, request: cri_pb2.StatusRequest, _call: Call) -> cri_pb2.StatusResponse:
         conditions = [cri_pb2.RuntimeCondition(type=name, status=True) for name in ("RuntimeReady", "NetworkReady")]
-        response = cri_pb2.StatusResponse(status=cri_pb2.RuntimeStatus(conditions=conditions))
+        features = cri_pb2.RuntimeHandlerFeatures(recursive_read_only_mounts=True)
+        response = cri_pb2.StatusResponse(
+            status=cri_pb2.RuntimeStatus(conditions=conditions),
+            runtime_handlers=[cri_pb2.RuntimeHandler(name="", features=features)],
+        )
         if request.verbose:
             for name in ("cpu", "memory"):
                 enforced = name in self._runtime.limits

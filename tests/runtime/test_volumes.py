@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raykube.pb import cri_pb2
-from tests.kit.require import require_program
+from raykube.rpc import RpcError
+from tests.kit.require import missing, require_program
 from tests.runtime.conftest import Machine
 
 pytestmark = pytest.mark.integration
@@ -152,10 +154,11 @@ async def test_names_are_resolved_as_the_pod_says(machine: Machine) -> None:
     assert await machine.output(container) == "search ns.svc.local\nnameserver 127.0.0.99\noptions ndots:5"
 
 
-async def test_a_missing_volume(machine: Machine) -> None:
+async def test_a_volume_that_cannot_be_made(machine: Machine) -> None:
     sandbox = await machine.sandbox()
-    container = await machine.create(sandbox, "true", **mounts((machine.root / "nowhere", "/raykube")))
-    with pytest.raises(Exception, match=r"volume .*/nowhere: No such file or directory"):
+    (machine.root / "file").touch()
+    container = await machine.create(sandbox, "true", **mounts((machine.root / "file" / "in", "/raykube")))
+    with pytest.raises(RpcError, match=r'failed to mkdir ".*/file/in": Not a directory'):
         await machine.start_container(container)
 
 
@@ -196,3 +199,97 @@ def test_as_an_ordinary_user() -> None:
         timeout=200,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def tmpfs(directory: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(directory)], check=True)
+
+
+@pytest.fixture
+def shared(machine: Machine) -> Iterator[Path]:
+    """A mount that travels, as most machines' root is."""
+    if os.geteuid() != 0:
+        missing("needs root, to mount")
+    directory = machine.root / "shared"
+    directory.mkdir()
+    subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+    for kind in ("--make-private", "--make-shared"):
+        subprocess.run(["mount", kind, str(directory)], check=True)
+    yield directory
+    subprocess.run(["umount", "--recursive", str(directory)], check=True)
+
+
+def with_propagation(directory: Path, propagation: Any) -> dict[str, Any]:
+    return {
+        "mounts": [cri_pb2.Mount(host_path=str(directory), container_path="/raykube-shared", propagation=propagation)]
+    }
+
+
+LOOK = (
+    "i=0; while [ ! -e /raykube-shared/in/file ] && [ $i -lt 40 ]; do sleep 0.05; i=$((i+1)); done; "
+    "ls /raykube-shared/in"
+)
+
+
+async def test_mounts_of_the_machine_travel_where_they_may(machine: Machine, shared: Path) -> None:
+    sandbox = await machine.sandbox()
+    (shared / "in").mkdir()
+    sees = await machine.run(
+        sandbox, "sh", "-c", LOOK, **with_propagation(shared, cri_pb2.PROPAGATION_HOST_TO_CONTAINER)
+    )
+    does_not = await machine.run(sandbox, "sh", "-c", LOOK, **with_propagation(shared, cri_pb2.PROPAGATION_PRIVATE))
+    tmpfs(shared / "in")
+    (shared / "in" / "file").touch()
+    assert await machine.output(sees) == "file"
+    assert await machine.output(does_not) == ""
+
+
+async def test_mounts_of_a_container_travel_where_they_may(machine: Machine, shared: Path) -> None:
+    sandbox = await machine.sandbox()
+    (shared / "in").mkdir()
+    script = "mount -t tmpfs tmpfs /raykube-shared/in && touch /raykube-shared/in/file"
+    for propagation, travels in (
+        (cri_pb2.PROPAGATION_PRIVATE, False),
+        (cri_pb2.PROPAGATION_HOST_TO_CONTAINER, False),
+        (cri_pb2.PROPAGATION_BIDIRECTIONAL, True),
+    ):
+        container = await machine.run(sandbox, "sh", "-c", script, **with_propagation(shared, propagation))
+        assert (await machine.exited(container)).exit_code == 0
+        assert (shared / "in" / "file").exists() is travels, propagation
+
+
+async def test_a_mount_that_cannot_travel_is_refused(machine: Machine) -> None:
+    data = volume(machine, "data", {})
+    sandbox = await machine.sandbox()
+    with pytest.raises(RpcError, match=r"is not a shared mount|that needs root"):
+        await machine.run(sandbox, "true", **with_propagation(data, cri_pb2.PROPAGATION_BIDIRECTIONAL))
+
+
+async def test_read_only_all_the_way_down(machine: Machine, shared: Path) -> None:
+    (shared / "in").mkdir()
+    tmpfs(shared / "in")
+    sandbox = await machine.sandbox()
+    for recursive, expected in ((False, "taken"), (True, "refused")):
+        wanted = cri_pb2.Mount(
+            host_path=str(shared), container_path="/raykube-ro", readonly=True, recursive_read_only=recursive
+        )
+        script = "touch /raykube-ro/x 2>&- && echo wrong; touch /raykube-ro/in/x 2>&- && echo taken || echo refused"
+        container = await machine.run(sandbox, "sh", "-c", script, mounts=[wanted])
+        assert await machine.output(container) == expected
+    answer = await machine.cri.Status(cri_pb2.StatusRequest())
+    assert [one.features.recursive_read_only_mounts for one in answer.runtime_handlers] == [True]
+
+
+async def test_a_directory_that_the_machine_lacks_is_made(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    place = machine.root / "not" / "there"
+    container = await machine.run(sandbox, "touch", "/raykube/x", **mounts((place, "/raykube")))
+    assert (await machine.exited(container)).exit_code == 0
+    assert (place / "x").exists()
+
+
+async def test_devices_are_shown_where_they_are_looked_for(machine: Machine) -> None:
+    sandbox = await machine.sandbox()
+    device = cri_pb2.Device(host_path="/dev/zero", container_path="/dev/raykube-disk", permissions="r")
+    container = await machine.run(sandbox, "sh", "-c", "head -c 3 /dev/raykube-disk | od -An -tx1", devices=[device])
+    assert (await machine.output(container)).split() == ["00"] * 3

@@ -4,6 +4,7 @@ Vocabulary: the *source* of a volume is the one field that says what it is made 
 source of the PersistentVolume which that is bound to (`Resolved`).
 """
 
+import re
 from dataclasses import dataclass
 
 from raykube.api import node_selectors, quantity, volumes
@@ -134,6 +135,26 @@ def memory_bytes_max(pod: Object, source: Object, allocatable: dict[str, str]) -
     own = ((pod["spec"].get("resources") or {}).get("limits") or {}).get("memory")
     bounds += [quantity.value(one) for one in (own, source.get("sizeLimit")) if one is not None]
     return min((bound for bound in bounds if bound > 0), default=0)
+
+
+# -- what the runtime can do
+
+IMAGE_VOLUMES_SINCE = {"containerd": (2, 1), "cri-o": (1, 31)}
+
+
+def image_refusal(runtime: str, version: str) -> str:
+    """Why a runtime cannot mount images; "" when it can, as far as is known."""
+    since = IMAGE_VOLUMES_SINCE.get(runtime)
+    numbers = [int(part) for part in re.findall(r"\d+", version)[:2]]
+    if since is None or len(numbers) < 2 or tuple(numbers) >= since:
+        return ""
+    needed = ".".join(map(str, since))
+    return f"image volumes need {runtime} {needed} or newer, and this machine has {version}"
+
+
+def makes_recursive_read_only(status: cri_pb2.StatusResponse) -> bool:
+    """Whether the default handler of the runtime makes mounts below a volume read-only too."""
+    return any(one.features.recursive_read_only_mounts for one in status.runtime_handlers if not one.name)
 
 
 # -- mounts of a container

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from raykube.kubelet.core import imagename, volumespec
 from raykube.kubelet.core import pod as pods
-from raykube.kubelet.core import volumespec
 from raykube.kubelet.core.criconfig import MESSAGE_PATH_DEFAULT
 from raykube.kubelet.core.environment import expand, names_in
 from raykube.kubelet.core.hosts import hosts_file
@@ -146,7 +146,7 @@ class Volumes:
                 raise VolumeFailed(f'volume "{wanted["name"]}" of container "{spec["name"]}" is not in the pod')
             try:
                 found.append(self._mount(pod, spec, volume, wanted, index, environment))
-            except NotUsable as error:
+            except (NotUsable, imagename.InvalidImageName) as error:
                 raise VolumeFailed(str(error)) from None
         taken = {mount.container_path for mount in found}
         if "/etc/hosts" not in taken:
@@ -174,7 +174,8 @@ class Volumes:
         texts = {name: value for name, value in environment.items() if isinstance(value, str)}
         path = wanted.get("subPath") or _expanded(wanted, texts)
         if resolved.kind == "image":
-            image = cri_pb2.ImageSpec(image=resolved.source.get("reference") or "")
+            given = resolved.source.get("reference") or ""
+            image = cri_pb2.ImageSpec(image=imagename.parse(given).reference, user_specified_image=given)
             return cri_pb2.Mount(container_path=wanted["mountPath"], image=image, image_sub_path=path, readonly=True)
         in_place = resolved.kind in ("hostPath", "local")
         base = str(resolved.source["path"]) if in_place else str(self._directory(pod, volume))
@@ -188,6 +189,12 @@ class Volumes:
             propagation=volumespec.propagation(wanted),
             recursive_read_only=volumespec.recursive_read_only(wanted, self.recursive_read_only),
         )
+
+    def images(self, pod: Object, spec: Object) -> list[Object]:
+        """The image volumes that a container mounts: each has `reference` and `pullPolicy`."""
+        wanted = {mount["name"] for mount in spec.get("volumeMounts") or ()}
+        volumes = pod["spec"].get("volumes") or ()
+        return [volume["image"] for volume in volumes if volume["name"] in wanted and "image" in volume]
 
     def _subpaths(self, uid: str) -> Path:
         return self.pod_directory(uid) / "volume-subpaths"

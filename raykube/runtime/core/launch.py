@@ -108,6 +108,13 @@ def resolver(config: cri_pb2.DNSConfig) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _device(device: cri_pb2.Device) -> cri_pb2.Mount:
+    """A device is a file of the machine: it is shown where the container looks for it."""
+    return cri_pb2.Mount(
+        container_path=device.container_path, host_path=device.host_path, readonly="w" not in device.permissions
+    )
+
+
 def spec(
     container: Container,
     sandbox: Sandbox,
@@ -126,12 +133,23 @@ def spec(
             "source": mount.host_path,
             "target": normpath(mount.container_path),
             "read_only": mount.readonly,
+            "recursive": mount.recursive_read_only,
+            "propagation": mount.propagation,
             "optional": normpath(mount.container_path) in OPTIONAL_TARGETS,
         }
-        for mount in config.mounts
+        for mount in [*config.mounts, *map(_device, config.devices)]
     ]
     if resolver_file and all(mount["target"] != "/etc/resolv.conf" for mount in mounts):
-        mounts.append({"source": resolver_file, "target": "/etc/resolv.conf", "read_only": False, "optional": True})
+        mounts.append(
+            {
+                "source": resolver_file,
+                "target": "/etc/resolv.conf",
+                "read_only": False,
+                "recursive": False,
+                "propagation": cri_pb2.PROPAGATION_PRIVATE,
+                "optional": True,
+            }
+        )
     return {
         "arguments": [*config.command, *config.args],
         "environment": environment(container, sandbox, machine),

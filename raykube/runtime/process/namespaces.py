@@ -28,6 +28,7 @@ CLONE_NEWUSER = 0x10000000
 MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
+MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 
@@ -42,6 +43,15 @@ SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+# How mounts travel between the machine and a volume; the numbers are CRI's.
+PRIVATE, HOST_TO_CONTAINER, BIDIRECTIONAL = 0, 1, 2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Entry = dict[str, Any]  # of a spec: source, target, read_only, recursive, propagation
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,10 +72,11 @@ def forbid_new_privileges() -> None:
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
-def isolate(uid: int, gid: int) -> None:
+def isolate(uid: int, gid: int, shared: "list[str]") -> "dict[str, int]":
     """Moves this process into mount and host name namespaces of its own; raises OSError where that is forbidden.
 
     Without root it needs a user namespace too, in which this process's user looks like `uid` and its group like `gid`.
+    Of the paths `shared` it returns handles on mounts that stay the machine's: what is mounted on them shows outside.
     """
     own_uid, own_gid = os.getuid(), os.getgid()
     if own_uid == 0:
@@ -75,8 +86,27 @@ def isolate(uid: int, gid: int) -> None:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {own_uid} 1"), ("gid_map", f"{gid} {own_gid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
+    handles = {path: clone_tree(path) for path in shared}
     # What the machine mounts later still appears in here; what is mounted in here never shows outside.
     mount("none", "/", "", MS_REC | MS_SLAVE)
+    return handles
+
+
+def check_shared(path: str) -> None:
+    """Raises OSError unless what is mounted on `path` can show on the machine."""
+    if os.getuid() != 0:
+        raise OSError(f"mounts on {path} cannot show on the machine: that needs root")
+    real = os.path.realpath(path)
+    point, is_shared = "", False
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            before, _, _ = line.partition(" - ")
+            fields = before.split(" ")
+            covers = real == fields[4] or real.startswith(fields[4].rstrip("/") + "/")
+            if covers and len(fields[4]) >= len(point):
+                point, is_shared = fields[4], any(tag.startswith("shared:") for tag in fields[6:])
+    if not is_shared:
+        raise OSError(f'path "{path}" is mounted on "{point}" but it is not a shared mount')
 
 
 def enter(pid: int) -> None:
@@ -160,21 +190,30 @@ class Layout:
         self._made: set[str] = set()  # directories in which we may create entries: skeletons and what is below them
         self._writable: list[str] = []
 
-    def bind_all(self, mounts: "list[tuple[str, str, bool]]") -> None:
-        """Shows each (source, target, read-only): `source`, a file or directory of the machine, at `target`."""
+    def bind_all(self, mounts: "list[Entry]", shared: "dict[str, int]") -> None:
+        """Shows each entry's `source`, a file or directory of the machine, at its `target`.
+
+        `shared` has the handles of sources that stay the machine's (see `isolate`).
+        """
         # Sources are taken before anything changes: a volume on /tmp may hide where another volume comes from.
-        wanted = [(os.path.realpath(target), clone_tree(source), read_only) for source, target, read_only in mounts]
-        wanted.sort(key=lambda entry: entry[0].count("/"))  # a mount point inside another volume comes after it
+        wanted = []
+        for entry in mounts:
+            bidirectional = entry["propagation"] == BIDIRECTIONAL
+            tree = shared[entry["source"]] if bidirectional else clone_tree(entry["source"])
+            wanted.append((os.path.realpath(entry["target"]), tree, entry))
+        wanted.sort(key=lambda one: one[0].count("/"))  # a mount point inside another volume comes after it
         targets = [target for target, _, _ in wanted]
         for target, tree, _ in wanted:
             if not any(target.startswith(other + "/") for other in targets):
                 self._prepare(target, os.path.isdir(f"/proc/self/fd/{tree}"))
-        for target, tree, read_only in wanted:
+        for target, tree, entry in wanted:
             self._prepare(target, os.path.isdir(f"/proc/self/fd/{tree}"))
             attach_tree(tree, target)
             os.close(tree)
-            if read_only:
-                set_read_only(target, True, recursive=False)
+            if entry["propagation"] == PRIVATE:
+                mount("none", target, "", MS_REC | MS_PRIVATE)
+            if entry["read_only"]:
+                set_read_only(target, True, recursive=entry["recursive"])
             else:
                 self._writable.append(target)
 

@@ -137,8 +137,13 @@ def prepare(directory: str) -> tuple[list[str], dict[str, str]]:
     user, group = spec["user"], spec["group"]
     mounts = spec["mounts"]
     is_root = os.getuid() == 0
+    shared = [entry["source"] for entry in mounts if entry["propagation"] == namespaces.BIDIRECTIONAL]
+    for path in shared:
+        namespaces.check_shared(path)
     try:
-        namespaces.isolate(os.getuid() if user is None else user, os.getgid() if group is None else group)
+        shown = namespaces.isolate(
+            os.getuid() if user is None else user, os.getgid() if group is None else group, shared
+        )
         isolated = True
     except OSError as error:
         isolated = False
@@ -154,7 +159,7 @@ def prepare(directory: str) -> tuple[list[str], dict[str, str]]:
             raise OSError(f"cannot run as user {user}: the runtime is user {os.getuid()}, not root") from None
     if isolated:
         layout = namespaces.Layout(spec["scratch"])
-        layout.bind_all([(entry["source"], entry["target"], entry["read_only"]) for entry in mounts])
+        layout.bind_all(mounts, shown)
         if spec["read_only_root"]:
             layout.make_root_read_only()
         if spec["hostname"]:
