@@ -63,10 +63,9 @@ class Lifecycle:
             found[sandbox.id] = (sandbox.labels.get(criconfig.POD_UID, ""), sandbox.state)
         for container in containers:
             found[container.id] = (container.labels.get(criconfig.POD_UID, ""), container.state)
-        for uid in {uid for uid, _ in set(found.values()) ^ set(self._seen.values())}:
+        changed = found.items() ^ self._seen.items()
+        for uid in {uid for _, (uid, _) in changed}:
             self._changed(uid)
-        for key in found.keys() ^ self._seen.keys():
-            self._changed((found.get(key) or self._seen[key])[0])
         self._seen = found
         self._listed_at = time.monotonic()
 

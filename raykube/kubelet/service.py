@@ -335,6 +335,7 @@ class Service:
             pressures=parts.eviction.conditions,
             active_pods=self._active_pods,
             unsafe_sysctls=check_allowed(config.allowed_unsafe_sysctls),
+            freed=self._wake_deferred,
         )
 
     async def _await_runtime(self, cri: Cri, volumes: Volumes) -> tuple[str, str]:
@@ -550,6 +551,13 @@ class Service:
             self._workers.pop(worker.uid, None)
             if not self._stopping:
                 self._start_static()
+            self._wake_deferred()
+
+    def _wake_deferred(self) -> None:
+        """Pods that wait for room to grow look again."""
+        for worker in self._workers.values():
+            if worker.deferred:
+                worker.wake()
 
     def _wake_worker(self, uid: str) -> None:
         worker = self._workers.get(uid)
@@ -578,4 +586,4 @@ class Service:
         measures.mirror_pods.set((), len(self._mirrors) if self._mirrors is not None else 0)
 
     def _active_pods(self) -> Iterable[Object]:
-        return [worker.pod for worker in self._workers.values() if worker.admitted and not worker.finished]
+        return [worker.sized_pod for worker in self._workers.values() if worker.admitted and not worker.finished]

@@ -25,6 +25,7 @@ from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
 from raykube.kubelet.containers import ContainerActions, NotStarted, SandboxFailed
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core import resize
 from raykube.kubelet.core.admission import admit
 from raykube.kubelet.core.criconfig import container_hash
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, State
@@ -32,14 +33,14 @@ from raykube.kubelet.core.plan import Kill, Plan, Waiting, plan
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.ranking import admit_under_pressure
 from raykube.kubelet.core.restart_backoff import RestartBackoff
-from raykube.kubelet.core.status import Inputs, NodeFacts, Verdict, pod_address, pod_status
+from raykube.kubelet.core.status import Inputs, NodeFacts, Verdict, condition, pod_address, pod_status
 from raykube.kubelet.core.sysctls import admit_sysctls
 from raykube.kubelet.cri import Cri
 from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.prober import Prober
 from raykube.kubelet.statuswriter import StatusWriter
 from raykube.kubelet.volumes import VolumeFailed, Volumes
-from raykube.rpc import RpcError
+from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ RETRY_S_MIN, RETRY_S_MAX = 0.5, 20.0
 VOLUME_RETRY = Backoff(initial_s=0.5, max_s=122.0)  # upstream's
 PULL_FAILED = ("ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed")
 PULL_FAILED_SHOWN_S = 2.0
+RESIZE_RETRY_S = 5.0
 GRACE_GONE_S = 1  # for a pod whose API object was removed by force
 
 
@@ -69,6 +71,7 @@ class Tools:
     pressures: Callable[[], frozenset[str]]  # conditions of the node under which not every pod may start
     active_pods: Callable[[], Iterable[Object]]  # pods that were admitted and have not finished
     unsafe_sysctls: tuple[str, ...] = ()
+    freed: Callable[[], None] = lambda: None  # something that was in use may be so no more
 
 
 class PodWorker:
@@ -89,6 +92,10 @@ class PodWorker:
         self._sandbox_backoff = RestartBackoff(initial_s=1.0, max_s=15.0)
         self._retry_at: dict[str, float] = {}
         self._prober = Prober(tools.handlers, tools.events, self.wake)
+        self._allocated: dict[str, Object] = resize.sizes(pod) | resize.reported(pod)
+        self._applied: dict[str, Object] = {}  # by container id
+        self._refusal: resize.Refusal | None = None  # of what the spec asks for
+        self._resize_error = ""
         self._started_at = time.time()
         self._stopped = False
         self._refreshed_at = 0.0
@@ -99,6 +106,16 @@ class PodWorker:
     @property
     def uid(self) -> str:
         return pods.uid(self.pod)
+
+    @property
+    def sized_pod(self) -> Object:
+        """The pod with the resources that this machine has promised it."""
+        return resize.sized(self.pod, self._allocated)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether it waits for others to leave, to have what it asks for."""
+        return self._refusal is not None and self._refusal.reason == "Deferred"
 
     def update(self, pod: Object) -> None:
         """The API object changed."""
@@ -228,6 +245,9 @@ class PodWorker:
 
     async def _go_on(self, pod: Object, observed: ObservedPod, now: float) -> float:
         address = pod_address(observed, pod, self._tools.facts)
+        self._allocate(pod)
+        pod = resize.sized(pod, self._allocated)
+        self._adopt_sizes(pod, observed)
         self._prober.follow(pod, observed, address, terminating=False)
         hashes = {spec["name"]: container_hash(spec) for spec in pods.all_containers(pod)}
         found = plan(pod, observed, self._prober.results, self._backoff, hashes, now)
@@ -241,7 +261,8 @@ class PodWorker:
         if observed.sandbox is not None and now - self._refreshed_at > self._tools.sync_s:
             await self._refresh_volumes(pod, address)
         if found.idle:
-            return wake_at
+            again = await self._resize(pod, observed, address, now)
+            return wake_at if again is None else min(wake_at, again)
         if found.stop_pod:
             await self._stop_everything(pod, observed, pods.grace_s(pod), "")
         elif found.new_sandbox:
@@ -281,7 +302,11 @@ class PodWorker:
             try:
                 if start.after is not None:
                     self._backoff.restarted(start.name, start.after, now)
-                await self._tools.containers.start(pod, spec, start.attempt, sandbox, address)
+                target_id = _target(spec, observed)
+                size = self._allocated.get(start.name)
+                container_id = await self._tools.containers.start(pod, spec, start.attempt, sandbox, address, target_id)
+                if size is not None:
+                    self._applied[container_id] = size
                 self._waiting.pop(start.name, None)
                 self._retry_at.pop(start.name, None)
                 done = True
@@ -296,6 +321,74 @@ class PodWorker:
             self._report(pod, observed, found)
             return retry
         return None
+
+    # -- resizing
+
+    def _allocate(self, pod: Object) -> None:
+        """Promises the pod what its spec asks for, if the machine has it."""
+        if not resize.wants_resize(pod, self._allocated):
+            self._refusal = None
+            return
+        others = [one for one in self._tools.active_pods() if pods.uid(one) != self.uid]
+        before, self._refusal = self._refusal, resize.decide(pod, others, self._tools.node())
+        if self._refusal is None:
+            self._allocated = resize.sizes(pod)
+            self._resize_error = ""
+        elif self._refusal != before:
+            message = f"Pod resize {self._refusal.reason}: {self._refusal.message}"
+            self._event(pod, "Warning", f"Resize{self._refusal.reason}", message)
+
+    def _adopt_sizes(self, pod: Object, observed: ObservedPod) -> None:
+        """Containers of an earlier kubelet have what it said; whom nobody told of, what was promised."""
+        known = resize.reported(pod)
+        running = {run.id: run.name for run in observed.running}
+        for container_id, name in running.items():
+            if container_id not in self._applied and name in self._allocated:
+                self._applied[container_id] = known.get(name, self._allocated[name])
+        self._applied = {one: size for one, size in self._applied.items() if one in running}
+
+    async def _resize(self, pod: Object, observed: ObservedPod, address: str, now: float) -> float | None:
+        """Gives containers what was promised; returns when to try again what failed."""
+        steps = resize.steps(pod, self._allocated, self._applied, observed)
+        if not steps:
+            return None
+        self._report(pod, observed, None)  # it is in progress
+        self._tools.containers.resize_pod(pod)
+        try:
+            for step in steps:
+                spec = pods.container(pod, step.name)
+                assert spec is not None
+                if step.restart:
+                    run = next(one for one in observed.running if one.id == step.container_id)
+                    message = f"Container {step.name} resize requires restart"
+                    await self._tools.containers.kill(pod, spec, run, address, pods.grace_s(pod), message)
+                else:
+                    await self._tools.containers.resize(pod, spec, step.container_id)
+                    self._applied[step.container_id] = self._allocated[step.name]
+        except RpcError as error:
+            if error.code is Code.UNAVAILABLE:
+                raise
+            if error.message != self._resize_error:
+                self._event(pod, "Warning", "ResizeError", f"Pod resize error: {error.message}")
+            self._resize_error = error.message
+            self._report(pod, observed, None)
+            return now + RESIZE_RETRY_S
+        self._resize_error = ""
+        self._tools.containers.resize_pod(pod)
+        self._tools.freed()
+        if not any(step.restart for step in steps):
+            self._event(pod, "Normal", "ResizeCompleted", "Pod resize completed")
+        self._wake.set()
+        return now
+
+    def _resize_conditions(self, pod: Object, observed: ObservedPod) -> list[Object]:
+        found = []
+        if self._refusal is not None:
+            found.append((resize.PENDING, self._refusal.reason, self._refusal.message))
+        if resize.steps(pod, self._allocated, self._applied, observed):
+            reason = "Error" if self._resize_error else ""
+            found.append((resize.IN_PROGRESS, reason, self._resize_error))
+        return [condition(kind, "True", reason, message) for kind, reason, message in found]
 
     def _next_try(self, name: str, failure: NotStarted, now: float) -> float:
         if failure.reason in PULL_FAILED:
@@ -346,6 +439,7 @@ class PodWorker:
             if not pods.is_static(pod):  # which ends even while no apiserver hears of it
                 await told
         self.finished = True
+        self._tools.freed()
         await self._tools.volumes.unmount(pod)
         self.ended.set()
         if not (self._gone or pods.is_deleted(pod)):
@@ -434,6 +528,9 @@ class PodWorker:
             verdict=self._verdict if self._terminating else None,
             stopped=self._stopped,
             started_at=self._started_at,
+            allocated=self._allocated,
+            applied=self._applied,
+            resize=[] if self._terminating else self._resize_conditions(pod, observed),
         )
         return self._tools.statuses.write(pod, pod_status(inputs, self._tools.facts, time.time()))
 
@@ -459,3 +556,14 @@ class PodWorker:
 
     def _event(self, pod: Object, kind: str, reason: str, message: str, field_path: str = "") -> None:
         self._tools.events.record(pod, kind, reason, message, field_path)
+
+
+def _target(spec: Object, observed: ObservedPod) -> str:
+    """The id of the container that an ephemeral one looks into; "" for none. Raises NotStarted."""
+    name = spec.get("targetContainerName")
+    if not name:
+        return ""
+    target = observed.latest(name)
+    if target is None or target.state is not State.RUNNING:
+        raise NotStarted("CreateContainerConfigError", f"unable to find target container {name}")
+    return target.id

@@ -269,7 +269,18 @@ def test_a_pod_changes_its_image_and_nothing_else() -> None:
     assert changed("v1", "Pod", plain, ephemeral, "ephemeralcontainers") == []
     assert changed("v1", "Pod", plain, ephemeral) != []
     sized = {"spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}}]}}
-    assert changed("v1", "Pod", plain, sized, "resize") == []
+    bigger = {"spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "2"}}}]}}
+    assert changed("v1", "Pod", sized, bigger, "resize") == []
+    assert changed("v1", "Pod", sized, bigger) != []
+    assert changed("v1", "Pod", plain, sized, "resize") == [
+        'spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing'
+    ]
+    more = {"limits": {"cpu": "1", "example.test/x": "1"}}
+    other = {"spec": {"containers": [{"name": "c", "image": "i", "resources": more}]}}
+    assert changed("v1", "Pod", sized, other, "resize") == [
+        f"spec.containers[0].resources.{kind}: Forbidden: only cpu and memory resources are mutable"
+        for kind in ("limits", "requests")
+    ]
     assert changed("v1", "Pod", plain, sized) != []
 
 

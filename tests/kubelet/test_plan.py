@@ -315,3 +315,22 @@ def test_a_status_computed_twice_is_the_same() -> None:
     world.settle()
     world.now += 100
     assert world.status() == world.pod["status"]
+
+
+def test_an_ephemeral_container_starts_once() -> None:
+    world = World(make_pod(inits=("a",)))
+    world.settle()
+    assert world.running() == ["a"]  # be the others well or not
+    world.pod["spec"]["ephemeralContainers"] = [{"name": "eye"}]
+    world.settle()
+    assert sorted(world.running()) == ["a", "eye"]
+    world.end("eye", 3)
+    world.settle()
+    assert world.running() == ["a"]
+    (status,) = world.status()["ephemeralContainerStatuses"]
+    assert status["state"]["terminated"]["exitCode"] == 3
+    assert (status["restartCount"], status["ready"]) == (0, False)
+    world.end("a", 0)
+    world.settle()
+    world.end("c", 0)
+    assert world.phase in ("Pending", "Running")

@@ -6,6 +6,7 @@ import orjson
 
 from raykube.api.errors import Cause, duplicate, forbidden_field, invalid_value, not_supported, required
 from raykube.api.labels import key_errors, value_errors
+from raykube.api.qos import qos_class
 from raykube.api.validation.containers import check_containers, check_field_ref, check_security_context
 from raykube.api.validation.metadata import check_annotations, check_labels, check_selector
 from raykube.api.validation.names import config_key, dns_label, dns_subdomain
@@ -318,6 +319,8 @@ def check_pod_update(new: Object, old: Object, subresource: str = "") -> list[Ca
     if subresource == "ephemeralcontainers":
         return _check_ephemeral_update(wanted, stored)
     causes: list[Cause] = []
+    if subresource == "resize":
+        causes += _check_resize(wanted, stored)
     for group in ("initContainers", "containers"):
         if len(wanted.get(group) or []) != len(stored.get(group) or []):
             return [forbidden_field(f"spec.{group}", "pod updates may not add or remove containers")]
@@ -356,6 +359,38 @@ def check_pod_update(new: Object, old: Object, subresource: str = "") -> list[Ca
             for name in changed
         )
         causes.append(forbidden_field("spec", f"pod updates may not change fields other than {_MUTABLE}\n{lines}"))
+    return causes
+
+
+def _check_resize(new: Object, old: Object) -> list[Cause]:
+    """Sizes of cpu and memory may change, as long as the pod's quality of service stays."""
+    causes: list[Cause] = []
+    for group in ("containers", "initContainers"):
+        before = {each.get("name"): each for each in old.get(group) or []}
+        for index, each in enumerate(new.get(group) or []):
+            stored = before.get(each.get("name"), {})
+            if (each.get("resources") or {}) == (stored.get("resources") or {}):
+                continue
+            field = f"spec.{group}[{index}].resources"
+            if group == "initContainers" and each.get("restartPolicy") != "Always":
+                causes.append(forbidden_field(field, "resources for non-sidecar init containers are immutable"))
+                continue
+            causes += _check_container_resize(each.get("resources") or {}, stored.get("resources") or {}, field)
+    was, would_be = qos_class(old), qos_class(new)
+    if was != would_be:
+        causes.append(invalid_value("spec", would_be, "Pod QOS Class may not change as a result of resizing"))
+    return causes
+
+
+def _check_container_resize(new: Object, old: Object, field: str) -> list[Cause]:
+    causes: list[Cause] = []
+    for kind in ("limits", "requests"):
+        mine, theirs = new.get(kind) or {}, old.get(kind) or {}
+        if any(name in theirs and name not in mine for name in ("cpu", "memory")):
+            causes.append(forbidden_field(f"{field}.{kind}", f"resource {kind} cannot be removed"))
+        others = {name for name in (*mine, *theirs) if name not in ("cpu", "memory")}
+        if any(mine.get(name) != theirs.get(name) for name in others):
+            causes.append(forbidden_field(f"{field}.{kind}", "only cpu and memory resources are mutable"))
     return causes
 
 

@@ -178,7 +178,7 @@ class Planner:
             raise stale(resource, op.name)
         if op.uid and op.uid != old["metadata"].get("uid"):
             strategy.check_preconditions(resource, old, current.revision, op.uid, "")
-        if not op.subresource:
+        if op.subresource in ("", "ephemeralcontainers", "resize"):
             defaults.apply_defaults(resource, new)
         strategy.for_update(resource, new, old, op.subresource)
         if op.guard is not None:

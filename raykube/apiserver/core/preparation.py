@@ -9,7 +9,7 @@ Both change the new object in place and expect it conforming and defaulted.
 import base64
 from typing import Any
 
-from raykube.api import quantity
+from raykube.api.qos import qos_class
 from raykube.api.resources import Resource
 from raykube.apiserver.core import servicespec
 
@@ -82,6 +82,8 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
             metadata.pop("ownerReferences", None)
         return
     kind = (resource.group, resource.kind)
+    if kind == ("", "Pod") and subresource in ("resize", "ephemeralcontainers"):
+        _keep_but_part(new, old, subresource)
     if subresource != "finalize" and resource.subresource("status") is not None:
         _keep(new, old, {"status"})
     if kind == ("", "Secret"):
@@ -92,6 +94,30 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
         _keep(new, old, {"spec"})  # its finalizers change through /finalize
     if kind in _COUNTED and _wanted(new) != _wanted(old):
         metadata["generation"] = int(stored.get("generation", 0)) + 1
+
+
+def _keep_but_part(new: Object, old: Object, subresource: str) -> None:
+    """Of a pod's spec only the subresource's part is taken from `new`."""
+    wanted = new.get("spec") or {}
+    spec = new["spec"] = dict(old["spec"])
+    if subresource == "ephemeralcontainers":
+        if wanted.get("ephemeralContainers"):
+            spec["ephemeralContainers"] = wanted["ephemeralContainers"]
+        else:
+            spec.pop("ephemeralContainers", None)
+        return
+    for group in ("initContainers", "containers"):
+        given = {each.get("name"): each for each in wanted.get(group) or ()}
+        if spec.get(group):
+            spec[group] = [_sized(each, given.get(each["name"])) for each in spec[group]]
+
+
+def _sized(container: Object, given: Object | None) -> Object:
+    """`container` with the resources and resize policies of `given`."""
+    if given is None:
+        return container
+    fields = {name: given[name] for name in ("resources", "resizePolicy") if name in given}
+    return {name: value for name, value in container.items() if name not in ("resources", "resizePolicy")} | fields
 
 
 def _keep(new: Object, old: Object, names: set[str]) -> None:
@@ -125,18 +151,3 @@ def _select_own_pods(job: Object) -> None:
         labels.setdefault(prefix + "job-name", metadata.get("name", ""))
     selected = spec.setdefault("selector", {}).setdefault("matchLabels", {})
     selected.setdefault("batch.kubernetes.io/controller-uid", metadata["uid"])
-
-
-def qos_class(spec: Object) -> str:
-    """Guaranteed: all cpu and memory limited, requests equal. BestEffort: nothing asked for. Else Burstable."""
-    asked, guaranteed = False, True
-    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for name in ("cpu", "memory"):
-            limit, request = quantity.parse(limits.get(name, 0)), quantity.parse(requests.get(name, 0))
-            asked = asked or limit > 0 or request > 0
-            guaranteed = guaranteed and limit > 0 and request in (0, limit)
-    if not asked:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"

@@ -59,8 +59,8 @@ def matches_node(pod: Object, node: Object) -> bool:
     return any(_term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
 
 
-def admit(pod: Object, others: Iterable[Object], node: Object) -> Verdict | None:
-    """None for a pod that may run here beside `others`; otherwise why not."""
+def shortage(pod: Object, others: Iterable[Object], node: Object) -> tuple[str, str] | None:
+    """(resource, message) of the first that the node has too little of for `pod` beside `others`."""
     others = list(others)
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     capacity = {name: quantity.parse(text) for name, text in allocatable.items()}
@@ -68,22 +68,19 @@ def admit(pod: Object, others: Iterable[Object], node: Object) -> Verdict | None
     for other in others:
         for name, amount in pod_requests(other).items():
             used[name] = used.get(name, 0) + amount
+    text = "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}"
+    if "pods" in capacity and len(others) + 1 > capacity["pods"]:
+        return "pods", text.format("pods", 1, len(others), _shown("pods", capacity["pods"]))
+    for name, amount in sorted(pod_requests(pod).items()):
+        if amount and used.get(name, 0) + amount > capacity.get(name, 0):
+            shown = [_shown(name, value) for value in (amount, used.get(name, 0), capacity.get(name, 0))]
+            return name, text.format(name, *shown)
+    return None
+
+
+def admit(pod: Object, others: Iterable[Object], node: Object) -> Verdict | None:
+    """None for a pod that may run here beside `others`; otherwise why not."""
     if not matches_node(pod, node):
         return _reject("NodeAffinity", AFFINITY_MESSAGE)
-    if "pods" in capacity and len(others) + 1 > capacity["pods"]:
-        limit = _shown("pods", capacity["pods"])
-        return _reject(
-            "OutOfpods",
-            f"Node didn't have enough resource: pods, requested: 1, used: {len(others)}, capacity: {limit}",
-        )
-    for name, amount in sorted(pod_requests(pod).items()):
-        if not amount:
-            continue
-        if used.get(name, 0) + amount > capacity.get(name, 0):
-            shown = (_shown(name, value) for value in (amount, used.get(name, 0), capacity.get(name, 0)))
-            wanted, taken, limit = shown
-            return _reject(
-                f"OutOf{name}",
-                f"Node didn't have enough resource: {name}, requested: {wanted}, used: {taken}, capacity: {limit}",
-            )
-    return None
+    missing = shortage(pod, others, node)
+    return None if missing is None else _reject(f"OutOf{missing[0]}", missing[1])

@@ -7,6 +7,7 @@
 Rules:
 - A container is in a plan's `starts` only if its newest run has ended (or it never ran): nothing runs twice.
 - A pod whose phase is Succeeded or Failed, and a pod that terminates, only ever stops things.
+- An ephemeral container starts once, whatever the others do.
 - Back-off delays a restart, never a first start; `wake_at` says when to plan again.
 """
 
@@ -154,6 +155,12 @@ class _Planner:
             return "blocked"
         return "done"
 
+    def ephemeral_containers(self) -> None:
+        """Plans what somebody added to look into the pod, be its other containers well or not."""
+        for spec in pods.ephemeral_containers(self.pod):
+            if self.observed.latest(spec["name"]) is None:
+                self.starts.append(Start(spec["name"], 0))
+
     def containers(self) -> bool:
         """Plans the main containers; answers whether any of them runs or will run."""
         alive = False
@@ -177,6 +184,7 @@ class _Planner:
         several = sum(one.ready for one in self.observed.sandboxes) > 1
         if sandbox is None or no_address or several:
             return self._new_sandbox()
+        self.ephemeral_containers()
         progress = self.init_containers(sandbox.id)
         if progress == "failed":
             return Plan(stop_pod=True)

@@ -34,13 +34,20 @@ def init_containers(pod: Object) -> list[Object]:
     return list(pod["spec"].get("initContainers") or ())
 
 
+def ephemeral_containers(pod: Object) -> list[Object]:
+    """Those that were added to look into a running pod; they run once."""
+    return list(pod["spec"].get("ephemeralContainers") or ())
+
+
 def all_containers(pod: Object) -> Iterator[Object]:
+    """What belongs to the pod from the start."""
     yield from init_containers(pod)
     yield from containers(pod)
 
 
 def container(pod: Object, container_name: str) -> Object | None:
-    return next((one for one in all_containers(pod) if one["name"] == container_name), None)
+    every = (*all_containers(pod), *ephemeral_containers(pod))
+    return next((one for one in every if one["name"] == container_name), None)
 
 
 def is_sidecar(spec: Object) -> bool:

@@ -2,11 +2,9 @@
 
 from fractions import Fraction
 
-from raykube.api import quantity
+from raykube.api import qos, quantity
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.pod import Object
-
-COMPUTE = ("cpu", "memory")
 
 
 def _resources(spec: Object, kind: str) -> Object:
@@ -15,25 +13,7 @@ def _resources(spec: Object, kind: str) -> Object:
 
 def qos_class(pod: Object) -> str:
     """Guaranteed, Burstable or BestEffort."""
-    requests: set[str] = set()
-    limits: set[str] = set()
-    guaranteed = True
-    whole = pod["spec"].get("resources")
-    # What is said of the pod as a whole stands above what is said of its containers.
-    for spec in [pod["spec"]] if whole else pods.all_containers(pod):
-        for name in COMPUTE:
-            request, limit = _resources(spec, "requests").get(name), _resources(spec, "limits").get(name)
-            if request is not None and quantity.parse(request):
-                requests.add(name)
-            if limit is not None and quantity.parse(limit):
-                limits.add(name)
-                if request is not None and quantity.parse(request) != quantity.parse(limit):
-                    guaranteed = False
-            else:
-                guaranteed = False
-    if not requests and not limits:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
+    return qos.qos_class(pod["spec"])
 
 
 Amounts = dict[str, int | Fraction]

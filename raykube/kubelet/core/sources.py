@@ -66,7 +66,7 @@ def volume_references(pod: Object) -> set[Reference]:
 
 def environment_references(pod: Object) -> set[Reference]:
     found: set[Reference] = set()
-    for spec in pods.all_containers(pod):
+    for spec in (*pods.all_containers(pod), *pods.ephemeral_containers(pod)):
         for variable in spec.get("env") or ():
             source = variable.get("valueFrom") or {}
             if "configMapKeyRef" in source:

@@ -15,6 +15,7 @@ from raykube.kubelet.core.probes import ProbeResults
 from raykube.kubelet.core.qos import qos_class
 
 POD_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+RESIZE_CONDITIONS = ("PodResizePending", "PodResizeInProgress")
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 
 
@@ -47,6 +48,9 @@ class Inputs:
     verdict: Verdict | None = None
     stopped: bool = False  # everything was stopped for good: what did not end did so unseen
     started_at: float = 0.0
+    allocated: dict[str, Object] = field(default_factory=dict)  # by container: the resources that it was promised
+    applied: dict[str, Object] = field(default_factory=dict)  # by container id: the resources that it has
+    resize: list[Object] = field(default_factory=list)  # conditions of a resize under way
 
 
 def _time(seconds: float) -> str | None:
@@ -93,6 +97,9 @@ def _container_status(inputs: Inputs, spec: Object, default_reason: str, init: b
         "imageID": latest.image_id if latest else "",
         "started": False,
     }
+    requests = inputs.allocated.get(name, {}).get("requests")
+    if requests:
+        status["allocatedResources"] = requests
     if latest is not None:
         status["containerID"] = f"{node.runtime_name}://{latest.id}"
     if len(history) > 1 and history[1].state is State.EXITED:
@@ -101,6 +108,8 @@ def _container_status(inputs: Inputs, spec: Object, default_reason: str, init: b
         status["state"] = {"running": {"startedAt": _time(latest.started_at)}}
         status["started"] = inputs.probes.started(spec, latest.id)
         status["ready"] = inputs.probes.ready(spec, latest.id) and (not init or pods.is_sidecar(spec))
+        if latest.id in inputs.applied:
+            status["resources"] = inputs.applied[latest.id]
     elif latest is not None and latest.state is State.EXITED:
         terminated = {"terminated": _terminated(inputs, latest, node)}
         restarts = pods.should_restart(inputs.pod, spec, latest.exit_code) and not inputs.stopped
@@ -121,6 +130,14 @@ def _container_status(inputs: Inputs, spec: Object, default_reason: str, init: b
         if "running" in status["state"] or "terminated" in status["state"]:
             status["started"] = "running" in status["state"]
     return status
+
+
+def _ephemeral_status(inputs: Inputs, spec: Object, node: NodeFacts) -> Object:
+    """It runs once, and is never waited for."""
+    status = _container_status(inputs, spec, "ContainerCreating", False, node)
+    if status["lastState"]:  # a start that failed is its end
+        status["state"], status["lastState"] = status["lastState"], {}
+    return status | {"ready": False}
 
 
 def _initialized(inputs: Inputs) -> bool:
@@ -223,7 +240,7 @@ def _conditions(
     if inputs.verdict is not None and inputs.verdict.disruption:
         found["DisruptionTarget"] = ("True", inputs.verdict.disruption, inputs.verdict.message)
         kinds = (*POD_CONDITIONS, "DisruptionTarget")
-    return [_condition(kind, *found[kind]) for kind in kinds]
+    return [condition(kind, *found[kind]) for kind in kinds]
 
 
 def _missing_gates(pod: Object) -> list[str]:
@@ -238,13 +255,14 @@ def _missing_gates(pod: Object) -> list[str]:
     return missing
 
 
-def _condition(kind: str, status: str, reason: str, message: str) -> Object:
-    condition: Object = {"type": kind, "status": status, "lastProbeTime": None}
+def condition(kind: str, status: str, reason: str, message: str) -> Object:
+    """One condition, without its times."""
+    found: Object = {"type": kind, "status": status, "lastProbeTime": None}
     if reason:
-        condition["reason"] = reason
+        found["reason"] = reason
     if message:
-        condition["message"] = message
-    return condition
+        found["message"] = message
+    return found
 
 
 def _merge_conditions(old: list[Object], new: list[Object], now: float) -> list[Object]:
@@ -256,7 +274,7 @@ def _merge_conditions(old: list[Object], new: list[Object], now: float) -> list[
         same = previous is not None and previous.get("status") == one["status"]
         since = previous.get("lastTransitionTime") if same and previous is not None else None
         merged.append(one | {"lastTransitionTime": since or rfc3339(now)})
-    return merged + list(before.values())
+    return merged + [one for kind, one in before.items() if kind not in RESIZE_CONDITIONS]
 
 
 def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
@@ -273,7 +291,7 @@ def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
     conditions = _conditions(inputs, phase, init_statuses, statuses, initialized)
     status: Object = {
         "phase": phase,
-        "conditions": _merge_conditions(old.get("conditions") or [], conditions, now),
+        "conditions": _merge_conditions(old.get("conditions") or [], conditions + inputs.resize, now),
         "qosClass": old.get("qosClass") or qos_class(pod),
         "startTime": old.get("startTime") or rfc3339(inputs.started_at or now),
         "hostIP": node.host_ips[0],
@@ -283,6 +301,9 @@ def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
         status["containerStatuses"] = statuses
     if init_statuses:
         status["initContainerStatuses"] = init_statuses
+    ephemeral = [_ephemeral_status(inputs, spec, node) for spec in pods.ephemeral_containers(pod)]
+    if ephemeral:
+        status["ephemeralContainerStatuses"] = ephemeral
     address = pod_address(inputs.observed, pod, node) or old.get("podIP", "")
     if address:
         status["podIP"] = address
@@ -294,7 +315,7 @@ def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
         for name in ("reason", "message"):
             if old.get(name):
                 status[name] = old[name]
-    for name in ("nominatedNodeName", "ephemeralContainerStatuses", "resourceClaimStatuses"):
+    for name in ("nominatedNodeName", "resourceClaimStatuses"):
         if old.get(name):
             status[name] = old[name]
     generation = pod["metadata"].get("generation")
