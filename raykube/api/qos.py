@@ -20,7 +20,7 @@ def qos_class(spec: Object) -> str:
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
         for name in COMPUTE:
             limit = quantity.parse(limits.get(name, 0))
-            request = quantity.parse(requests.get(name, limit))  # as defaulted
+            request = quantity.parse(requests.get(name, limits.get(name, 0)))  # as defaulted
             asked = asked or limit > 0 or request > 0
             guaranteed = guaranteed and limit > 0 and request == limit
     if not asked:

@@ -18,6 +18,7 @@ def failure(error: RpcError) -> str:
     return f"rpc error: code = {name} desc = {error.message}"
 
 
+HEALTH_TIMEOUT_S = 10.0  # a runtime that hangs is told of within a few rounds of the node's status
 SERVICES = cri_pb2.DESCRIPTOR.services_by_name
 
 
@@ -31,18 +32,19 @@ class Cri:
         self._images: Any = self._channel.stub(SERVICES["ImageService"])
         self._node = node
         self._timeout_s = timeout_s
+        self._health_timeout_s = min(timeout_s, HEALTH_TIMEOUT_S)
 
     async def close(self) -> None:
         await self._channel.close()
 
     async def version(self) -> cri_pb2.VersionResponse:
-        answer: cri_pb2.VersionResponse = await self._runtime.Version(
-            cri_pb2.VersionRequest(version="0.1.0"), timeout=self._timeout_s
-        )
+        request = cri_pb2.VersionRequest(version="0.1.0")
+        answer: cri_pb2.VersionResponse = await self._runtime.Version(request, timeout=self._health_timeout_s)
         return answer
 
     async def status(self) -> cri_pb2.StatusResponse:
-        answer: cri_pb2.StatusResponse = await self._runtime.Status(cri_pb2.StatusRequest(), timeout=self._timeout_s)
+        request = cri_pb2.StatusRequest()
+        answer: cri_pb2.StatusResponse = await self._runtime.Status(request, timeout=self._health_timeout_s)
         return answer
 
     async def info(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -223,6 +224,8 @@ class Containerd:
         assert self._daemon is not None
         for pid in _children(self._daemon.pid):
             os.kill(pid, number)
+        if number == signal.SIGCONT:
+            self._daemon.send_signal(number)  # nsenter stopped together with its child
 
     def log(self) -> str:
         return (self.folder / "containerd.log").read_text(errors="replace")
@@ -237,6 +240,10 @@ class Containerd:
         assert done.returncode == 0, f"ctr {' '.join(arguments)}: {done.stdout.decode()}{done.stderr.decode()}"
         return done.stdout.decode()
 
+    def run(self, *command: str) -> str:
+        """Runs a command in all namespaces, where containers' process ids are those of `tasks`; returns its output."""
+        return subprocess.run([*self.inside, *command], capture_output=True, text=True, check=True).stdout
+
     def import_image(self, image: images.Image) -> None:
         self.ctr("-n", "k8s.io", "images", "import", "-", stdin=image.archive())
 
@@ -249,6 +256,8 @@ class Containerd:
 
     def close(self) -> None:
         """Ends everything, and removes what it left on disk and among the control groups."""
+        if self._daemon is not None:
+            self._daemon.kill()  # the namespace is gone when all are reaped; nsenter may be stopped
         if self._holder is not None:
             if self._first_pid:
                 with suppress(ProcessLookupError):

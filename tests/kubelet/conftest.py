@@ -77,7 +77,8 @@ class Node:
         self.runtime = Runtime(self.runtime_config)
         await self.runtime.start()
 
-    async def start_kubelet(self) -> None:
+    async def start_kubelet(self, waits: bool = True) -> None:
+        """`waits`: until a runtime answers it."""
         flags: dict[str, Any] = {
             "hostname_override": NODE,
             "node_ip": "127.78.0.2",
@@ -89,7 +90,8 @@ class Node:
         }
         self.kubelet = Service(Config(**(flags | self.flags)))
         await self.kubelet.start()
-        await until(lambda: self.kubelet._tools is not None, what="the runtime answers")
+        if waits:
+            await until(lambda: self.kubelet._tools is not None, what="the runtime answers")
 
     async def stop(self) -> None:
         await self.kubelet.stop()
