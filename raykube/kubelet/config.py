@@ -11,6 +11,7 @@ from raykube.base.duration import Duration
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    config: Path | None = Field(None, description="File of kind KubeletConfiguration; flags that are given win")
     hostname_override: str = Field("", description="Name of the node; the machine's host name when empty")
     node_ip: str = Field("", description="Address of the node; found by its route to the apiservers when empty")
     root_dir: Path = Field(Path("/var/lib/kubelet"), description="Directory for pods' volumes and container logs")
@@ -92,6 +93,16 @@ class Config(BaseModel):
     minimum_image_ttl_duration: Duration = Field(120.0, description="Age before an unused image may go")
     image_maximum_gc_age: Duration = Field(0.0, description="Age at which an unused image goes anyway; 0 for never")
     node_status_max_images: int = Field(50, description="Images that the Node lists, the largest first; -1 for all")
+
+    shutdown_grace_period: Duration = Field(
+        0.0, description="How long a shutdown of the machine waits for pods to end; 0 for not at all"
+    )
+    shutdown_grace_period_critical_pods: Duration = Field(
+        0.0, description="How much of --shutdown-grace-period is for critical pods, which end last"
+    )
+    shutdown_grace_period_by_pod_priority: dict[str, str] = Field(
+        default_factory=dict, description="Instead of the two: PRIORITY=SECONDS,… for pods of that priority and more"
+    )
 
     pod_manifest_path: Path | None = Field(None, description="File, or folder of files, with manifests of static pods")
     file_check_frequency: Duration = Field(

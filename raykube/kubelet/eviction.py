@@ -168,6 +168,7 @@ class Eviction:
             return False
         if not member.end(verdict):
             return False
+        self._events.record(member.pod, "Warning", verdict.reason, verdict.message)
         log.warning("evicting the pod %s: %s", name, verdict.message)
         self._measures.evictions.add((signal,))
         return True

@@ -19,18 +19,20 @@ from raykube.base.clock import rfc3339
 from raykube.client.api import ApiClient
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
-from raykube.kubelet import machine
+from raykube.kubelet import configfile, machine
 from raykube.kubelet.cgroups import PodCgroups, unified_hierarchy
 from raykube.kubelet.cleanup import Cleanup
 from raykube.kubelet.config import Config
 from raykube.kubelet.containers import ContainerActions
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core import shutdown
 from raykube.kubelet.core.criconfig import NodeSettings
 from raykube.kubelet.core.imagegc import largest
 from raykube.kubelet.core.nodestatus import MachineFacts, NodeConfig, parse_header, parse_pairs, parse_taint
 from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.ranking import admit_under_pressure
 from raykube.kubelet.core.staticpods import full_name
-from raykube.kubelet.core.status import NodeFacts
+from raykube.kubelet.core.status import NodeFacts, Verdict
 from raykube.kubelet.core.sysctls import check_allowed
 from raykube.kubelet.core.thresholds import Pressure, Threshold, hard_amounts, parse_thresholds
 from raykube.kubelet.core.volumespec import image_refusal, makes_recursive_read_only
@@ -41,6 +43,7 @@ from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.imagegc import ImageCollector
 from raykube.kubelet.images import Images
 from raykube.kubelet.lifecycle import Lifecycle
+from raykube.kubelet.logind import Logind
 from raykube.kubelet.manifests import ManifestFiles, ManifestUrl
 from raykube.kubelet.measures import Measures
 from raykube.kubelet.mirrors import Mirrors
@@ -48,6 +51,7 @@ from raykube.kubelet.node import NodeAgent, reference
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.reports import Reports
 from raykube.kubelet.server import KubeletServer
+from raykube.kubelet.shutdown import Shutdown
 from raykube.kubelet.statuswriter import StatusWriter
 from raykube.kubelet.streams import Streams
 from raykube.kubelet.usage import UsageReader
@@ -99,6 +103,8 @@ class Service:
         self._mirrors: Mirrors | None = None
         self._lifecycle: Lifecycle | None = None
         self._stopping = False
+        self._shutdown: Shutdown | None = None
+        self._shutdown_order: tuple[shutdown.Group, ...] = ()
         self._lock = -1
         self._tools: Tools | None = None
         self._objects: Objects | None = None
@@ -106,7 +112,7 @@ class Service:
     # -- life
 
     async def start(self) -> None:
-        config = self._config
+        config = self._config = configfile.merged(self._config)
         if not config.api_servers:
             raise ValueError("--api-servers is empty: name at least one apiserver's gRPC address, host:port")
         self._thresholds = parse_thresholds(
@@ -117,6 +123,11 @@ class Service:
         )
         if config.image_gc_low_threshold >= config.image_gc_high_threshold:
             raise ValueError("--image-gc-low-threshold must be less than --image-gc-high-threshold")
+        self._shutdown_order = shutdown.groups(
+            config.shutdown_grace_period,
+            config.shutdown_grace_period_critical_pods,
+            config.shutdown_grace_period_by_pod_priority,
+        )
         self._sources = self._manifest_sources()
         node_config = self._node_config()
         check_allowed(config.allowed_unsafe_sysctls)
@@ -242,7 +253,7 @@ class Service:
             measures,
             lambda: list(self._workers.values()),
             reclaim,
-            lambda: self._node.wake() if self._node is not None else None,
+            self._wake_node,
         )
         port = config.port
         if config.tls_cert_file and config.tls_private_key_file and config.client_ca_file:
@@ -273,7 +284,23 @@ class Service:
         parts = _Parts(
             client, cri, volumes, objects, events, statuses, handlers, cgroups, node, services, eviction, facts
         )
-        for work in (events.run(), statuses.run(), node.run(), services.run(), eviction.run(), images.run()):
+        stopping = self._shutdown = Shutdown(
+            self._shutdown_order,
+            Logind(),
+            events,
+            node_reference,
+            lambda: list(self._workers.values()),
+            self._wake_node,
+        )
+        for work in (
+            events.run(),
+            statuses.run(),
+            node.run(),
+            services.run(),
+            eviction.run(),
+            images.run(),
+            stopping.run(),
+        ):
             self._spawn(work)
         self._spawn(self._follow_pods(informer, parts, cleanup))
 
@@ -332,7 +359,7 @@ class Service:
             sync_s=config.sync_frequency,
             node=lambda: node.node,
             fresh_node=node.refresh,
-            pressures=parts.eviction.conditions,
+            refusal=functools.partial(self._refusal, parts.eviction),
             active_pods=self._active_pods,
             unsafe_sysctls=check_allowed(config.allowed_unsafe_sysctls),
             freed=self._wake_deferred,
@@ -387,6 +414,9 @@ class Service:
         await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
+        if self._shutdown is not None and self._shutdown_order and await self._shutdown.machine_stops():
+            await self._shutdown.end_pods()
+        self._shutdown = None
         self._stopping = True
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
@@ -575,9 +605,22 @@ class Service:
     def _living(self) -> list[str]:
         return list(self._workers)
 
+    def _refusal(self, eviction: Eviction, pod: Object) -> Verdict | None:
+        """Why the node takes no such pod now."""
+        if self._shutdown is not None and self._shutdown.active:
+            return shutdown.REFUSAL
+        return admit_under_pressure(pod, eviction.conditions())
+
     def _problems(self) -> list[str]:
         """Why pods cannot run here, beyond what the runtime says."""
-        return [self._lifecycle.problem] if self._lifecycle is not None and self._lifecycle.problem else []
+        problems = [self._lifecycle.problem] if self._lifecycle is not None else []
+        if self._shutdown is not None and self._shutdown.active:
+            problems.append(shutdown.PROBLEM)
+        return [problem for problem in problems if problem]
+
+    def _wake_node(self) -> None:
+        if self._node is not None:
+            self._node.wake()
 
     def _count_pods(self, measures: Measures) -> None:
         static = sum(pods.is_static(worker.pod) for worker in self._workers.values())

@@ -31,7 +31,6 @@ from raykube.kubelet.core.criconfig import container_hash
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, State
 from raykube.kubelet.core.plan import Kill, Plan, Waiting, plan
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.ranking import admit_under_pressure
 from raykube.kubelet.core.restart_backoff import RestartBackoff
 from raykube.kubelet.core.status import Inputs, NodeFacts, Verdict, condition, pod_address, pod_status
 from raykube.kubelet.core.sysctls import admit_sysctls
@@ -68,7 +67,7 @@ class Tools:
     sync_s: float
     node: Callable[[], Object]
     fresh_node: Callable[[], Awaitable[Object]]
-    pressures: Callable[[], frozenset[str]]  # conditions of the node under which not every pod may start
+    refusal: Callable[[Object], Verdict | None]  # why the node takes no such pod now
     active_pods: Callable[[], Iterable[Object]]  # pods that were admitted and have not finished
     unsafe_sysctls: tuple[str, ...] = ()
     freed: Callable[[], None] = lambda: None  # something that was in use may be so no more
@@ -154,7 +153,6 @@ class PodWorker:
         if self._verdict is not None or self._terminating or self.finished:
             return False
         self._verdict = verdict
-        self._tools.events.record(self.pod, "Warning", verdict.reason, verdict.message)
         self._ending.set()
         self.wake()
         return True
@@ -214,9 +212,7 @@ class PodWorker:
             return True
         if not self.admitted:
             if not observed.sandboxes:
-                self._verdict = admit_sysctls(pod, self._tools.unsafe_sysctls) or admit_under_pressure(
-                    pod, self._tools.pressures()
-                )
+                self._verdict = admit_sysctls(pod, self._tools.unsafe_sysctls) or self._tools.refusal(pod)
                 if self._verdict is not None:
                     self._tools.events.record(pod, "Warning", self._verdict.reason, self._verdict.message)
                     return True
