@@ -4,9 +4,10 @@ in a thread.
 Our mark is the routing protocol number 82 on routes, and the name of the tunnel's device.
 """
 
+import asyncio
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -46,10 +47,22 @@ class Tunnel:
     mtu: int
 
 
+@contextmanager
+def _kernel() -> Iterator[IPRoute]:
+    """A connection to the kernel. On a loop of asyncio's own: whose process prefers uvloop, as Ray's workers do, has one
+    that knows no netlink."""
+    loop = asyncio.SelectorEventLoop()
+    try:
+        with IPRoute(use_event_loop=loop) as kernel:
+            yield kernel
+    finally:
+        loop.close()
+
+
 def segments() -> list[str]:
     """The addresses of this machine's interfaces with their prefix, without loopback and the tunnel."""
     found = []
-    with IPRoute() as kernel:
+    with _kernel() as kernel:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in kernel.get_links()}
         for address in kernel.get_addr():
             text = address.get_attr("IFA_ADDRESS")
@@ -60,7 +73,7 @@ def segments() -> list[str]:
 
 def mtu_of(address: str) -> int:
     """The MTU in bytes of the interface that has `address`; 1500 if none has."""
-    with IPRoute() as kernel:
+    with _kernel() as kernel:
         for known in kernel.get_addr():
             if known.get_attr("IFA_ADDRESS") == address or known.get_attr("IFA_LOCAL") == address:
                 link = kernel.get_links(known["index"])[0]
@@ -91,7 +104,7 @@ class Links:
 
     def sync(self, wanted: Wanted, tunnel: Tunnel) -> int:
         """How many entries were set or removed. Raises OSError, with what was done until then kept."""
-        with IPRoute() as kernel:
+        with _kernel() as kernel:
             done = 0
             index = self._device(kernel)
             if wanted.has_tunnel:
