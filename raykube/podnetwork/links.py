@@ -49,8 +49,8 @@ class Tunnel:
 
 @contextmanager
 def _kernel() -> Iterator[IPRoute]:
-    """A connection to the kernel. On a loop of asyncio's own: whose process prefers uvloop, as Ray's workers do, has one
-    that knows no netlink."""
+    """A connection to the kernel, on a loop of asyncio's own: in a process that prefers uvloop, as Ray's workers do,
+    the default one knows no netlink."""
     loop = asyncio.SelectorEventLoop()
     try:
         with IPRoute(use_event_loop=loop) as kernel:
