@@ -16,7 +16,7 @@ import orjson
 from raykube.api import schema
 from raykube.api.errors import Cause
 from raykube.api.resources import Resource
-from raykube.api.validation import objects, pod, rbac, service, workloads
+from raykube.api.validation import objects, pod, rbac, service, storage, workloads
 from raykube.api.validation.metadata import check_metadata, check_metadata_update
 
 __all__ = ["validate_create", "validate_update"]
@@ -88,7 +88,8 @@ _CREATES: dict[tuple[str, str], Callable[[Object], list[Cause]]] = {
     ("", "Event"): objects.check_event,
     ("", "Namespace"): objects.check_namespace,
     ("", "Node"): objects.check_node,
-    ("", "PersistentVolumeClaim"): objects.check_claim,
+    ("", "PersistentVolume"): storage.check_volume,
+    ("", "PersistentVolumeClaim"): storage.check_claim,
     ("", "Pod"): _check_pod,
     ("", "PodTemplate"): _check_pod_template,
     ("", "ReplicationController"): workloads.check_replication_controller,
@@ -106,7 +107,7 @@ _CREATES: dict[tuple[str, str], Callable[[Object], list[Cause]]] = {
     ("networking.k8s.io", "Ingress"): objects.check_ingress,
     ("networking.k8s.io", "NetworkPolicy"): objects.check_network_policy,
     ("policy", "PodDisruptionBudget"): objects.check_budget,
-    ("storage.k8s.io", "StorageClass"): objects.check_storage_class,
+    ("storage.k8s.io", "StorageClass"): storage.check_storage_class,
     (_RBAC, "ClusterRole"): rbac.check_cluster_role,
     (_RBAC, "ClusterRoleBinding"): rbac.check_cluster_role_binding,
     (_RBAC, "Role"): rbac.check_role,
@@ -115,7 +116,8 @@ _CREATES: dict[tuple[str, str], Callable[[Object], list[Cause]]] = {
 _UPDATES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
     ("", "ConfigMap"): objects.check_config_map_update,
     ("", "Node"): objects.check_node_update,
-    ("", "PersistentVolumeClaim"): objects.check_claim_update,
+    ("", "PersistentVolume"): storage.check_volume_update,
+    ("", "PersistentVolumeClaim"): storage.check_claim_update,
     ("", "Secret"): objects.check_secret_update,
     ("", "Service"): service.check_service_update,
     ("apps", "DaemonSet"): workloads.check_selector_update,
@@ -125,7 +127,7 @@ _UPDATES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
     ("batch", "Job"): workloads.check_job_update,
     ("discovery.k8s.io", "EndpointSlice"): service.check_endpoint_slice_update,
     ("scheduling.k8s.io", "PriorityClass"): objects.check_priority_class_update,
-    ("storage.k8s.io", "StorageClass"): objects.check_storage_class_update,
+    ("storage.k8s.io", "StorageClass"): storage.check_storage_class_update,
     (_RBAC, "ClusterRoleBinding"): rbac.check_binding_update,
     (_RBAC, "RoleBinding"): rbac.check_binding_update,
 }

@@ -109,7 +109,8 @@ def _check_container(container: Object, place: str, volumes: Mapping[str, Object
     causes += _check_ports(container.get("ports") or [], f"{place}.ports")
     causes += _check_env(container.get("env") or [], f"{place}.env")
     causes += _check_env_from(container.get("envFrom") or [], f"{place}.envFrom")
-    causes += _check_mounts(container.get("volumeMounts") or [], f"{place}.volumeMounts", volumes)
+    privileged = bool((container.get("securityContext") or {}).get("privileged"))
+    causes += _check_mounts(container.get("volumeMounts") or [], f"{place}.volumeMounts", volumes, privileged)
     causes += check_choice(container.get("imagePullPolicy"), f"{place}.imagePullPolicy", _PULL_POLICIES)
     causes += check_resources(container.get("resources") or {}, f"{place}.resources")
     causes += check_security_context(container.get("securityContext") or {}, f"{place}.securityContext")
@@ -227,7 +228,7 @@ def _check_env_from(sources: list[Object], path: str) -> list[Cause]:
     return causes
 
 
-def _check_mounts(mounts: list[Object], path: str, volumes: Mapping[str, Object]) -> list[Cause]:
+def _check_mounts(mounts: list[Object], path: str, volumes: Mapping[str, Object], privileged: bool) -> list[Cause]:
     causes: list[Cause] = []
     paths: set[str] = set()
     for index, mount in enumerate(mounts):
@@ -251,6 +252,25 @@ def _check_mounts(mounts: list[Object], path: str, volumes: Mapping[str, Object]
         if mount.get("subPath") and mount.get("subPathExpr"):
             text = "subPathExpr and subPath are mutually exclusive"
             causes.append(invalid_value(f"{place}.subPathExpr", mount["subPathExpr"], text))
+        causes += _check_propagation(mount, path, privileged)
+    return causes
+
+
+def _check_propagation(mount: Object, path: str, privileged: bool) -> list[Cause]:
+    """How mounts travel, and whether read-only reaches what is mounted below."""
+    wanted = mount.get("mountPropagation")
+    causes = check_choice_if_set(wanted, f"{path}.mountPropagation", ("Bidirectional", "HostToContainer", "None"))
+    if wanted == "Bidirectional" and not privileged:
+        text = "Bidirectional mount propagation is available only to privileged containers"
+        causes.append(forbidden_field(f"{path}.mountPropagation", text))
+    recursive, field = mount.get("recursiveReadOnly"), f"{path}.recursiveReadOnly"
+    causes += check_choice_if_set(recursive, field, ("Disabled", "Enabled", "IfPossible"))
+    if recursive in ("Enabled", "IfPossible"):
+        if not mount.get("readOnly"):
+            causes.append(forbidden_field(field, "may only be specified when readOnly is true"))
+        if wanted not in (None, "None"):
+            text = "may only be specified when mountPropagation is None or not specified"
+            causes.append(forbidden_field(field, text))
     return causes
 
 

@@ -11,13 +11,11 @@ from raykube.api.labels import key_errors, value_errors
 from raykube.api.validation.metadata import check_finalizers, check_selector
 from raykube.api.validation.names import IMMUTABLE, config_key
 from raykube.api.validation.values import check_choice, check_number_or_percent
-from raykube.api.volumes import says_no_class
 
 Object = dict[str, Any]
 
 _DATA_BYTES_MAX = 1024 * 1024
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
 # -- ConfigMap and Secret
@@ -155,44 +153,6 @@ def check_lease(obj: Object) -> list[Cause]:
 
 
 # -- storage, scheduling, policy
-
-
-def check_claim(obj: Object) -> list[Cause]:
-    spec = obj.get("spec") or {}
-    causes: list[Cause] = []
-    modes = spec.get("accessModes") or []
-    if not modes:
-        causes.append(required("spec.accessModes", "at least 1 access mode is required"))
-    for mode in modes:
-        causes += check_choice(mode, "spec.accessModes", _ACCESS_MODES)
-    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
-        causes.append(required("spec.resources[storage]"))
-    return causes + check_selector(spec.get("selector"), "spec.selector")
-
-
-def check_claim_update(new: Object, old: Object) -> list[Cause]:
-    wanted, stored = new.get("spec") or {}, old.get("spec") or {}
-    free = {"resources", "volumeAttributesClassName"} | ({"volumeName"} if not stored.get("volumeName") else set())
-    if says_no_class(old) and not stored.get("volumeName"):
-        free.add("storageClassName")  # a default class that came later
-    if all(wanted.get(name) == stored.get(name) for name in {*wanted, *stored} - free):
-        return []
-    text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-    return [forbidden_field("spec", text)]
-
-
-def check_storage_class(obj: Object) -> list[Cause]:
-    return [] if obj.get("provisioner") else [required("provisioner")]
-
-
-def check_storage_class_update(new: Object, old: Object) -> list[Cause]:
-    texts = {
-        "parameters": "updates to parameters are forbidden.",
-        "provisioner": "updates to provisioner are forbidden.",
-        "reclaimPolicy": "updates to reclaimPolicy are forbidden.",
-        "volumeBindingMode": "updates to volumeBindingMode are forbidden.",
-    }
-    return [forbidden_field(name, text) for name, text in texts.items() if new.get(name) != old.get(name)]
 
 
 def check_priority_class_update(new: Object, old: Object) -> list[Cause]:

@@ -10,6 +10,7 @@ from raykube.api.qos import qos_class
 from raykube.api.validation.containers import check_containers, check_field_ref, check_security_context
 from raykube.api.validation.metadata import check_annotations, check_labels, check_selector
 from raykube.api.validation.names import config_key, dns_label, dns_subdomain
+from raykube.api.validation.storage import check_host_path
 from raykube.api.validation.values import check_choice, check_choice_if_set, check_required_text, check_text
 
 Object = dict[str, Any]
@@ -105,6 +106,8 @@ def _check_source(kind: str, source: Any, place: str) -> list[Cause]:
     causes += _check_mode(source.get("defaultMode"), f"{place}.defaultMode")
     if kind in ("secret", "configMap"):
         causes += _check_items(source.get("items") or [], f"{place}.items")
+    elif kind == "hostPath" and source.get("path"):
+        causes += check_host_path(source, place)
     elif kind == "downwardAPI":
         causes += _check_downward(source.get("items") or [], f"{place}.items")
     elif kind == "projected":
