@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 RETRY = Backoff(initial_s=0.5, max_s=30.0)
 ANY_ADDRESS = ("0.0.0.0", "::")  # node ports have one rule each; `node-ips` says which addresses they are for
 ATTEMPTS = 3
+FAILURES_MAX = 3  # syncs in a row, after which this proxy is not healthy
 
 
 async def usable_families(kernel: Kernel) -> list[str]:
@@ -70,10 +71,16 @@ class NftProxier:
         self._clock = clock
         self._node_ips: tuple[str, ...] = ()
         self._known = False  # whether what is installed is what `desired` last gave out
+        self._lost = False  # somebody removed a table, which `intact` saw
         self._started = False
         self._failures = 0
         self._retry_at: float | None = None
         self._stale: list[StaleFlows] = []
+
+    @property
+    def failing(self) -> bool:
+        """Whether the rules are known to be old, and another attempt did not help."""
+        return self._failures >= FAILURES_MAX
 
     @property
     def served(self) -> int:
@@ -124,13 +131,14 @@ class NftProxier:
             return True
         if not all(there):
             log.warning("somebody removed the table %s: installing it again", TABLE)
-            self._known = False
+            self._lost = True
         return all(there)
 
     async def _install(self) -> bool:
         """Whether everything was compared. Raises KernelError."""
         for attempt in range(ATTEMPTS):
-            full = not self._known
+            full = not self._known or self._lost
+            self._lost = False
             try:
                 deltas = self.desired.take()
                 if attempt == ATTEMPTS - 1:

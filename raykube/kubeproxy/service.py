@@ -285,6 +285,8 @@ class Service:
     @property
     def healthy(self) -> bool:
         """Rules are in place, and nothing that keeps them so has ended."""
+        if isinstance(self._proxier, NftProxier) and self._proxier.failing:
+            return False
         return self._synced and not any(task.done() for task in self._tasks)
 
     async def wait(self) -> None:

@@ -8,7 +8,7 @@ and the same in IPv6: fd77::N, fd01:M::N. Service addresses are 10.96.0.0/16 and
 192.0.2.0/24; `outside` sends them to m1. In user space a proxy can only serve addresses of its own node, so there
 all of them are.
 
-Each pod answers on ports 8080 (TCP) and 5353 (UDP) with `name from CLIENT`.
+Each pod and node answers on ports 8080 (TCP) and 5353 (UDP) with `name from CLIENT`.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ from tests.kubeproxy.objects import node
 API_ADDRESS = "192.168.77.254"
 TCP_PORT, UDP_PORT = 8080, 5353
 PODS = {"a": "m1", "b": "m1", "c": "m2", "d": "m2"}
+ANSWERING = PODS | {"m1": "m1", "m2": "m2"}  # and the nodes, as pods in their network do
 SERVED = {"IPv4": ("10.96.0.0/16", "192.0.2.0/24"), "IPv6": ("fd96::/112",)}
 assert by_kind is not None
 
@@ -102,7 +103,7 @@ class Network:
     async def start_pods(self) -> None:
         """Pods answer from now on."""
         loop = asyncio.get_running_loop()
-        for name in PODS:
+        for name in ANSWERING:
             listener = self.spaces[name].socket(socket.AF_INET6, socket.SOCK_STREAM)
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.bind(("::", TCP_PORT))

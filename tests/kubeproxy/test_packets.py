@@ -1,12 +1,13 @@
 """Packets through both proxies: from a pod, from a node, from outside, to each kind of Service."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kubeproxy.network import PODS, TCP_PORT, UDP_PORT, Network, cluster
+from tests.kubeproxy.network import ANSWERING, PODS, TCP_PORT, UDP_PORT, Network, cluster
 from tests.kubeproxy.objects import endpoint, endpoint_slice, service
 
 pytestmark = [pytest.mark.integration, pytest.mark.parametrize("mode", ["nftables", "userspace"])]
@@ -17,7 +18,7 @@ UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
 
 def backends(*pods: str, name: str = "web", family: str = "IPv4", **conditions: bool) -> list[dict[str, Any]]:
     """The slices of a Service with these pods, for TCP and UDP."""
-    endpoints = [endpoint(Network.address(pod, family), PODS[pod], **conditions) for pod in pods]
+    endpoints = [endpoint(Network.address(pod, family), ANSWERING[pod], **conditions) for pod in pods]
     ports = (("TCP", {"web": TCP_PORT}), ("UDP", {"dns": UDP_PORT}))
     return [
         endpoint_slice(
@@ -191,6 +192,17 @@ async def test_a_pod_reaches_itself(mode: str, tmp_path: Path) -> None:
             assert (await network.exchange(client)).startswith("a from")
 
 
+async def test_endpoints_in_the_nodes_network(mode: str, tmp_path: Path) -> None:
+    async with cluster(mode, tmp_path) as here:
+        addresses = ["10.96.0.10", "fd96::10"]
+        web = service(ip=addresses[0], clusterIPs=addresses, type="NodePort", ports=NODE_PORTS)
+        here.api.put(web, *backends("m1", "m2"), *backends("m1", "m2", family="IPv6"))
+        await here.start(on=("m1",))
+        for source in ("a", "m1", "outside"):
+            for address, port in (("10.96.0.10", 80), ("fd96::10", 80), (here.network.address("m1"), 30080)):
+                assert set(await here.network.reached(source, address, port, 20)) == {"m1", "m2"}, (source, address)
+
+
 async def test_an_endpoint_goes(mode: str, tmp_path: Path) -> None:
     async with cluster(mode, tmp_path) as here:
         here.api.put(service(ip="10.96.0.10", ports=[TCP, UDP]), *backends("b"))
@@ -238,6 +250,31 @@ async def test_which_endpoints(mode: str, tmp_path: Path) -> None:
         here.api.put(*backends("a", name="going"), *backends("a", name="here"))
         await network.until_reached({"a"}, "b", "10.96.0.11")
         await network.until_reached({"refused"}, "d", "10.96.0.12")
+
+
+async def test_the_mode_is_found_and_rules_are_cleaned_up(mode: str, tmp_path: Path) -> None:
+    async with cluster("auto" if mode == "nftables" else mode, tmp_path) as here:
+        here.api.put(service(ip="10.96.0.10", ports=[TCP]), *backends("b"))
+        network = here.network
+        network.spaces["m1"].run("nft", "add", "table", "ip", "theirs")
+        await here.start(on=("m1",))
+        proxy = here.proxies["m1"]
+        assert (await proxy.get(10256, "/proxyMode")).endswith(mode)
+        assert ("raykube-proxy" in here.nft("m1", "list", "tables")) == (mode == "nftables")
+        proxy.stop()
+        if mode == "nftables":
+            assert await network.reached("a", "10.96.0.10", count=5) == {"b": 5}  # rules outlive a stop
+            # In the other mode they would be in front of its sockets.
+            here.mode = "userspace"
+            await here.start(on=("m1",))
+            assert here.nft("m1", "list", "tables").split() == ["table", "ip", "theirs"]
+            here.proxies["m1"].stop()
+            here.mode = "nftables"
+            await here.start(on=("m1",))
+            here.proxies["m1"].stop()
+            for _ in range(2):
+                network.spaces["m1"].run(sys.executable, "-m", "raykube", "kube-proxy", "--cleanup")
+                assert here.nft("m1", "list", "tables").split() == ["table", "ip", "theirs"]
 
 
 async def test_kill_and_restart(mode: str, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.kubeproxy.api_twin import ApiTwin
 from tests.kubeproxy.objects import node
 from tests.kubeproxy.world import free_port, serving, slices_of
 
+COUNT = "kubeproxy_sync_proxy_rules_duration_seconds_count"
+
 
 @asynccontextmanager
 async def twin() -> AsyncIterator[ApiTwin]:
@@ -93,6 +95,31 @@ async def test_services_are_served_as_the_cluster_says() -> None:
             with pytest.raises(ConnectionRefusedError):
                 await connect(f"127.0.0.1:{port}")
             assert api.users == {"system:kube-proxy"}
+
+
+async def test_a_burst_of_changes_is_gathered() -> None:
+    async with twin() as api, echo("a") as a, echo("b") as b:
+        port = free_port("127.0.0.1")
+        (slice_a,), (slice_b,) = slices_of(a), slices_of(b)
+        slice_b["metadata"]["name"] = slice_a["metadata"]["name"]
+        api.put(node("m1", "127.0.0.2"), serving(port), slice_a)
+        async with proxy(api, min_sync_period=0.5) as service:
+            await eventually(lambda: service.healthy)
+
+            async def syncs() -> int:
+                _, text = await http(service, "/metrics")
+                (line,) = [each for each in text.splitlines() if each.startswith(COUNT)]
+                return int(line.split()[1])
+
+            before = await syncs()
+            for _ in range(20):
+                api.put(slice_b)
+                await asyncio.sleep(0.01)
+                api.put(slice_a)
+                await asyncio.sleep(0.01)
+            api.put(slice_b)
+            await reaches(f"127.0.0.1:{port}", "b")
+            assert await syncs() - before < 12  # 41 changes
 
 
 async def test_it_goes_on_without_an_apiserver() -> None:
