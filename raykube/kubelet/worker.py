@@ -395,7 +395,7 @@ class PodWorker:
         return now + self._start_backoff.delay_s(name, now)
 
     async def _kill_unhealthy(self, pod: Object, observed: ObservedPod, kill: Kill) -> None:
-        run = next(one for one in observed.running if one.id == kill.container_id)
+        run = next(one for one in observed.containers if one.id == kill.container_id)
         spec = pods.container(pod, kill.name)
         assert spec is not None
         probe = spec.get("livenessProbe" if self._prober.results.liveness_failed(run.id) else "startupProbe") or {}

@@ -226,6 +226,25 @@ def test_priority_comes_from_its_class() -> None:
         admitted({"priorityClassName": "none"})
 
 
+def test_a_runtime_class_adds_its_overhead_and_its_place() -> None:
+    scheduling = {"nodeSelector": {"arch": "x"}, "tolerations": [{"key": "sandboxed", "operator": "Exists"}]}
+    overhead = {"podFixed": {"cpu": "100m"}}
+    known = Known({("runtimeclasses", "", "safe"): {"overhead": overhead, "scheduling": scheduling}})
+    spec = admitted({"runtimeClassName": "safe", "nodeSelector": {"disk": "fast"}}, known)
+    assert spec["overhead"] == {"cpu": "100m"}
+    assert spec["nodeSelector"] == {"disk": "fast", "arch": "x"}
+    assert scheduling["tolerations"][0] in spec["tolerations"]
+    for wrong, why in (
+        ({"overhead": {"cpu": "1"}}, "Pod.Spec.Overhead set without corresponding RuntimeClass defining Overhead"),
+        ({"runtimeClassName": "safe", "overhead": {"cpu": "1"}}, "Pod's Overhead doesn't match RuntimeClass's defined"),
+        ({"runtimeClassName": "safe", "nodeSelector": {"arch": "y"}}, "conflict: runtimeClass.scheduling.nodeSelector"),
+    ):
+        with pytest.raises(ApiError, match=why):
+            admitted(wrong, known)
+    with pytest.raises(admission.Missing):
+        admitted({"runtimeClassName": "none"}, known)
+
+
 def test_services_that_change_their_type() -> None:
     def service(**spec: object) -> dict:
         return {"spec": {"ports": [{"port": 80, "protocol": "TCP"}], **spec}}

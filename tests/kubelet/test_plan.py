@@ -334,3 +334,17 @@ def test_an_ephemeral_container_starts_once() -> None:
     world.settle()
     world.end("c", 0)
     assert world.phase in ("Pending", "Running")
+
+
+@pytest.mark.parametrize("name", ["c", "side"])
+def test_who_may_still_run_is_stopped_before_it_runs_again(name: str) -> None:
+    world = World(make_pod(inits=("side",)))
+    world.settle()
+    index = next(number for number, run in enumerate(world.runs) if run.name == name)
+    world.runs[index] = replace(world.runs[index], state=State.UNKNOWN)
+    found = world.step()
+    assert [kill.name for kill in found.kills] == [name]
+    assert name not in [start.name for start in found.starts]
+    world.runs[index] = replace(world.runs[index], state=State.EXITED, exit_code=137, finished_at=world.now)
+    world.settle()
+    assert sorted(world.running()) == ["c", "side"]

@@ -78,6 +78,7 @@ def pod(resource: Resource, obj: Object, view: View, draw: Draw, tolerations: De
     if _MIRROR not in (obj["metadata"].get("annotations") or ()):
         _service_account(resource, obj, spec, view, draw)
     _tolerations(spec, tolerations)
+    _runtime_class(resource, obj, spec, view)
 
 
 def storage(resource: Resource, obj: Object, view: View) -> None:
@@ -116,6 +117,38 @@ def _priority(resource: Resource, obj: Object, spec: Object, view: View) -> None
     spec["priority"] = value
     policy = (found or {}).get("preemptionPolicy") or "PreemptLowerPriority"
     spec.setdefault("preemptionPolicy", policy)
+
+
+def _runtime_class(resource: Resource, obj: Object, spec: Object, view: View) -> None:
+    """A pod of a RuntimeClass carries its overhead, and goes where it says."""
+    metadata = obj["metadata"]
+
+    def rejected(why: str) -> ApiError:
+        return ApiError.forbidden(resource, metadata.get("name", ""), f"pod rejected: {why}")
+
+    name = spec.get("runtimeClassName")
+    found = view.find("node.k8s.io", "runtimeclasses", "", name) if name else None
+    if name and found is None:
+        raise Missing(rejected(f'RuntimeClass "{name}" not found'))
+    overhead = ((found or {}).get("overhead") or {}).get("podFixed")
+    if spec.get("overhead") and not overhead:
+        raise rejected("Pod.Spec.Overhead set without corresponding RuntimeClass defining Overhead")
+    if overhead:
+        if spec.get("overhead") and spec["overhead"] != overhead:
+            raise rejected("Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+        spec["overhead"] = dict(overhead)
+    scheduling = (found or {}).get("scheduling") or {}
+    selector = spec.get("nodeSelector") or {}
+    for key, value in (scheduling.get("nodeSelector") or {}).items():
+        if selector.get(key, value) != value:
+            theirs, own = f"runtimeClass.scheduling.nodeSelector[{key}]", f"pod.spec.nodeSelector[{key}]"
+            raise rejected(f"conflict: {theirs} = {value}; {own} = {selector[key]}")
+    if scheduling.get("nodeSelector"):
+        spec["nodeSelector"] = {**selector, **scheduling["nodeSelector"]}
+    given = spec.get("tolerations") or []
+    added = [one for one in scheduling.get("tolerations") or () if one not in given]
+    if added:
+        spec["tolerations"] = [*given, *added]
 
 
 def _service_account(resource: Resource, obj: Object, spec: Object, view: View, draw: Draw) -> None:

@@ -120,6 +120,11 @@ class _Planner:
         if reason:
             self.kills.append(Kill(running.id, running.name, reason))
 
+    def make_sure(self, lost: ObservedContainer) -> None:
+        """Stops a container of which the runtime does not know whether it runs; then it has ended."""
+        message = "Container is in unknown state, try killing it before restart"
+        self.kills.append(Kill(lost.id, lost.name, message))
+
     def init_containers(self, sandbox_id: str) -> str:
         """Plans init containers; answers "done", "blocked" or "failed"."""
         specs = pods.init_containers(self.pod)
@@ -129,6 +134,9 @@ class _Planner:
         reached = max((index for index, spec in enumerate(specs) if spec["name"] in here), default=-1)
         for index, spec in enumerate(specs):
             latest = here.get(spec["name"])
+            if latest is not None and latest.state is State.UNKNOWN:
+                self.make_sure(latest)
+                return "blocked"
             if pods.is_sidecar(spec):
                 if latest is not None and latest.state is State.RUNNING:
                     self.keep(spec, latest)
@@ -168,6 +176,9 @@ class _Planner:
             latest = self.observed.latest(spec["name"])
             if latest is not None and latest.state is State.RUNNING:
                 self.keep(spec, latest)
+                alive = True
+            elif latest is not None and latest.state is State.UNKNOWN:
+                self.make_sure(latest)
                 alive = True
             elif (
                 latest is None

@@ -137,3 +137,18 @@ def test_the_kubelet_is_killed(plane: ControlPlane) -> None:
     assert after["status"]["phase"] == "Running"
     plane.kubectl("delete", "pod", "stays", "--grace-period=1")
     assert plane.containerd.tasks() == {}
+
+
+def test_a_runtime_class(plane: ControlPlane) -> None:
+    manifest = {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": "second"},
+        "handler": "second",
+        "overhead": {"podFixed": {"cpu": "50m"}},
+    }
+    plane.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    overrides = json.dumps({"spec": {"runtimeClassName": "second"}})
+    pod = running(plane, "classy", f"--overrides={overrides}")
+    assert pod["spec"]["overhead"] == {"cpu": "50m"}
+    plane.kubectl("delete", "pod", "classy", "--grace-period=1")
