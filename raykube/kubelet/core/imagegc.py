@@ -85,5 +85,6 @@ def bytes_to_free(capacity: int, available: int, high_percent: int, low_percent:
 
 def largest(images: Iterable[Image], most: int) -> list[dict[str, object]]:
     """The Node's list of images: names and sizes, the largest first."""
-    chosen = sorted(images, key=lambda image: (-image.size, image.names))[: most if most >= 0 else None]
-    return [{"names": list(image.names), "sizeBytes": image.size} for image in chosen if image.names]
+    named = sorted((image for image in images if image.names), key=lambda image: (-image.size, image.names))
+    chosen = named[: most if most >= 0 else None]
+    return [{"names": list(image.names), "sizeBytes": image.size} for image in chosen]
