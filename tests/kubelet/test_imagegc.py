@@ -56,3 +56,8 @@ def test_what_must_go_brings_the_disk_to_the_low_mark(disk: tuple[int, int], mar
 def test_the_node_lists_the_largest(most: int, names: list[str]) -> None:
     found = largest([image("c", 1), image("a", 5), image("b", 9), Image("x", (), 100)], most)
     assert [one["names"] for one in found] == [[name] for name in names]
+
+
+def test_the_high_mark_itself_is_too_much() -> None:
+    assert bytes_to_free(100, 15, 85, 80) == 5
+    assert bytes_to_free(100, 16, 85, 80) == 0
