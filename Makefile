@@ -65,9 +65,10 @@ testbed: $(STAMP) ## HOSTS=4 machines made of namespaces, and a shell to use the
 loss: $(STAMP) ## the loss table: each of 4 machines killed and cut off, 10 s and 60 s (half an hour)
 	@$(BIN)/python -m tests.testbed.loss $(FLAGS)
 
-bench: $(STAMP) ## pods created to bound through the real control plane, with CPU per component
+bench: $(STAMP) ## pods created to bound, CPU per component; time and memory of up; DNS answers
 	@$(BIN)/python -m benchmarks.schedule
 	@$(BIN)/python -m benchmarks.up
+	@$(BIN)/python -m benchmarks.dns
 
 benchkv: $(STAMP) ## the store beside real etcd, turn by turn; FLAGS='--only puts --repeat 1'
 	@$(BIN)/python -m benchmarks.kv $(FLAGS)

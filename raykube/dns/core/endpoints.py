@@ -20,6 +20,7 @@ class Endpoint(NamedTuple):
 
     hostname: str  # "": none was given
     address: str
+    packed: bytes  # the address as records have it: 4 bytes or 16
 
     @property
     def label(self) -> str:
@@ -58,13 +59,14 @@ def slice_of(obj: Object) -> Slice:
             if (endpoint.get("conditions") or {}).get("ready") is False:
                 continue
             hostname = (endpoint.get("hostname") or "").lower()
-            endpoints += [Endpoint(hostname, address) for address in map(_address, endpoint["addresses"]) if address]
+            endpoints += [found for text in endpoint["addresses"] for found in _endpoint(hostname, text)]
     return Slice(ports_of(obj.get("ports")), tuple(endpoints))
 
 
-def _address(text: str) -> str:
-    """In the one spelling that reverse names and comparisons use; "" for what is no address."""
+def _endpoint(hostname: str, text: str) -> list[Endpoint]:
+    """Its address in the one spelling that reverse names have; none for what is no address."""
     try:
-        return str(ip_address(text))
+        ip = ip_address(text)
     except ValueError:
-        return ""
+        return []
+    return [Endpoint(hostname, str(ip), ip.packed)]

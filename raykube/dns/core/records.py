@@ -1,4 +1,4 @@
-"""One Service → the names below it, each with ready records (Kubernetes DNS specification 1.1.0). Pure.
+"""One Service → the names below it, and their records (Kubernetes DNS specification 1.1.0). Pure.
 
     web.default.svc.ZONE                    A, AAAA: the cluster IPs; headless: every ready endpoint
                                             SRV: all ports
@@ -12,10 +12,11 @@ CoreDNS' do; their targets' addresses are in the additional section.
 
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from raykube.dns.core.endpoints import Endpoint, Object, Port, Slice, ports_of
+from raykube.dns.core.endpoints import Object, Port, Slice, ports_of
 from raykube.dns.core.reply import pointer, record
 from raykube.dns.core.wire import AAAA, HEADER_BYTES, QUESTION_POINTER, SRV, A, wire_name
 
@@ -27,8 +28,8 @@ class Answer(NamedTuple):
     additional: tuple[bytes, ...] = ()
 
 
-Node = dict[int, Answer]  # a name's answers by type; empty: the name exists, and has nothing itself
-Names = dict[bytes, Node]  # by key
+_ADDRESS = {4: A.to_bytes(2, "big"), 16: AAAA.to_bytes(2, "big")}
+_IN = b"\0\1"
 
 
 class ServiceView(NamedTuple):
@@ -79,86 +80,108 @@ def address_record(owner: bytes, ttl_s: int, address: str) -> tuple[int, bytes]:
 
 
 def label_bytes(*labels: str) -> bytes:
-    """Labels on the wire, without the end of the name. Raises ValueError."""
+    """Labels on the wire, without the end of the name; "" is none. Raises ValueError."""
     return wire_name(".".join(labels))[:-1]
 
 
-class _Target(NamedTuple):
-    """What SRV records name: the Service itself (label ""), or one of its endpoints."""
+class Point(NamedTuple):
+    """An address that a name has, with its ports; SRV records name it by its label within the Service, "" for all."""
 
     label: str
-    address: str
-    port: Port
+    packed: bytes
+    ports: tuple[Port, ...]
 
 
-def compile_names(view: ServiceView, slices: Iterable[Slice], base: bytes, ttl_s: int) -> Names:
-    """All names of a Service that is no ExternalName; `base` is the key of its own name."""
-    return _Compiler(base, ttl_s).compile(view, list(slices))
+class Node:
+    """One name of a Service; its records are made when somebody asks."""
+
+    __slots__ = ("_answers", "_base", "_before", "_points", "_ttl_s")
+
+    def __init__(self, before: bytes, base: bytes, points: list[Point], ttl_s: int) -> None:
+        """`before` stands before the Service's own name, `base`. Without points the name exists, and has nothing."""
+        self._before = before
+        self._base = base
+        self._points = points
+        self._ttl_s = ttl_s
+        self._answers: dict[int, Answer] = {}
+
+    def answer(self, kind: int) -> Answer | None:
+        found = self._answers.get(kind)
+        if found is None and kind in (A, AAAA, SRV):
+            found = self._answers[kind] = self._srv() if kind == SRV else self._addresses(4 if kind == A else 16)
+        return found
+
+    def _addresses(self, size: int) -> Answer:
+        distinct = dict.fromkeys(point.packed for point in self._points if len(point.packed) == size)
+        head = QUESTION_POINTER + _ADDRESS[size] + _IN + self._ttl_s.to_bytes(4, "big") + size.to_bytes(2, "big")
+        return Answer(tuple(head + packed for packed in distinct))
+
+    def _srv(self) -> Answer:
+        # RFC 2782: the target is not compressed. Additional names end with the Service's, which the question has
+        # behind what comes before it.
+        base_pointer = pointer(HEADER_BYTES + len(self._before))
+        distinct = dict.fromkeys((point.label, port.number) for point in self._points for port in point.ports)
+        weight = max(1, 100 // len(distinct)) if distinct else 0
+        records = []
+        additional: dict[bytes, None] = {}
+        labels = {point.label: label_bytes(point.label) for point in self._points}
+        for label, number in distinct:
+            data = struct.pack(">HHH", 0, weight, number) + labels[label] + self._base
+            records.append(record(QUESTION_POINTER, SRV, self._ttl_s, data))
+        for point in self._points:
+            if point.ports:
+                kind = A if len(point.packed) == 4 else AAAA
+                additional[record(labels[point.label] + base_pointer, kind, self._ttl_s, point.packed)] = None
+        return Answer(tuple(records), tuple(additional))
 
 
-class _Compiler:
-    """The names of one Service while they are made."""
+class ServiceNames:
+    """The names of one Service that is no ExternalName, made when asked for."""
 
-    def __init__(self, base: bytes, ttl_s: int) -> None:
+    def __init__(self, view: ServiceView, slices: Iterable[Slice], base: bytes, ttl_s: int) -> None:
+        """`base` is the key of the Service's own name."""
         self._base = base
         self._ttl_s = ttl_s
-        self._names: Names = {}
+        self._nodes: dict[bytes, Node] = {}
+        self._points: dict[bytes, list[Point]] = {}  # by what stands before the Service's name
+        reachable = [
+            Point(endpoint.label, endpoint.packed, each.ports) for each in slices for endpoint in each.endpoints
+        ]
+        self._unnamed = reachable  # until somebody asks for an endpoint
+        own = [Point("", ip_address(ip).packed, view.ports) for ip in view.cluster_ips]
+        main = reachable if view.headless else own
+        if main:
+            self._points[b""] = main
+            self._add_ports(main)
 
-    def compile(self, view: ServiceView, slices: list[Slice]) -> Names:
-        reachable = [(endpoint, each.ports) for each in slices for endpoint in each.endpoints]
-        if view.headless:
-            targets = [_Target(e.label, e.address, port) for e, ports in reachable for port in ports]
-            addresses = dict.fromkeys(endpoint.address for endpoint, _ in reachable)
-        else:
-            targets = [_Target("", ip, port) for port in view.ports for ip in view.cluster_ips]
-            addresses = dict.fromkeys(view.cluster_ips)
-        if not addresses:
-            return self._with_endpoints(reachable)
-        self._add((), addresses, targets)
-        by_port: dict[tuple[str, str], list[_Target]] = {}
-        for target in targets:
-            if target.port.name:
-                by_port.setdefault((target.port.name, target.port.protocol), []).append(target)
-        for (name, protocol), found in by_port.items():
-            self._names.setdefault(label_bytes(f"_{protocol}") + self._base, {})
-            self._add((f"_{name}", f"_{protocol}"), dict.fromkeys(t.address for t in found), found)
-        return self._with_endpoints(reachable)
+    def _add_ports(self, points: list[Point]) -> None:
+        """`_http._tcp`, and `_tcp`, which is there and has nothing."""
+        by_port: dict[Port, list[Point]] = {}
+        for point in points:
+            for port in point.ports:
+                if port.name:
+                    by_port.setdefault(port, []).append(point._replace(ports=(port,)))
+        for port, found in by_port.items():
+            with suppress(ValueError):
+                self._points.setdefault(label_bytes(f"_{port.name}", f"_{port.protocol}"), []).extend(found)
+                self._points.setdefault(label_bytes(f"_{port.protocol}"), [])
 
-    def _with_endpoints(self, reachable: list[tuple[Endpoint, tuple[Port, ...]]]) -> Names:
-        """The endpoints by their own names: of a Service with a cluster IP too, as CoreDNS has them."""
-        by_label: dict[str, list[tuple[Endpoint, tuple[Port, ...]]]] = {}
-        for endpoint, ports in reachable:
-            by_label.setdefault(endpoint.label, []).append((endpoint, ports))
-        for label, found in by_label.items():
-            targets = [_Target(label, e.address, port) for e, ports in found for port in ports]
-            self._add((label,), dict.fromkeys(e.address for e, _ in found), targets)
-        return self._names
+    def _add_endpoints(self) -> None:
+        """Endpoints by their own names: those of a Service with a cluster IP too, as CoreDNS has them."""
+        for point in self._unnamed:
+            with suppress(ValueError):  # anybody may write slices: what is no label gets no name
+                self._points.setdefault(label_bytes(point.label), []).append(point)
+        self._unnamed = []
 
-    def _add(self, prefix: tuple[str, ...], addresses: Iterable[str], targets: list[_Target]) -> None:
-        try:
-            before = label_bytes(*prefix)
-        except ValueError:
-            return  # anybody may write slices: what is no label gets no name
-        found: dict[int, list[bytes]] = {}
-        for address in addresses:
-            kind, encoded = address_record(QUESTION_POINTER, self._ttl_s, address)
-            found.setdefault(kind, []).append(encoded)
-        node = {kind: Answer(tuple(records)) for kind, records in found.items()}
-        if targets:
-            # Names of targets end with the Service's name, which the question has behind the prefix.
-            node[SRV] = self._srv(targets, pointer(HEADER_BYTES + len(before)))
-        self._names[before + self._base] = node
-
-    def _srv(self, targets: list[_Target], base_pointer: bytes) -> Answer:
-        distinct = dict.fromkeys((target.label, target.port.number) for target in targets)
-        weight = max(1, 100 // len(distinct))
-        records = []
-        for label, number in distinct:
-            data = struct.pack(">HHH", 0, weight, number)
-            # RFC 2782: the target is not compressed.
-            records.append(record(QUESTION_POINTER, SRV, self._ttl_s, data + label_bytes(label) + self._base))
-        additional = dict.fromkeys(
-            address_record(label_bytes(target.label) + base_pointer, self._ttl_s, target.address)[1]
-            for target in targets
-        )
-        return Answer(tuple(records), tuple(additional))
+    def get(self, key: bytes) -> Node | None:
+        """The name, if there is one."""
+        node = self._nodes.get(key)
+        if node is None:
+            before = key[: len(key) - len(self._base)]
+            points = self._points.get(before)
+            if points is None and self._unnamed:
+                self._add_endpoints()
+                points = self._points.get(before)
+            if points is not None:
+                node = self._nodes[key] = Node(before, self._base, points, self._ttl_s)
+        return node

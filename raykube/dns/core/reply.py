@@ -28,7 +28,7 @@ def pointer(offset: int) -> bytes:
 
 
 def question_bytes(query: Query) -> bytes:
-    return query.name + query.type.to_bytes(2, "big") + _IN if query.name else b""
+    return query.name + query.type.to_bytes(2, "big") + query.klass if query.name else b""
 
 
 def assemble(

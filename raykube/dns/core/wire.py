@@ -72,6 +72,7 @@ class Query(NamedTuple):
     size_bytes_max: int  # what the sender takes over UDP
     dnssec_ok: bool
     refusal: int = NOERROR
+    klass: bytes = b"\0\1"
 
 
 def read_query(data: bytes) -> Query | None:
@@ -106,7 +107,7 @@ def read_query(data: bytes) -> Query | None:
     kind = data[position + 1] << 8 | data[position + 2]
     found = Query(data[:2], flags, name, name.lower(), tuple(labels), kind, False, UDP_BYTES_MIN, False)
     if data[position + 3 : end] != b"\0\1":
-        found = found._replace(refusal=REFUSED)  # other classes than IN
+        found = found._replace(refusal=REFUSED, klass=data[position + 3 : end])  # other classes than IN
     if end == size and data[6:12] == b"\0\0\0\0\0\0":
         return found
     return _with_records(found, data, end)

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from raykube.dns.core.endpoints import Endpoint, Object, Slice, service_key, slice_of
-from raykube.dns.core.records import Answer, Names, Node, ServiceView, address_record, compile_names, label_bytes
+from raykube.dns.core.records import Answer, ServiceNames, ServiceView, address_record, label_bytes
 from raykube.dns.core.reply import pointer, record
 from raykube.dns.core.wire import AAAA, CNAME, HEADER_BYTES, NS, PTR, QUESTION_POINTER, SOA, TXT, A, Query, wire_name
 
@@ -70,7 +70,7 @@ class _Service:
     def __init__(self) -> None:
         self.view: ServiceView | None = None
         self.slices: dict[str, Slice] = {}
-        self.names: Names | None = None  # made when asked for
+        self.names: ServiceNames | None = None  # made when asked for
 
 
 class Zone:
@@ -90,7 +90,7 @@ class Zone:
         self._service_of_slice: dict[Key, Key] = {}
         self._fixed = self._fixed_names(list(servers))
 
-    def _fixed_names(self, servers: list[str]) -> Names:
+    def _fixed_names(self, servers: list[str]) -> dict[bytes, dict[int, Answer]]:
         server = label_bytes("ns", "dns")
         own: dict[int, list[bytes]] = {A: [], AAAA: []}
         glue = []
@@ -170,7 +170,7 @@ class Zone:
     @staticmethod
     def _service_reverse(view: ServiceView | None) -> dict[bytes, tuple[Endpoint, ...]]:
         ips = view.cluster_ips if view is not None else ()
-        return {reverse_name(ip): (Endpoint("", ip),) for ip in ips}
+        return {reverse_name(ip): (Endpoint("", ip, b""),) for ip in ips}
 
     def _set_slice_reverse(self, service: Key, name: str) -> None:
         """A headless Service's endpoints all have reverse names; others' have where a host name was given."""
@@ -223,7 +223,7 @@ class Zone:
         if fixed is not None:
             if query.type == SOA and key == self.apex:
                 return Found(Answer((self.soa(QUESTION_POINTER, HEADER_BYTES),)))
-            return _of_type(fixed, query.type)
+            return _found(fixed.get(query.type))
         inner = query.labels.index(start)  # how many labels stand before the zone's
         kind = key[query.labels[inner - 1] + 1 : start] if inner >= 2 else b""
         if kind == b"svc":
@@ -251,9 +251,9 @@ class Zone:
         names = entry.names
         if names is None:
             base = query.key[query.labels[inner - 3] :]
-            names = entry.names = compile_names(entry.view, entry.slices.values(), base, self._ttl_s)
+            names = entry.names = ServiceNames(entry.view, entry.slices.values(), base, self._ttl_s)
         node = names.get(query.key)
-        return ABSENT if node is None else _of_type(node, query.type)
+        return ABSENT if node is None else _found(node.answer(query.type))
 
     def _pod_lookup(self, query: Query, inner: int) -> Lookup:
         """`10-1-2-3.default.pod.ZONE` is 10.1.2.3, whether there is such a pod or not (CoreDNS' `pods insecure`)."""
@@ -287,6 +287,5 @@ class Zone:
         return self.soa(pointer(at), at)
 
 
-def _of_type(node: Node, kind: int) -> Lookup:
-    answer = node.get(kind)
+def _found(answer: Answer | None) -> Found:
     return Found(answer) if answer is not None else NO_DATA
