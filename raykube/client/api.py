@@ -8,6 +8,7 @@ Objects are dicts. Use as `async with ApiClient(["127.0.0.1:6444"], tls) as clie
 """
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -43,6 +44,7 @@ Objects = list[Object]
 Events = list[WatchEvent]
 Operations = list[Operation]
 Results = list[Result]
+Addresses = list[str]
 OptionalResults = list[Result | None]
 _EVENT_NAMES = {
     api_pb2.ADDED: "ADDED",
@@ -78,6 +80,18 @@ class ApiClient:
     def addresses(self) -> list[str]:
         """The apiservers known now."""
         return self._endpoints.addresses
+
+    async def https_addresses(self, *, timeout: float = TIMEOUT_S) -> Addresses:
+        """host:port of the live apiservers' REST APIs, in any order. Raises ApiError when none answers."""
+
+        async def call(peer: Peer, left: float) -> Addresses:
+            async with asyncio.timeout(left), aclosing(peer.stub.Endpoints(api_pb2.EndpointsRequest())) as answers:
+                answer = await anext(answers)
+            found = [endpoint.https_address for endpoint in answer.endpoints if endpoint.https_address]
+            random.shuffle(found)
+            return found
+
+        return await self._read(call, timeout)  # type: ignore[no-any-return]  # call's type
 
     # Writes
 

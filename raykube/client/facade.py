@@ -34,6 +34,8 @@ from raykube.client.manifests import Manifest
 from raykube.client.objects import Change, Object
 from raykube.client.operations import Operation
 from raykube.client.progress import Progress
+from raykube.client.remotecommand import RemoteCommands
+from raykube.client.streamcalls import StreamCalls
 from raykube.pb import api_pb2
 from raykube.rpc import Tls
 
@@ -67,7 +69,7 @@ class WaitTimeout(TimeoutError):
     """What was waited for did not happen in time; the message names what is missing."""
 
 
-class Client:
+class Client(StreamCalls):
     """A connection to one cluster. Use it as a context manager, or call `close`."""
 
     def __init__(
@@ -436,6 +438,9 @@ class Client:
         if not resource.namespaced or metadata.get("namespace"):
             return obj
         return obj | {"metadata": metadata | {"namespace": self._scope(resource, namespace)}}
+
+    def _commands(self) -> RemoteCommands:
+        return RemoteCommands(self._api, self._connection.tls)
 
     def _log_pod(self, target: str | Object, namespace: str | None) -> tuple[str, str]:
         if isinstance(target, str) and "/" not in target:
