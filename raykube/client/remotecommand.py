@@ -61,7 +61,7 @@ class Session:
             raise StopAsyncIteration
         return piece
 
-    async def _copy(self, outputs: list[Channel]) -> None:
+    async def _copy(self, outputs: Sequence[Channel]) -> None:
         async def one(channel: Channel) -> None:
             while data := await self._streams[channel].read():
                 await self._pieces.put((channel.name.lower(), data))

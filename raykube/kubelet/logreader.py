@@ -5,10 +5,11 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from raykube.kubelet.core.podlog import Budget, LogOptions, selected, tail_start
+from raykube.kubelet.core.podlog import Budget, LogFilter, LogOptions, tail_start
 
 CHUNK_BYTES = 256 * 1024
 POLL_S = 0.25  # of a followed file: inotify would need a native module
+ALIVE_S = 1.0  # between questions to the runtime whether the container still runs
 
 
 class LogReader:
@@ -18,6 +19,7 @@ class LogReader:
         self._path = path
         self._options = options
         self._alive = alive
+        self._filter = LogFilter(options)
         self._budget = Budget(options.limit_bytes)
         self._rest = b""
 
@@ -27,28 +29,30 @@ class LogReader:
         try:
             if self._options.tail_lines is not None:
                 file.seek(await asyncio.to_thread(_tail_offset, self._path, self._options.tail_lines))
+            alive, asked_at = self._options.follow, asyncio.get_running_loop().time()
             while not self._budget.spent:
-                # Asked before reading: what a container wrote before its end must still be read after it.
-                alive = self._options.follow and await self._alive()
+                # Looked at before reading: what was written before a rotation or an end is read before either counts.
+                rotated = self._rotated(file.fileno())
                 data = await asyncio.to_thread(file.read, CHUNK_BYTES)
                 if data:
                     chunk = self._take(data)
                     if chunk:
                         yield chunk
-                    continue
-                if self._rotated(file.fileno()):
+                elif rotated:
                     file.close()
                     file = await asyncio.to_thread(open, self._path, "rb")
-                    continue
-                if not alive:
+                elif not alive:
                     break
-                await asyncio.sleep(POLL_S)
+                elif asyncio.get_running_loop().time() - asked_at > ALIVE_S:
+                    alive, asked_at = await self._alive(), asyncio.get_running_loop().time()
+                else:
+                    await asyncio.sleep(POLL_S)
         finally:
             file.close()
 
     def _take(self, data: bytes) -> bytes:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return self._budget.take(b"".join(selected(lines, self._options)))
+        return self._budget.take(b"".join(self._filter.take(lines)))
 
     def _rotated(self, handle: int) -> bool:
         if not self._options.follow:

@@ -11,7 +11,7 @@ from raykube.kubelet.core.admission import admit, matches_node
 from raykube.kubelet.core.environment import environment, expand, service_variables
 from raykube.kubelet.core.nodestatus import parse_pairs, parse_taint
 from raykube.kubelet.core.payload import PodFacts, payload
-from raykube.kubelet.core.podlog import Budget, LogOptions, selected, tail_start
+from raykube.kubelet.core.podlog import Budget, LogFilter, LogOptions, tail_start
 from raykube.kubelet.core.qos import pod_requests, qos_class
 from raykube.kubelet.core.sources import SourceMissing, Sources
 from raykube.kubelet.core.status import status_patch
@@ -183,17 +183,17 @@ LINES = [
 
 
 def test_log_lines() -> None:
-    assert b"".join(selected(LINES, LogOptions())) == b"one\ntwo halves\nthree\n"
-    stamped = b"".join(selected(LINES, LogOptions(timestamps=True))).splitlines()
+    assert b"".join(LogFilter(LogOptions()).take(LINES)) == b"one\ntwo halves\nthree\n"
+    stamped = b"".join(LogFilter(LogOptions(timestamps=True)).take(LINES)).splitlines()
     assert stamped[1] == b"2026-11-23T05:00:01.000000001Z two halves"
-    assert len(list(selected([b"damaged", b""], LogOptions()))) == 0
+    assert len(list(LogFilter(LogOptions()).take([b"damaged", b""]))) == 0
 
 
 @pytest.mark.parametrize(("lines", "expected"), [(0, b""), (1, b"three\n"), (2, b"two halves\nthree\n"), (9, None)])
 def test_tail(lines: int, expected: bytes | None) -> None:
     data = b"".join(line + b"\n" for line in LINES)
     tail = data[tail_start(data, lines) :]
-    shown = b"".join(selected(tail.split(b"\n")[:-1], LogOptions()))
+    shown = b"".join(LogFilter(LogOptions()).take(tail.split(b"\n")[:-1]))
     assert shown == (b"one\ntwo halves\nthree\n" if expected is None else expected)
 
 

@@ -95,7 +95,13 @@ def plane_of(folder: pytest.TempPathFactory, runtime: str) -> Iterator[ControlPl
         containerd = stack.enter_context(Containerd()) if runtime == "containerd" else None
         machines = 1 if containerd else 2
         plane = stack.enter_context(
-            ControlPlane(folder.mktemp("plane"), machines=machines, control_plane=machines, containerd=containerd)
+            ControlPlane(
+                folder.mktemp("plane"),
+                machines=machines,
+                control_plane=machines,
+                containerd=containerd,
+                extra_config={"kubelet": {"container-log-max-size": "200Ki", "container-log-monitor-interval": "1s"}},
+            )
         )
         plane.start("kv", "apiserver", "controller-manager", "scheduler", "kubelet")
         until("a service account", lambda: plane.kubectl_run("get", "sa", "default").returncode == 0)

@@ -45,16 +45,22 @@ def is_since(line: LogLine, since: float | None) -> bool:
         return True
 
 
-def selected(lines: Iterable[bytes], options: LogOptions) -> Iterator[bytes]:
-    """What `options` lets through, ready to be sent."""
-    continues = False
-    for line in lines:
-        parsed = parse_line(line)
-        if parsed is None or not is_since(parsed, options.since):
-            continue
-        stamp = parsed.time + b" " if options.timestamps and not continues else b""
-        continues = not parsed.text.endswith(b"\n")
-        yield stamp + parsed.text
+class LogFilter:
+    """What `options` lets through of lines that come in several calls."""
+
+    def __init__(self, options: LogOptions) -> None:
+        self._options = options
+        self._continues = False  # the last line was a part that is not the end
+
+    def take(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Ready to be sent."""
+        for line in lines:
+            parsed = parse_line(line)
+            if parsed is None or not is_since(parsed, self._options.since):
+                continue
+            stamp = parsed.time + b" " if self._options.timestamps and not self._continues else b""
+            self._continues = not parsed.text.endswith(b"\n")
+            yield stamp + parsed.text
 
 
 class Budget:
