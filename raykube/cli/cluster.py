@@ -73,13 +73,22 @@ def parse_extra_config(given: tuple[str, ...]) -> dict[str, dict[str, str]]:
         if not (equals and dot and component and flag):
             raise click.UsageError(f"--extra-config {item!r}: must be COMPONENT.FLAG=VALUE")
         parsed.setdefault(component, {})[flag] = value
-    from raykube.cluster.plan import PACKAGES, RIDERS
+    from raykube.cluster.plan import PACKAGES
 
-    known = [*PACKAGES, *(name for name, _ in RIDERS.values())]
     for component in parsed:
-        if component not in known:
-            raise click.UsageError(f"--extra-config: there is no component {component!r}; there are {', '.join(known)}")
+        if component not in PACKAGES:
+            known = ", ".join(PACKAGES)
+            raise click.UsageError(f"--extra-config: there is no component {component!r}; there are {known}")
     return parsed
+
+
+def parse_selector(given: str) -> dict[str, str]:
+    """`zone=a,disk=ssd` → {"zone": "a", "disk": "ssd"}. Raises click.UsageError."""
+    pairs = [item.partition("=") for item in given.split(",") if item]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise click.UsageError(f"--control-plane-selector {given!r}: must be KEY=VALUE,…")
+    return {key: value for key, _, value in pairs}
 
 
 @click.command()
@@ -89,6 +98,18 @@ def parse_extra_config(given: tuple[str, ...]) -> dict[str, dict[str, str]]:
 @_data_dir_option
 @_kubeconfig_option
 @click.option("--address", default="", help="GCS address (host:port) of a running Ray cluster to use")
+@click.option("--ray-timeout", default=30.0, show_default=True, help="seconds to wait for Ray at --address")
+@click.option(
+    "--control-plane-selector",
+    default="",
+    metavar="KEY=VALUE,…",
+    help="Ray labels of the machines that may run the control plane [default: any machine]",
+)
+@click.option(
+    "--container-runtime-endpoint",
+    default="",
+    help="CRI runtime of all machines: unix:///…, or 'process' for the embedded one [default: as found]",
+)
 @click.option(
     "--extra-config", multiple=True, metavar="COMPONENT.FLAG=VALUE", help="a flag for a component (repeatable)"
 )
@@ -99,6 +120,9 @@ def up(
     data_dir: Path | None,
     kubeconfig: Path | None,
     address: str,
+    ray_timeout: float,
+    control_plane_selector: str,
+    container_runtime_endpoint: str,
     extra_config: tuple[str, ...],
 ) -> None:
     """Start a cluster, or bring an existing one to what is asked.
@@ -116,10 +140,13 @@ def up(
         wish = settings.Settings(
             name=name,
             machines=machines if machines is not None else (len(known.machines) if known and known.local else 1),
-            control_plane=control_plane if control_plane is not None else (len(known.control_plane) if known else 1),
+            control_plane=_size(control_plane, known, address),
             data_dir=data_dir,
             kubeconfig=kubeconfig,
             address=address,
+            ray_timeout_s=ray_timeout,
+            control_plane_selector=parse_selector(control_plane_selector),
+            container_runtime_endpoint=container_runtime_endpoint,
             extra_config=extra,
         )
     except ValidationError as error:
@@ -145,6 +172,14 @@ def up(
     for command in (["kubectl", *shown, "get", "nodes"], ["raykube", "status", *chosen]):
         console.print(f"  {escape(shlex.join(command))}", soft_wrap=True)
     console.print(f"  {escape(shlex.join(['raykube', 'down', *chosen, *shown]))}\n", soft_wrap=True)
+
+
+def _size(given: int | None, known: Any, address: str) -> int:
+    if given is not None:
+        return given
+    if address:
+        return 0  # other machines may know better
+    return int(known.members_wanted) if known else 1
 
 
 def _interrupt_once() -> None:
@@ -174,18 +209,40 @@ def _supervisor() -> Any:
 @_name_option
 @_data_dir_option
 @_kubeconfig_option
-def down(name: str, data_dir: Path | None, kubeconfig: Path | None) -> None:
+@click.option("--ray", is_flag=True, help="end the Ray cluster on all machines too, one given with --address")
+def down(name: str, data_dir: Path | None, kubeconfig: Path | None, ray: bool) -> None:
     """Stop a cluster; its data directory stays, and 'up' brings the same objects back."""
     data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
     kubeconfig = (kubeconfig or settings.default_kubeconfig()).expanduser().absolute()
     console = Console(highlight=False)
     try:
         _refuse_another(name, data_dir)
-        found = _supervisor().down(data_dir, kubeconfig, Shown(console))
+        found = _supervisor().down(data_dir, kubeconfig, Shown(console), with_ray=ray)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if not found:
         console.print(f"No cluster in {escape(str(data_dir))}: nothing to do", soft_wrap=True)
+
+
+@click.command()
+@_name_option
+@_data_dir_option
+@click.option("--address", default="auto", show_default=True, help="GCS address (host:port) of the Ray cluster")
+@click.option("--timeout", default=600, show_default=True, help="seconds to wait until it is drained")
+@click.argument("machine", default="")
+def leave(name: str, data_dir: Path | None, address: str, timeout: int, machine: str) -> None:
+    """Take a machine out of a cluster: this one, or MACHINE.
+
+    Its pods and its part of the control plane move elsewhere, then its Ray ends and its Node goes.
+    """
+    data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
+    _supervisor()
+    from raykube.cluster import departure
+
+    try:
+        departure.leave(name, machine, address, data_dir, Shown(Console(highlight=False)), timeout)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _refuse_another(name: str, data_dir: Path) -> None:

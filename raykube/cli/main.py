@@ -27,6 +27,13 @@ SUBCOMMANDS = {
 COMMANDS = {
     "up": ("raykube.cli.cluster", "up", "Start a cluster, or bring an existing one to what is asked."),
     "down": ("raykube.cli.cluster", "down", "Stop a cluster; its data directory stays."),
+    "doctor": ("raykube.cli.doctor", "doctor", "Look for what goes wrong on machines, and say what to do."),
+    "leave": ("raykube.cli.cluster", "leave", "Take a machine out of a cluster: drained first, then forgotten."),
+    "machine": (
+        "raykube.cli.machine",
+        "machine",
+        "Run Ray on this host, as a machine of a cluster.",
+    ),
     "status": ("raykube.cli.cluster", "status", "Show every component of a cluster."),
     "version": ("raykube.cli.version", "version", "Show the version of raykube and of the API it serves."),
 }

@@ -131,6 +131,25 @@ def bind(namespace: str, name: str, node: str, *, uid: str = "", resource_versio
     )
 
 
+def evict(pod: Object) -> Operation:
+    """Deletes a pod as far as its disruption budgets allow; the answer's code is 429 where they do not."""
+    metadata = pod["metadata"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+    }
+    return Operation(
+        verb=api_pb2.CREATE,
+        resource=api_pb2.Resource(group="", version="v1", plural="pods"),
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        subresource="eviction",
+        body=orjson.dumps(eviction),
+    )
+
+
 def selector_text(selector: Object | None) -> str:
     """The query text of a workload's `spec.selector`: a LabelSelector object, or a plain map of labels."""
     if not selector:

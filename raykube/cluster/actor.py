@@ -26,6 +26,8 @@ log = logging.getLogger("raykube.actor")
 RETRY_S = 0.3
 RESTART_PAUSE_S = 1.0
 CONTAINER_GRACE_S = 2.0
+ASK_TIMEOUT_S = 10.0
+CLEAR_TIMEOUT_S = 50.0
 LOG_BYTES_MAX = 10_000_000
 
 
@@ -38,6 +40,9 @@ class HostSpec(BaseModel):
     services: list[tuple[str, dict[str, Any]]]  # (package, flags) in boot order; each is a raykube.<component>
     files: dict[str, bytes]  # absolute path → content, mode 0600: certificates and keys
     log_file: str
+    spec_file: str = ""  # where it is kept, so that a newer one counts when the actor is made again
+    generation: int = 0  # of the cluster's record that it was made from
+    cluster: str = ""  # id
     containers_of: tuple[str, str] = ("", "")  # (cluster id, machine) of the containers that go when it is stopped
     start_timeout_s: float = 120.0
 
@@ -57,14 +62,38 @@ def write_private(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+async def clear_up(service: Any) -> None:
+    """Takes away what a service that does not run left on this machine on purpose: containers, network rules.
+
+    Services that leave something have a coroutine method `clear`, which needs no `start` before.
+    """
+    if hasattr(service, "clear"):
+        await service.clear()
+
+
+def newest(given: HostSpec) -> HostSpec:
+    """What this actor is to be: Ray makes an actor again as it was made first, but the control plane may have moved."""
+    if not given.spec_file:
+        return given
+    path = Path(given.spec_file)
+    try:
+        kept = HostSpec.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        kept = given
+    spec = kept if kept.cluster == given.cluster and kept.generation > given.generation else given
+    write_private(path, spec.model_dump_json().encode())
+    return spec
+
+
 class ComponentHost:
     """Hosts the services of one placement. Methods may be called from any thread."""
 
     def __init__(self, spec_json: str) -> None:
-        self._spec = HostSpec.model_validate_json(spec_json)
+        self._spec = newest(HostSpec.model_validate_json(spec_json))
         self._services: list[Any] = []
         self._started = threading.Event()
         self._stopping = threading.Event()
+        self._ended = asyncio.Event()  # all services are stopped
         self._failed = threading.Event()  # a service cannot start, or ended with an error
         self._error = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +142,8 @@ class ComponentHost:
         done, _ = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        if self._stopping.is_set():
+            await self._ended.wait()
 
     async def _start(self, service_type: Any, config: Any) -> Any:
         """A started service. Tries again and again: what it depends on may not be there yet."""
@@ -132,6 +163,17 @@ class ComponentHost:
                     raise
                 await service.stop()
             await asyncio.sleep(RETRY_S)
+
+    async def _end(self, clear: bool) -> None:
+        try:
+            for service in reversed(self._services):
+                await service.stop()
+            if clear:
+                for service in reversed(self._services):
+                    await clear_up(service)
+                Path(self._spec.spec_file).unlink(missing_ok=True)
+        finally:
+            self._ended.set()
 
     def ready(self, timeout_s: float) -> str:
         """Waits until the services serve; returns "" or why they do not."""
@@ -160,20 +202,28 @@ class ComponentHost:
             merged["addresses"] |= status["addresses"]
         return merged
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Stops the services in reverse order, gracefully."""
+    def renew(self, spec_json: str) -> None:
+        """Keeps a newer spec for the day when this actor is made again; what runs goes on as it is."""
+        newest(HostSpec.model_validate_json(spec_json))
+
+    def ask(self, question: str, argument: str) -> str:
+        """The answer of the service that knows `question`, a coroutine method of its; "" while it does not serve."""
+        service = next((service for service in self._services if hasattr(service, question)), None)
+        if service is None or self._loop is None:
+            return ""
+        answer = asyncio.run_coroutine_threadsafe(getattr(service, question)(argument), self._loop)
+        return str(answer.result(ASK_TIMEOUT_S))
+
+    def stop(self, timeout_s: float = 5.0, clear: bool = False) -> None:
+        """Stops the services in reverse order, gracefully. With `clear`, what they left on this machine goes too."""
         self._stopping.set()
         loop = self._loop
         if loop is None or not self._thread.is_alive():
             return
 
-        async def stop_all() -> None:
-            for service in reversed(self._services):
-                await service.stop()
-
-        future = asyncio.run_coroutine_threadsafe(stop_all(), loop)
+        future = asyncio.run_coroutine_threadsafe(self._end(clear), loop)
         try:
-            future.result(timeout_s)
+            future.result(timeout_s + (CLEAR_TIMEOUT_S if clear else 0.0))
         except Exception:
             log.exception("%s did not stop cleanly", self._spec.name)
         cluster_id, machine = self._spec.containers_of

@@ -6,8 +6,12 @@ A local cluster with subnet C:
     127.C.0.2, .3, …   machine 1, 2, …
     127.C.M.0/24       the pods of machine M (1 to 100)
     127.C.128.0/17     Services
+
+On hosts of their own machines have their hosts' addresses. Where their runtimes make networks, machine M's pods have
+10.244.M.0/24 and Services 10.96.0.0/12, as kubeadm's do; pods of the process runtime have loopback addresses there too.
 """
 
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network
 
 from raykube.cluster.state import ClusterState, Machine
@@ -27,7 +31,9 @@ DNS_PORT = 10053  # of a machine, whose 53 may be taken; clients ask the Service
 DNS_METRICS_PORT = 9153
 
 HTTPS_PORT = 443  # of the Service `kubernetes`, where ports below 1024 can be served
-DEFAULT_SERVICE_RANGE = "10.96.0.0/12"
+CLUSTER_RANGE = IPv4Network("10.244.0.0/16")
+SERVICE_RANGE = "10.96.0.0/12"
+MACHINES_MAX = 100  # slices of 127.C.0.0/17 and of CLUSTER_RANGE, both with room to spare
 
 
 def api_address(subnet: int) -> str:
@@ -39,13 +45,15 @@ def local_machine_address(subnet: int, index: int) -> str:
 
 
 def pod_range(state: ClusterState, machine: Machine) -> str:
-    """The addresses of the process runtime's pods: loopback ones on every host, since it makes no networks."""
+    """The addresses of a machine's pods. The process runtime makes no networks: its pods' are loopback ones."""
+    if state.has_networks:
+        return str(list(CLUSTER_RANGE.subnets(new_prefix=24))[machine.index])
     return f"127.{state.subnet}.{machine.index}.0/24"
 
 
 def service_range(state: ClusterState) -> str:
-    """Loopback on real hosts too: each machine's kube-proxy answers for the Services on its own loopback."""
-    return f"127.{state.subnet}.128.0/17"
+    """Beside loopback pods, each machine's kube-proxy answers for the Services on its own loopback."""
+    return SERVICE_RANGE if state.has_networks else f"127.{state.subnet}.128.0/17"
 
 
 def first_service_address(state: ClusterState) -> str:
@@ -66,10 +74,18 @@ def kv_peer_url(machine: Machine) -> str:
     return f"https://{machine.address}:{KV_PEER_PORT}"
 
 
-def api_server(state: ClusterState) -> str:
-    """The URL that a kubeconfig names."""
-    host = api_address(state.subnet) if state.local else state.control_plane[0].address
-    return f"https://{host}:{API_PORT}"
+def api_servers(state: ClusterState, here: Collection[str] = ()) -> dict[str, str]:
+    """URLs that a kubeconfig may name, by machine; the first is the best. `here`: addresses of the computer that asks.
+
+    There is a router on every machine, which knows all apiservers: a machine that asks names its own, which lives
+    as long as itself.
+    """
+    if state.local:
+        return {"": f"https://{api_address(state.subnet)}:{API_PORT}"}
+    own = [machine for machine in state.machines if machine.address in here]
+    return {
+        machine.name: f"https://{machine.address}:{API_PORT}" for machine in dict.fromkeys([*own, *state.control_plane])
+    }
 
 
 def grpc_servers(state: ClusterState) -> list[str]:

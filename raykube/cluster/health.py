@@ -49,7 +49,7 @@ def status(data_dir: Path) -> ClusterStatus | None:
     found: dict[str, dict[str, Any]] = {}
     try:
         with placement.connected(state, data_dir):
-            placement.note_store(state, data_dir)
+            state = placement.handed_over(state) or state
             found = placement.statuses(plan(state, data_dir))
     except OSError as error:
         note = str(error)
@@ -58,7 +58,7 @@ def status(data_dir: Path) -> ClusterStatus | None:
     store = [row for row in rows if row.component == "kv"]
     return ClusterStatus(
         name=state.name,
-        server=addresses.api_server(state),
+        server=next(iter(addresses.api_servers(state).values())),
         components=rows,
         store_members=len(store),
         store_healthy=sum(row.healthy for row in store),
@@ -78,12 +78,13 @@ _PORTS = {
 
 
 def _row(item: Placement, found: dict[str, Any] | None, ray_is_down: bool) -> ComponentStatus:
-    address = f"{item.machine.address}:{_PORTS[item.component]}"
+    port = _PORTS.get(item.component)
+    address = f"{item.machine.address}:{port}" if port else item.machine.address
     if found is not None:
         return ComponentStatus(
             item.component, item.machine.name, address, found["pid"], found["role"], found["healthy"], found["detail"]
         )
     # Ray cannot be asked: whether the component's port answers is still worth knowing.
-    listening = ray_is_down and ray_nodes.answers(address, 0.5)
+    listening = ray_is_down and port is not None and ray_nodes.answers(address, 0.5)
     detail = "port answers" if listening else "no answer"
     return ComponentStatus(item.component, item.machine.name, address, 0, "", listening, detail)

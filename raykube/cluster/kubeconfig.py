@@ -1,14 +1,16 @@
 """The user's kubeconfig: one entry for this cluster goes in on `up` and out on `down`; all others stay as they are.
 
-An *entry* is the cluster, user and context of one name, `raykube-NAME`. Rules: other entries, unknown fields and their
-order are kept; the file is replaced at once with mode 0600 (through a symlink, its target is); a file that is no
-kubeconfig is never overwritten. Writers of one file wait for each other by `FILE.lock`, as kubectl does.
+An *entry* is the cluster, user and context of one name, `raykube-NAME`. kubectl takes one server for a cluster; where
+there are more, each has a cluster and context of its own, `raykube-NAME@MACHINE`, of the same user. Rules: other
+entries, unknown fields and their order are kept; the file is replaced at once with mode 0600 (through a symlink, its
+target is); a file that is no kubeconfig is never overwritten. Writers of one file wait for each other by `FILE.lock`,
+as kubectl does.
 """
 
 import base64
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,9 @@ def entry_name(cluster: str) -> str:
 
 
 def document(
-    cluster: str, server: str, ca_cert: bytes, admin: PemPair, grpc_servers: Sequence[str] = ()
+    cluster: str, servers: Mapping[str, str], ca_cert: bytes, admin: PemPair, grpc_servers: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A kubeconfig of this one entry, certificates embedded. `server`: https URL.
+    """A kubeconfig of this one entry, certificates embedded. `servers`: https URL by machine, the best first.
 
     `grpc_servers` (host:port) go into the cluster's extension `raykube.io/grpc`, where `raykube.Client` finds them and
     every other client passes them by.
@@ -53,31 +55,42 @@ def document(
 
     name = entry_name(cluster)
     user = {"client-certificate-data": encoded(admin.cert), "client-key-data": encoded(admin.key)}
-    cluster_entry: dict[str, Any] = {"server": server, "certificate-authority-data": encoded(ca_cert)}
+    shared: dict[str, Any] = {"certificate-authority-data": encoded(ca_cert)}
     if grpc_servers:
-        cluster_entry["extensions"] = [{"name": GRPC_EXTENSION, "extension": {"servers": list(grpc_servers)}}]
+        shared["extensions"] = [{"name": GRPC_EXTENSION, "extension": {"servers": list(grpc_servers)}}]
+    named = {name: next(iter(servers.values()))}
+    if len(servers) > 1:
+        named |= {f"{name}@{machine}": server for machine, server in servers.items()}
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": cluster_entry}],
+        "clusters": [{"name": each, "cluster": {"server": server} | shared} for each, server in named.items()],
         "users": [{"name": name, "user": user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "contexts": [{"name": each, "context": {"cluster": each, "user": name}} for each in named],
         "current-context": name,
     }
 
 
 def merge(
-    path: Path, cluster: str, server: str, ca_cert: bytes, admin: PemPair, grpc_servers: Sequence[str] = ()
+    path: Path,
+    cluster: str,
+    servers: Mapping[str, str],
+    ca_cert: bytes,
+    admin: PemPair,
+    grpc_servers: Sequence[str] = (),
 ) -> None:
     """Puts this cluster's entry into `path` (made when missing) and makes its context the current one."""
-    new = document(cluster, server, ca_cert, admin, grpc_servers)
+    new = document(cluster, servers, ca_cert, admin, grpc_servers)
     real = _resolve(path)
     with _locked(real):
         config = _read(real)
         merged = config or {"apiVersion": "v1", "kind": "Config"}
         for field in LISTS:
-            (item,) = new[field]
-            merged[field] = _replaced(merged.get(field) or [], item)
+            stale = [item for item in merged.get(field) or [] if _is_stale(item, new, field)]
+            kept = [item for item in merged.get(field) or [] if item not in stale]
+            for item in new[field]:
+                kept = _replaced(kept, item)
+            merged[field] = kept
         merged["current-context"] = new["current-context"]
         merged.setdefault("preferences", {})
         _write(real, merged)
@@ -103,16 +116,26 @@ def remove(path: Path, cluster: str) -> bool:
         found = False
         for field in LISTS:
             items = config.get(field) or []
-            kept = [item for item in items if item.get("name") != name]
+            kept = [item for item in items if not _is_of(item, name)]
             if len(kept) != len(items):
                 config[field] = kept
                 found = True
-        if config.get("current-context") == name:
+        if _is_of({"name": config.get("current-context")}, name):
             config["current-context"] = ""
             found = True
         if found:
             _write(real, config)
         return found
+
+
+def _is_of(item: Mapping[str, Any], entry: str) -> bool:
+    name = str(item.get("name"))
+    return name == entry or name.startswith(f"{entry}@")
+
+
+def _is_stale(item: dict[str, Any], new: dict[str, Any], field: str) -> bool:
+    """Whether `item` is of the same entry as `new`, and of a machine that this no longer names."""
+    return _is_of(item, new["current-context"]) and item.get("name") not in {each["name"] for each in new[field]}
 
 
 def _replaced(items: list[Any], new: dict[str, Any]) -> list[Any]:

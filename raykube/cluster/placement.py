@@ -7,20 +7,25 @@ is imported, so it is imported by `connect`, after the environment is set.
 import logging
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from raykube.cluster import facts as host
 from raykube.cluster import ray_nodes, settings
 from raykube.cluster.actor import ComponentHost, HostSpec
-from raykube.cluster.plan import Folders, Placement, kv_placement
+from raykube.cluster.facts import Facts
+from raykube.cluster.plan import Folders, Placement
 from raykube.cluster.state import ClusterState, Machine
 
 CALL_TIMEOUT_S = 5.0
+CLEAR_TIMEOUT_S = 60.0  # containers have grace periods of their own
+LOOK_TIMEOUT_S = 60.0  # a machine's first process of Ray loads Python and this package
 POLL_S = 0.1
-NODE_ID_LABEL = "ray.io/node-id"
+THIS_RAY = "auto"  # in place of an address: the Ray that runs on this computer
+STORE_PREFIX = "kv-"  # of the names of the actors with members of the store
 
 
 class RayError(OSError):
@@ -36,11 +41,14 @@ def _ray() -> Any:
 
 def connect(state: ClusterState, data_dir: Path) -> None:
     """Connects this process to the cluster's Ray. Raises RayError when it does not answer."""
-    if not state.gcs_address or not ray_nodes.answers(state.gcs_address):
+    if state.gcs_address != THIS_RAY and not (state.gcs_address and ray_nodes.answers(state.gcs_address)):
         raise RayError(f"Ray at {state.gcs_address or '(none)'} does not answer: start the cluster with 'raykube up'")
     if state.local:
         settings.apply_environment(ray_nodes.ray_environment(data_dir))
-    ray = _ray()
+    else:
+        settings.apply_environment(settings.ray_authentication(settings.RAY_TOKEN_FILE))
+    with _signals_held():  # a module whose import was cut short stays broken
+        ray = _ray()
     if ray.is_initialized():
         return
     try:
@@ -85,27 +93,91 @@ def connected(state: ClusterState, data_dir: Path) -> Iterator[None]:
 
 def live_nodes() -> list[dict[str, Any]]:
     """Ray's live nodes, as `ray.nodes()` describes them."""
-    return [node for node in _ray().nodes() if node["Alive"]]
+    return [node for node in nodes() if node["Alive"]]
 
 
-def label_selector(machine: Machine) -> dict[str, str]:
-    """What pins an actor to `machine`. A soft affinity may land elsewhere; a label cannot."""
-    if machine.ray_node_id:
-        return {NODE_ID_LABEL: machine.ray_node_id}
-    return {ray_nodes.MACHINE_LABEL: machine.name}
+def nodes() -> list[dict[str, Any]]:
+    """Ray's nodes, those it remembers as dead too. Blocks while the GCS is dead."""
+    found: list[dict[str, Any]] = _ray().nodes()
+    return found
 
 
-def spec_of(placement: Placement, state: ClusterState, data_dir: Path, pki: Path | None = None) -> HostSpec:
-    """The actor's argument: flags, and the content of the certificates that the machine must have, read from `pki`
-    (default: the operator's)."""
+def is_alive(machine: Machine, state: ClusterState, live: Iterable[dict[str, Any]]) -> bool:
+    """Whether `machine` is among Ray's live nodes."""
+    if state.local:
+        return any(node["Labels"].get(ray_nodes.MACHINE_LABEL) == machine.name for node in live)
+    return any(node["NodeManagerAddress"] == machine.address for node in live)
+
+
+def pin(machine: Machine, state: ClusterState) -> dict[str, Any]:
+    """The options that put an actor on exactly `machine`. A soft affinity may land elsewhere.
+
+    A Ray node offers a resource named after its address: an actor comes back on a host whose Ray was started anew.
+    """
+    if state.local:
+        return {"label_selector": {ray_nodes.MACHINE_LABEL: machine.name}}
+    return {"resources": {f"node:{machine.address}": 0.001}}
+
+
+def call_at(addresses: Iterable[str], function: Any, *arguments: str) -> dict[str, Any]:
+    """Calls `function` on each of the Ray nodes at `addresses`; returns answers, or the error, by address."""
+    ray = _ray()
+    remote = ray.remote(function)
+    pending = {}
+    for address in addresses:
+        options = {"num_cpus": 0, "max_retries": 0, "resources": {f"node:{address}": 0.001}}
+        pending[address] = remote.options(**options).remote(*[text.replace("{address}", address) for text in arguments])
+    ray.wait(list(pending.values()), num_returns=len(pending), timeout=LOOK_TIMEOUT_S)
+    answers: dict[str, Any] = {}
+    for address, reference in pending.items():
+        try:
+            answers[address] = ray.get(reference, timeout=0.1)
+        except Exception as error:
+            ray.cancel(reference, force=True)
+            answers[address] = error
+    return answers
+
+
+def look(live: Iterable[dict[str, Any]], data_dir: Path) -> tuple[list[Facts], dict[str, str]]:
+    """What the machines of Ray nodes say of themselves, in their order, and by address why the others say nothing."""
+    by_address = {node["NodeManagerAddress"]: node for node in live}
+    found, failed = [], {}
+    for address, answer in call_at(by_address, host.look, "{address}", str(data_dir)).items():
+        if isinstance(answer, str):
+            facts = Facts.model_validate_json(answer)
+            found.append(facts.model_copy(update={"labels": by_address[address]["Labels"]}))
+        else:
+            failed[address] = _reason(answer)
+    return found, failed
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "ModuleNotFoundError" in text or "raykube" in text:
+        return "raykube is not installed there: install the same version in the Python that runs Ray"
+    return text.splitlines()[-1] if text else type(error).__name__
+
+
+def authority_at(address: str, data_dir: Path) -> dict[str, bytes]:
+    """The files at `address` from which the cluster's certificates are made."""
+    answer = call_at([address], host.authority, str(data_dir))[address]
+    return answer if isinstance(answer, dict) else {}
+
+
+def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSpec:
+    """The actor's argument: flags, and the content of the certificates that the machine must have."""
     folders = Folders(data_dir, state, placement.machine)
-    source = pki or data_dir / "pki"
+    source = data_dir / "pki"
     files = {str(folders.pki / name): (source / name).read_bytes() for name in placement.certificates}
+    files |= {str(source / name): (source / name).read_bytes() for name in placement.authority}
     return HostSpec(
         name=placement.name,
         services=list(placement.services),
         files=files,
         log_file=str(folders.log(placement.component)),
+        spec_file=str(folders.spec(placement.component)),
+        generation=state.generation,
+        cluster=state.id,
         containers_of=(state.id, placement.machine.name) if placement.component == "kubelet" else ("", ""),
     )
 
@@ -118,23 +190,46 @@ def find(name: str) -> Any:
         return None
 
 
-def store_hosts(state: ClusterState, data_dir: Path) -> list[str]:
-    """The machines that have an actor for a member of the store, living or to be restarted."""
-    return [machine.name for machine in state.machines if find(kv_placement(state, machine, data_dir).name) is not None]
+def names() -> set[str]:
+    """The names of this cluster's actors: those that live, wait for their machine, or are being restarted."""
+    _ray()
+    from ray.util import list_named_actors
+
+    return set(list_named_actors())
 
 
-def note_store(state: ClusterState, data_dir: Path) -> bool:
-    """Brings `state.store` up to date: the stewards may have moved members. Returns whether it changed."""
-    hosts = store_hosts(state, data_dir)
-    moved = sorted(hosts) != sorted(machine.name for machine in state.store_machines)
-    # In the middle of a start or an end of the cluster only some are there.
-    if len(hosts) < len(state.control_plane) or not moved:
-        return False
-    state.store = hosts
-    return True
+def store_hosts(state: ClusterState, existing: Collection[str]) -> set[str]:
+    """The machines that have an actor for a member of the store, given the names of all actors."""
+    return {machine.name for machine in state.machines if STORE_PREFIX + machine.name in existing}
 
 
-def start(placement: Placement, state: ClusterState, data_dir: Path, pki: Path | None = None) -> Any:
+def ask(
+    state: ClusterState, component: str, question: str, argument: str = "", timeout_s: float = CALL_TIMEOUT_S
+) -> list[str]:
+    """The answers of all actors of a component on live machines that answer in time."""
+    ray = _ray()
+    live = live_nodes()
+    away = {f"{component}-{machine.name}" for machine in state.machines if not is_alive(machine, state, live)}
+    asked = sorted(name for name in names() - away if name.startswith(f"{component}-"))
+    handles = [handle for handle in map(find, asked) if handle is not None]
+    calls = [handle.ask.remote(question, argument) for handle in handles]
+    done, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
+    answers = []
+    for call in done:
+        try:
+            answers.append(str(ray.get(call)))
+        except ray.exceptions.RayError:
+            continue
+    return answers
+
+
+def handed_over(state: ClusterState) -> ClusterState | None:
+    """The newest record that the stewards of a running cluster know; None when no steward answers."""
+    found = [ClusterState.model_validate_json(answer) for answer in ask(state, "kv", "record") if answer]
+    return max(found, key=lambda each: each.generation, default=None)
+
+
+def start(placement: Placement, state: ClusterState, data_dir: Path) -> Any:
     """The actor of `placement`, made if it does not exist. Returns at once; `wait_ready` waits."""
     existing = find(placement.name)
     if existing is not None:
@@ -148,8 +243,16 @@ def start(placement: Placement, state: ClusterState, data_dir: Path, pki: Path |
         max_task_retries=0,
         max_concurrency=4,
         num_cpus=0,
-        label_selector=label_selector(placement.machine),
-    ).remote(spec_of(placement, state, data_dir, pki).model_dump_json())
+        **pin(placement.machine, state),
+    ).remote(spec_of(placement, state, data_dir).model_dump_json())
+
+
+def renew(placements: Iterable[Placement], state: ClusterState, data_dir: Path) -> None:
+    """Tells actors what to be when they are made again. Does not wait for them."""
+    for placement in placements:
+        handle = find(placement.name)
+        if handle is not None:
+            handle.renew.remote(spec_of(placement, state, data_dir).model_dump_json())
 
 
 def wait_ready(name: str, handle: Any, timeout_s: float) -> None:
@@ -203,21 +306,28 @@ def wait_healthy(placements: list[Placement], timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def stop(placements: Iterable[Placement], timeout_s: float) -> None:
-    """Stops the services of `placements` gracefully, all at once, and ends their actors. Dead machines are left out."""
+def stop(placements: Iterable[Placement], state: ClusterState, timeout_s: float, *, clear: bool = False) -> None:
+    """Stops the services of `placements` gracefully, all at once, and ends their actors. Dead machines are left out.
+
+    With `clear`, what services leave behind on purpose (containers, network rules) goes too.
+    """
+    live = live_nodes()
+    end_softly([item.name for item in placements if is_alive(item.machine, state, live)], timeout_s, clear=clear)
+
+
+def end_softly(actors: Iterable[str], timeout_s: float, *, clear: bool = False) -> None:
+    """Stops the services of the actors so named, all at once, and ends them; they do not come back."""
     ray = _ray()
-    alive = {value for node in live_nodes() for value in node["Labels"].values()}
-    reachable = [item for item in placements if alive.issuperset(label_selector(item.machine).values())]
-    handles = [handle for handle in (find(item.name) for item in reachable) if handle is not None]
-    calls = [handle.stop.remote(timeout_s) for handle in handles]
+    handles = [handle for handle in map(find, actors) if handle is not None]
+    calls = [handle.stop.remote(timeout_s, clear) for handle in handles]
     if calls:
-        ray.wait(calls, num_returns=len(calls), timeout=timeout_s + 1)
+        ray.wait(calls, num_returns=len(calls), timeout=timeout_s + (CLEAR_TIMEOUT_S if clear else 1.0))
     for handle in handles:
         ray.kill(handle, no_restart=True)
 
 
 def end(name: str) -> None:
-    """Ends the actor `name`, if there is one; it does not come back. Its machine may be dead."""
+    """Ends the actor `name` at once, if there is one; it does not come back. Its machine may be dead."""
     handle = find(name)
     if handle is not None:
         _ray().kill(handle, no_restart=True)

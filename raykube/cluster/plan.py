@@ -7,30 +7,73 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raykube.cluster import addresses as at
 from raykube.cluster import pki
 from raykube.cluster.state import ClusterState, Machine
 
-# Component → package. This is the boot order.
-PACKAGES = {
-    "kv": "raykube.kv",
-    "apiserver": "raykube.apiserver",
-    "router": "raykube.router",
-    "controller-manager": "raykube.controllers",
-    "scheduler": "raykube.scheduler",
-    "kubelet": "raykube.kubelet",
-    "kube-proxy": "raykube.kubeproxy",
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A row of the plan: what runs as an actor of its own, and where."""
+
+    package: str
+    title: str  # of its step of `up`
+    where: Literal["control-plane", "machines"]
+    certificates: tuple[str, ...] = ()  # pairs of the pki folder; {machine} stands for the machine's name
+    files: tuple[str, ...] = ()  # other files of it
+    rider: tuple[str, str] = ("", "")  # (component, package) that runs in its process, and starts before it
+    needs_networks: bool = False  # only where pods have networks of their own
+
+
+# This is the boot order. A new component is a row here, and its flags a method of `_Flags`.
+COMPONENTS = {
+    "kv": Component(
+        "raykube.kv",
+        "Store",
+        "control-plane",
+        ("kv", "kv-peer", "apiserver-etcd-client"),  # the last is the steward's
+        rider=("steward", "raykube.cluster.steward"),
+    ),
+    "apiserver": Component(
+        "raykube.apiserver",
+        "Apiservers",
+        "control-plane",
+        ("apiserver", "apiserver-etcd-client", "apiserver-kubelet-client"),
+        ("sa.key", "sa.pub"),
+    ),
+    "router": Component("raykube.router", "Routers", "machines", ("router",)),
+    "controller-manager": Component(
+        "raykube.controllers", "Controller-managers", "control-plane", ("controller-manager",), ("sa.key",)
+    ),
+    "scheduler": Component("raykube.scheduler", "Schedulers", "control-plane", ("scheduler",)),
+    "pod-network": Component("raykube.podnetwork", "Pod networks", "machines", ("pod-network",), needs_networks=True),
+    "kubelet": Component(
+        "raykube.kubelet", "Kubelets", "machines", ("node-{machine}",), rider=("runtime", "raykube.runtime")
+    ),
+    "kube-proxy": Component(
+        "raykube.kubeproxy", "Kube-proxies", "machines", ("kube-proxy", "dns"), rider=("dns", "raykube.dns")
+    ),
 }
-# What runs in the process of a component, and starts before it.
-RIDERS = {
-    "kubelet": ("runtime", "raykube.runtime"),
-    "kube-proxy": ("dns", "raykube.dns"),
-    "kv": ("steward", "raykube.cluster.steward"),
-}
+PACKAGES = {name: row.package for name, row in COMPONENTS.items()} | dict(
+    row.rider for row in COMPONENTS.values() if row.rider[0]
+)
 CLUSTER_DOMAIN = "cluster.local"
-CONTROL_PLANE = ("kv", "apiserver", "router", "controller-manager", "scheduler")
+# What the stewards need to make certificates for any machine: with it, the loss of the operator's is no loss.
+AUTHORITY = ("ca.crt", "ca.key", "sa.key", "sa.pub", "admin.crt", "admin.key")
+
+
+def machines_of(state: ClusterState, component: str) -> list[Machine]:
+    """The machines that have `component`."""
+    row = COMPONENTS[component]
+    if row.needs_networks and not state.has_networks:
+        return []
+    if component == "router" and state.local:
+        return state.control_plane  # they share one address of this computer
+    if row.where == "control-plane":
+        return state.control_plane
+    return [machine for machine in state.machines if machine.phase != "drained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +84,7 @@ class Placement:
     machine: Machine
     services: tuple[tuple[str, dict[str, Any]], ...]  # (package, flags)
     certificates: tuple[str, ...]  # files of the cluster's pki folder that its machine needs
+    authority: tuple[str, ...] = ()  # files of it that make its machine another home of the cluster's authority
 
     @property
     def name(self) -> str:
@@ -71,6 +115,9 @@ class Folders:
     def runtime_socket(self) -> Path:
         return self.state.scratch_dir / f"{self.machine.name}.sock"
 
+    def spec(self, component: str) -> Path:
+        return self.home / "specs" / f"{component}.json"
+
     def log(self, component: str) -> Path:
         return self.home / "logs" / f"{component}.log"
 
@@ -99,7 +146,7 @@ class _Flags:
         }
 
     def kv(self) -> dict[str, Any]:
-        members = [f"{machine.name}={at.kv_peer_url(machine)}" for machine in self.state.store_machines]
+        members = [f"{machine.name}={at.kv_peer_url(machine)}" for machine in self.state.control_plane]
         client_url = f"https://{self.machine.address}:{at.KV_CLIENT_PORT}"
         peer_url = at.kv_peer_url(self.machine)
         return {
@@ -132,7 +179,7 @@ class _Flags:
 
     def apiserver(self) -> dict[str, Any]:
         return {
-            "etcd_servers": _endpoints(self.state.store_machines, at.KV_CLIENT_PORT, "https://"),
+            "etcd_servers": _endpoints(self.state.control_plane, at.KV_CLIENT_PORT, "https://"),
             "etcd_cafile": self._pem("ca.crt"),
             "etcd_certfile": self._pem("apiserver-etcd-client.crt"),
             "etcd_keyfile": self._pem("apiserver-etcd-client.key"),
@@ -178,6 +225,12 @@ class _Flags:
     def scheduler(self) -> dict[str, Any]:
         return self._client("scheduler") | {"bind_address": self.machine.address, "secure_port": at.SCHEDULER_PORT}
 
+    def pod_network(self) -> dict[str, Any]:
+        return self._client("pod-network") | {
+            "hostname_override": self.machine.name,
+            "cluster_cidr": [str(at.CLUSTER_RANGE)],
+        }
+
     def runtime(self) -> dict[str, Any]:
         path = {"container_path": self.state.program_path} if self.state.program_path else {}
         return path | {
@@ -197,7 +250,7 @@ class _Flags:
             "address": self.machine.address,
             "port": at.KUBELET_PORT,
             "root_dir": str(self.folders.home / "kubelet"),
-            "container_runtime_endpoint": f"unix://{self.folders.runtime_socket}",
+            "container_runtime_endpoint": self.machine.runtime or f"unix://{self.folders.runtime_socket}",
             "pod_cidr": at.pod_range(self.state, self.machine),
             "node_labels": role if self.machine.control_plane else "",
             "cluster_dns": at.cluster_dns(self.state),
@@ -235,33 +288,26 @@ class _Flags:
         }
 
 
-CERTIFICATES = {
-    "kv": ("kv", "kv-peer", "apiserver-etcd-client"),  # the last is the steward's
-    "apiserver": ("apiserver", "apiserver-etcd-client", "apiserver-kubelet-client"),
-    "router": ("router",),
-    "controller-manager": ("controller-manager",),
-    "scheduler": ("scheduler",),
-    "kubelet": ("node-{machine}",),
-    "kube-proxy": ("kube-proxy", "dns"),
-}
-EXTRA_FILES = {"apiserver": ("sa.key", "sa.pub"), "controller-manager": ("sa.key",)}
-
-
 def _placement(
     state: ClusterState, machine: Machine, component: str, data_dir: Path, given: Mapping[str, Mapping[str, Any]] = {}
 ) -> Placement:
     """`given`: flags by service that differ from the plan's."""
     flags = _Flags(state, machine, data_dir)
-    services = [(component, PACKAGES[component])]
-    if component in RIDERS:
-        services.insert(0, RIDERS[component])
+    row = COMPONENTS[component]
+    services = [component]
+    if row.rider[0] and not (component == "kubelet" and machine.runtime):
+        services.insert(0, row.rider[0])
     configured = tuple(
-        (package, getattr(flags, name.replace("-", "_"))() | extra_flags(state, name) | dict(given.get(name, {})))
-        for name, package in services
+        (
+            PACKAGES[name],
+            getattr(flags, name.replace("-", "_"))() | extra_flags(state, name) | dict(given.get(name, {})),
+        )
+        for name in services
     )
-    names = [name.format(machine=machine.name) for name in CERTIFICATES[component]]
+    names = [name.format(machine=machine.name) for name in row.certificates]
     pairs = [f"{name}.{suffix}" for name in names for suffix in ("crt", "key")]
-    return Placement(component, machine, configured, ("ca.crt", *pairs, *EXTRA_FILES.get(component, ())))
+    authority = AUTHORITY if component == "kv" else ()
+    return Placement(component, machine, configured, ("ca.crt", *pairs, *row.files), authority)
 
 
 def kv_placement(
@@ -285,9 +331,8 @@ def extra_flags(state: ClusterState, component: str) -> dict[str, Any]:
 
 def plan(state: ClusterState, data_dir: Path) -> list[Placement]:
     """All placements of the cluster, in boot order."""
-    where = dict.fromkeys(CONTROL_PLANE, state.control_plane) | {"kv": state.store_machines}
     return [
         _placement(state, machine, component, data_dir)
-        for component in PACKAGES
-        for machine in where.get(component, state.machines)
+        for component in COMPONENTS
+        for machine in machines_of(state, component)
     ]

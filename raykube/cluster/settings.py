@@ -9,10 +9,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from raykube.cluster.addresses import MACHINES_MAX
+
 DEFAULT_NAME = "raykube"
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 CONTROL_PLANE_SIZES = (1, 3, 5)
-MACHINES_MAX = 100
+RAY_TOKEN_FILE = Path("~/.ray/auth_token")  # where Ray looks for it
 
 
 class Settings(BaseModel):
@@ -22,11 +24,18 @@ class Settings(BaseModel):
 
     name: str = Field(DEFAULT_NAME, description="name of the cluster")
     machines: int = Field(1, description="machines (Ray nodes) to start on this computer")
-    control_plane: int = Field(1, description="machines that run the control plane: 1, 3 or 5")
+    control_plane: int = Field(1, description="machines that run the control plane: 1, 3 or 5; 0: as it is, or 1")
     data_dir: Path
     kubeconfig: Path
     address: str = Field(
         "", description="GCS address (host:port) of a running Ray cluster to join instead of starting one"
+    )
+    ray_timeout_s: float = Field(30.0, ge=0, description="how long to wait for Ray at --address")
+    control_plane_selector: dict[str, str] = Field(
+        default_factory=dict, description="Ray labels of the machines that may run the control plane"
+    )
+    container_runtime_endpoint: str = Field(
+        "", description="CRI runtime of all machines: unix:///…; 'process' for the embedded one; none: as found"
     )
     extra_config: dict[str, dict[str, str]] = Field(default_factory=dict)
 
@@ -46,10 +55,15 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _control_plane_fits(self) -> "Settings":
-        if self.control_plane not in CONTROL_PLANE_SIZES:
+        if self.control_plane not in CONTROL_PLANE_SIZES and (self.control_plane or not self.address):
             raise ValueError("--control-plane must be 1, 3 or 5: a quorum needs an odd number")
         if not self.address and self.control_plane > self.machines:
             raise ValueError(f"--control-plane {self.control_plane} needs at least as many --machines")
+        if not self.address and (self.control_plane_selector or self.container_runtime_endpoint):
+            raise ValueError("--control-plane-selector and --container-runtime-endpoint go with --address")
+        endpoint = self.container_runtime_endpoint
+        if endpoint and endpoint != "process" and not endpoint.startswith("unix:///"):
+            raise ValueError("--container-runtime-endpoint must be unix:///… or 'process'")
         return self
 
 
@@ -73,6 +87,19 @@ def default_kubeconfig() -> Path:
 def program_path() -> str:
     """The operator's PATH, which containers of plain processes get: the machine's programs are their image."""
     return os.environ.get("PATH", os.defpath)
+
+
+def ray_authentication(token_file: Path) -> dict[str, str]:
+    """Ray's variables for a cluster whose machines share a token in `token_file`; without one, Ray asks for none.
+
+    A choice in this process's environment stands.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    path = token_file.expanduser()
+    if path.exists():
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    return {"RAY_AUTH_MODE": "disabled"}
 
 
 def process_environment(extra: dict[str, str]) -> dict[str, str]:

@@ -1,14 +1,16 @@
-"""What a cluster remembers of itself between commands: `<data dir>/cluster.json`.
+"""What a cluster remembers of itself: its record.
 
-The store has the objects; this file has only what is needed to find and start the store again.
+The record in the store is the one that counts (`record.py`). Every machine with a member of the store has a copy of it,
+`<data dir>/cluster.json`, with which any of them can find and start the store again, as `up` does. Of two copies, the
+one of the higher generation is the newer.
 """
 
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 FILE_NAME = "cluster.json"
 
@@ -25,9 +27,11 @@ class Machine(BaseModel):
 
     name: str
     address: str
-    index: int  # 1, 2, …: also the slice of loopback addresses that its pods take
+    index: int  # 1, 2, …: also the slice of addresses that its pods take
     control_plane: bool = False
-    ray_node_id: str = ""  # joined Ray clusters only: local ones are found by label
+    eligible: bool = True  # may have a part of the control plane
+    phase: Literal["", "draining", "drained"] = ""  # of a machine that leaves
+    runtime: str = ""  # endpoint of its CRI runtime; "": the process runtime
 
 
 class ClusterState(BaseModel):
@@ -36,16 +40,31 @@ class ClusterState(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
+    generation: int = 0  # grows with every change of the record in the store
     name: str
     id: str  # 32 hexadecimal digits; the marker of every process, and the store's cluster token
     subnet: int  # local clusters live in 127.<subnet>.0.0/16
     local: bool
     machines: list[Machine]
+    control_plane_size: int = 0  # machines of the control plane that the operator asked for; 0: those there are
+    control_plane_selector: dict[str, str] = {}  # Ray labels of the machines that may have a part of it
+    runtime_endpoint: str = ""  # what the operator gave: an endpoint, "process", or "": as found on each machine
+    has_networks: bool = False  # pods have networks of their own, with real ranges
     gcs_address: str = ""
     extra_config: dict[str, dict[str, str]] = {}
     kubernetes_service_port: int = 443
-    store: list[str] = []  # machines with a member of the store, when they are not those of the control plane any more
     program_path: str = ""  # where containers of the process runtime find their programs
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, value: Any) -> Any:
+        """Reads what raykube 0.2 wrote: the store's machines were a list of their own."""
+        if isinstance(value, dict) and (store := value.get("store")) is not None:
+            value = {key: item for key, item in value.items() if key != "store"}
+            for machine in value.get("machines", []):
+                machine.pop("ray_node_id", None)
+                machine["control_plane"] = machine["name"] in store if store else machine.get("control_plane", False)
+        return value
 
     @property
     def scratch_dir(self) -> Path:
@@ -58,12 +77,19 @@ class ClusterState(BaseModel):
 
     @property
     def control_plane(self) -> list[Machine]:
+        """The machines with a member of the store, an apiserver, and all that decides."""
         return [machine for machine in self.machines if machine.control_plane]
 
     @property
-    def store_machines(self) -> list[Machine]:
-        """The machines with a member of the store."""
-        return [machine for machine in self.machines if machine.name in self.store] or self.control_plane
+    def members_wanted(self) -> int:
+        return self.control_plane_size or len(self.control_plane)
+
+    def machine(self, name: str) -> Machine:
+        """The machine `name`. Raises KeyError."""
+        for machine in self.machines:
+            if machine.name == name:
+                return machine
+        raise KeyError(name)
 
 
 def load(data_dir: Path) -> ClusterState | None:
@@ -83,7 +109,7 @@ def save(data_dir: Path, state: ClusterState) -> None:
     """Replaces the file atomically."""
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = data_dir / FILE_NAME
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("w") as file:
         json.dump(state.model_dump(mode="json"), file, indent=2)
         file.flush()

@@ -4,6 +4,7 @@
 alone. Whatever happens in the middle, `down` finds every process by its marker.
 """
 
+import asyncio
 import fcntl
 import importlib
 import shutil
@@ -14,31 +15,27 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from raykube.cluster import addresses, kubeconfig, pki, placement, processes, ray_nodes
+from raykube.client.kv import KvClient
+from raykube.cluster import addresses, departure, kubeconfig, pki, placement, processes, ray_nodes, record
 from raykube.cluster import state as cluster_state
-from raykube.cluster.plan import PACKAGES, RIDERS, Placement, plan
+from raykube.cluster.authority import certify
+from raykube.cluster.plan import COMPONENTS, PACKAGES, Placement, plan
 from raykube.cluster.readiness import wait_for_nodes
 from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
 from raykube.cluster.steps import Listener, step
-from raykube.cluster.wish import ClusterError, port_is_free, resolve
+from raykube.cluster.wish import ClusterError, is_own, port_is_free, resolve
 from raykube.kubelet.volumes import mounts
+from raykube.rpc import RpcError
 from raykube.rpc.listen import socket_folder_flaw
 from raykube.rpc.tls import Tls
 
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 4.0
 PORT_TIMEOUT_S = 3.0
+RAY_TIMEOUT_S = 20.0
 STORE_MOVES_MAX = 3
-TITLES = {
-    "kv": "Store",
-    "apiserver": "Apiservers",
-    "router": "Routers",
-    "controller-manager": "Controller-managers",
-    "scheduler": "Schedulers",
-    "kubelet": "Kubelets",
-    "kube-proxy": "Kube-proxies",
-}
+HOLD_S = 120.0  # for how long stewards leave the actors alone while an operator's command changes them
 
 
 @contextmanager
@@ -68,7 +65,7 @@ def _check_flags(placements: list[Placement]) -> None:
                 flag = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
                 message = problem["msg"].removeprefix("Value error, ")
                 if problem["type"] == "extra_forbidden":
-                    command = next(name for name, module in [*PACKAGES.items(), *RIDERS.values()] if module == package)
+                    command = next(name for name, module in PACKAGES.items() if module == package)
                     message = f"there is no such flag; 'raykube {command} --help' lists them"
                 raise ClusterError(f"{item.component}: --{flag}: {message}") from None
 
@@ -111,10 +108,10 @@ def up(wish: Settings, listener: Listener) -> ClusterState:
         ran_before = is_running(state, placements)
         cluster_state.save(wish.data_dir, state)
         try:
-            _bring_up(placements, state, wish, listener)
+            state = _bring_up(state, wish, listener)
         except BaseException:
             if not ran_before:
-                _take_down(placements, state, wish.data_dir, listener)
+                _take_down(state, wish.data_dir, listener)
                 with suppress(kubeconfig.KubeconfigError):
                     kubeconfig.remove(wish.kubeconfig, state.name)
             raise
@@ -131,40 +128,38 @@ def is_running(state: ClusterState, placements: list[Placement]) -> bool:
     return any(placement.find(item.name) is not None for item in placements)
 
 
-def _bring_up(placements: list[Placement], state: ClusterState, wish: Settings, listener: Listener) -> None:
-    with step(listener, "Certificates") as running:
-        written = pki.write_pki(
-            wish.data_dir / "pki",
-            {machine.name: [machine.address] for machine in state.machines},
-            now=time.time(),
-            service_ip=addresses.first_service_address(state),
-            extra_sans=[addresses.api_address(state.subnet)],
-        )
-        running.detail = f"{len(written)} written" if written else "all valid"
+def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> ClusterState:
+    _certify(state, wish.data_dir, listener)
     if state.local:
         _start_ray(state, wish, listener)
     placement.connect(state, wish.data_dir)
-    for _ in range(STORE_MOVES_MAX):
-        if placement.note_store(state, wish.data_dir):
-            cluster_state.save(wish.data_dir, state)
-            placements = plan(state, wish.data_dir)
+    placement.ask(state, "kv", "hold", str(HOLD_S))
+    for attempt in range(STORE_MOVES_MAX):
         try:
-            _start_placements(placements, state, wish, listener)
+            state = _start_placements(state, wish, listener)
             break
         except OSError:
             # Machines that come back make room for members of lost ones: the stewards may be moving them just now.
-            if sorted(placement.store_hosts(state, wish.data_dir)) == sorted(m.name for m in state.store_machines):
+            newest = placement.handed_over(state)
+            if newest is None or attempt + 1 == STORE_MOVES_MAX or newest.control_plane == state.control_plane:
                 raise
-    else:
-        raise ClusterError("members of the store are being moved: try again in a minute")
+            state = newest
     with step(listener, "Kubeconfig") as running:
         _write_kubeconfig(state, wish)
         running.detail = str(wish.kubeconfig)
+    placement.ask(state, "kv", "hold", "0")
     with step(listener, "Nodes") as running:
-        ready = wait_for_nodes(
-            addresses.grpc_servers(state), admin_tls(wish.data_dir), len(state.machines), READY_TIMEOUT_S
-        )
+        live = placement.live_nodes()
+        expected = sum(placement.is_alive(machine, state, live) for machine in state.machines)
+        ready = wait_for_nodes(addresses.grpc_servers(state), admin_tls(wish.data_dir), expected, READY_TIMEOUT_S)
         running.detail = f"{ready} Ready"
+    return state
+
+
+def _certify(state: ClusterState, data_dir: Path, listener: Listener) -> None:
+    with step(listener, "Certificates") as running:
+        written = certify(state, data_dir / "pki")
+        running.detail = f"{len(written)} written" if written else "all valid"
 
 
 def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:
@@ -204,16 +199,52 @@ def _ray_runs(state: ClusterState) -> bool:
     return any(True for _ in processes.find(state.id, state.machines[0].name, processes.ROLE_RAY))
 
 
-def _start_placements(placements: list[Placement], state: ClusterState, wish: Settings, listener: Listener) -> None:
+def _start_placements(state: ClusterState, wish: Settings, listener: Listener) -> ClusterState:
+    """Starts what is missing, and waits for it; returns the record, which the store has then."""
+    alive = _await_machines(state)
+    placements = [item for item in plan(state, wish.data_dir) if item.machine.name in alive]
     # All processes start now, on all machines: the first thing each does, loading Python, needs none of the others.
     handles = {item.name: placement.start(item, state, wish.data_dir) for item in placements}
-    for component in PACKAGES:
+    for component, row in COMPONENTS.items():
         mine = [item for item in placements if item.component == component]
-        with step(listener, TITLES[component]) as running:
+        if not mine:
+            continue
+        with step(listener, row.title) as running:
             for item in mine:
                 placement.wait_ready(item.name, handles[item.name], READY_TIMEOUT_S)
             placement.wait_healthy(mine, READY_TIMEOUT_S)
             running.detail = ", ".join(item.machine.name for item in mine)
+        if component == "kv":
+            state = asyncio.run(_record(state, wish.data_dir))
+            cluster_state.save(wish.data_dir, state)
+    return state
+
+
+def _await_machines(state: ClusterState) -> set[str]:
+    """The machines that Ray has: on hosts of their own some may be away, on this computer all were started just now."""
+    deadline = time.monotonic() + RAY_TIMEOUT_S
+    while True:
+        live = placement.live_nodes()
+        alive = {machine.name for machine in state.machines if placement.is_alive(machine, state, live)}
+        if len(alive) == len(state.machines) or not state.local:
+            return alive
+        if time.monotonic() > deadline:
+            missing = ", ".join(machine.name for machine in state.machines if machine.name not in alive)
+            raise ClusterError(f"Ray started on {missing}, but ended: is this computer very busy? try again")
+        time.sleep(0.2)
+
+
+async def _record(state: ClusterState, data_dir: Path) -> ClusterState:
+    """The record in the store, with what is new in `state`. Raises OSError."""
+    pki_dir = data_dir / "pki"
+    tls = Tls(pki_dir / "apiserver-etcd-client.crt", pki_dir / "apiserver-etcd-client.key", pki_dir / "ca.crt")
+    client = KvClient([f"{machine.address}:{addresses.KV_CLIENT_PORT}" for machine in state.control_plane], tls)
+    try:
+        return await record.merge(client, state)
+    except RpcError as error:
+        raise OSError(f"the store does not take the cluster's record: {error}") from None
+    finally:
+        await client.close()
 
 
 def admin_tls(data_dir: Path) -> Tls:
@@ -227,39 +258,52 @@ def _write_kubeconfig(state: ClusterState, wish: Settings) -> None:
     kubeconfig.merge(
         wish.kubeconfig,
         state.name,
-        addresses.api_server(state),
+        addresses.api_servers(state, [machine.address for machine in state.machines if is_own(machine.address)]),
         (folder / "ca.crt").read_bytes(),
         pki.read_pair(folder, "admin"),
         addresses.grpc_servers(state),
     )
 
 
-def down(data_dir: Path, kubeconfig_path: Path, listener: Listener) -> bool:
-    """Ends every process of the cluster in `data_dir`; its data stays. Returns False when there is no cluster."""
+def down(data_dir: Path, kubeconfig_path: Path, listener: Listener, *, with_ray: bool = False) -> bool:
+    """Ends every process of the cluster in `data_dir`; its data stays. Returns False when there is no cluster.
+
+    On a Ray cluster of others their Ray runs on, unless `with_ray`.
+    """
     state = cluster_state.load(data_dir)
     if state is None:
         return False
     with _locked(data_dir):
-        _take_down(plan(state, data_dir), state, data_dir, listener)
+        _take_down(state, data_dir, listener, with_ray=with_ray)
         kubeconfig.remove(kubeconfig_path, state.name)
     return True
 
 
-def _take_down(placements: list[Placement], state: ClusterState, data_dir: Path, listener: Listener) -> None:
+def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_ray: bool = False) -> None:
     try:
         placement.connect(state, data_dir)
     except OSError:
         pass  # Ray is down already: what is left is found by its marker
     else:
-        if placement.note_store(state, data_dir):
+        with step(listener, "Components"):
+            placement.ask(state, "kv", "hold", str(HOLD_S))
+            state = placement.handed_over(state) or state
             cluster_state.save(data_dir, state)
             placements = plan(state, data_dir)
-        with step(listener, "Components"):
             # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
-            order = ["controller-manager", "scheduler", "kube-proxy", "kubelet", "router", "apiserver", "kv"]
-            for group in (order[:2], order[2:4], order[4:6], order[6:]):
-                placement.stop([item for item in placements if item.component in group], STOP_TIMEOUT_S)
-        placement.disconnect()
+            order = list(COMPONENTS)
+            deciders, store = ["controller-manager", "scheduler"], ["apiserver", "kv"]
+            workers = [name for name in reversed(order) if name not in (*deciders, *store)]
+            for group in (deciders, workers, ["apiserver"], ["kv"]):
+                mine = [item for item in placements if item.component in group]
+                placement.stop(mine, state, STOP_TIMEOUT_S, clear=not state.local)
+            for name in placement.names():
+                placement.end(name)  # of machines that are away, or that came just now
+        if with_ray and not state.local:
+            with step(listener, "Ray") as running:
+                running.detail = f"ended on {departure.end_all_ray()} machines"
+        else:
+            placement.disconnect()
     with step(listener, "Processes") as running:
         running.detail = f"{processes.end(state.id)} ended"
     mounts.detach_pods(data_dir.resolve())  # volumes in memory: no kubelet is left to remove them

@@ -1,13 +1,18 @@
 """From the operator's wish to the cluster it means: the one in the data directory, or a new one."""
 
 import socket
+import time
 import uuid
 from contextlib import ExitStack
-from typing import Any
+from importlib.metadata import version
+
+from pydantic import ValidationError
 
 from raykube.base.ids import fnv32a
-from raykube.cluster import addresses, claims, placement, ray_nodes
+from raykube.cluster import addresses, claims, machines, placement, ray_nodes
 from raykube.cluster import state as cluster_state
+from raykube.cluster.actor import write_private
+from raykube.cluster.facts import Facts
 from raykube.cluster.settings import DEFAULT_NAME, Settings
 from raykube.cluster.state import ClusterState, Machine
 
@@ -23,6 +28,16 @@ def port_is_free(address: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
+        except OSError:
+            return False
+        return True
+
+
+def is_own(address: str) -> bool:
+    """Whether `address` is one of this computer's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
         except OSError:
             return False
         return True
@@ -62,8 +77,14 @@ def _free_subnet(name: str, held: ExitStack) -> int:
 
 def _new_local_state(wish: Settings, held: ExitStack) -> ClusterState:
     subnet = _free_subnet(wish.name, held)
-    machines = [_local_machine(wish, subnet, index) for index in range(1, wish.machines + 1)]
-    state = ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=subnet, local=True, machines=machines)
+    state = ClusterState(
+        name=wish.name,
+        id=uuid.uuid4().hex,
+        subnet=subnet,
+        local=True,
+        machines=[_local_machine(wish, subnet, index) for index in range(1, wish.machines + 1)],
+        control_plane_size=wish.control_plane,
+    )
     if not may_bind(addresses.first_service_address(state), state.kubernetes_service_port):
         # An ordinary user's kube-proxy cannot have 443; pods learn the port from their environment.
         state.kubernetes_service_port = addresses.API_PORT
@@ -80,40 +101,67 @@ def _local_machine(wish: Settings, subnet: int, index: int) -> Machine:
 
 
 def _joined_state(wish: Settings, known: ClusterState | None) -> ClusterState:
-    """The state of a cluster on Ray nodes that somebody else started."""
-    if not ray_nodes.answers(wish.address):
+    """The state of a cluster on Ray nodes that somebody else started: what any of its machines knows, or a new one."""
+    deadline = time.monotonic() + wish.ray_timeout_s
+    while not ray_nodes.answers(wish.address):
+        if time.monotonic() < deadline:
+            time.sleep(0.2)
+            continue
         raise ClusterError(f"Ray at {wish.address} does not answer: give the address that 'ray start --head' printed")
-    state = known or ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=0, local=False, machines=[])
+    state = ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=0, local=False, machines=[])
+    placement.connect(state.model_copy(update={"gcs_address": wish.address}), wish.data_dir)
+    live = sorted(placement.live_nodes(), key=lambda node: "node:__internal_head__" not in node["Resources"])
+    found, failed = placement.look(live, wish.data_dir)
+    for address, reason in failed.items():
+        raise ClusterError(f"the machine at {address} cannot be asked: {reason}")
+    state, home = _newest(known, found, state)
+    if home and not (wish.data_dir / "pki" / "ca.key").exists():
+        for name, content in placement.authority_at(home, wish.data_dir).items():
+            write_private(wish.data_dir / "pki" / name, content)
+    is_new = not state.machines
     state.gcs_address = wish.address
-    placement.connect(state, wish.data_dir)
-    nodes = sorted(placement.live_nodes(), key=lambda node: "node:__internal_head__" not in node["Resources"])
-    if len(nodes) < wish.control_plane:
-        raise ClusterError(f"--control-plane {wish.control_plane} needs as many Ray nodes; {len(nodes)} are alive")
-    used: set[str] = set()
-    machines = []
-    for index, node in enumerate(nodes, 1):
-        name = _node_name(node, used)
-        machines.append(
-            Machine(
-                name=name,
-                address=node["NodeManagerAddress"],
-                index=index,
-                control_plane=index <= wish.control_plane,
-                ray_node_id=node["NodeID"],
-            )
+    state.control_plane_size = wish.control_plane or state.members_wanted or 1
+    state.control_plane_selector = wish.control_plane_selector or state.control_plane_selector
+    if is_new:
+        state.runtime_endpoint = wish.container_runtime_endpoint
+        state.has_networks = machines.all_have_networks(wish.container_runtime_endpoint, found)
+    elif wish.container_runtime_endpoint not in ("", state.runtime_endpoint):
+        raise ClusterError(
+            f"cluster {state.name!r} was made with {state.runtime_endpoint or 'the runtimes it found'}:"
+            " a cluster's runtime cannot be changed"
         )
-    state.machines = machines
+    for facts in found:
+        if reason := machines.refusal(state, facts, version("raykube")):
+            raise ClusterError(f"the machine {facts.hostname} ({facts.address}) {reason}")
+    machines.admit(state, found)
+    if not all(facts.is_root for facts in found):
+        state.kubernetes_service_port = addresses.API_PORT  # an ordinary user's kube-proxy cannot have 443
+    if is_new:
+        machines.set_control_plane(state, machines.first_control_plane(state))
+        if not state.control_plane:
+            raise ClusterError("--control-plane-selector chooses no Ray node: 'ray start --labels' sets labels")
     return state
 
 
-def _node_name(node: dict[str, Any], used: set[str]) -> str:
-    """A Node name for a Ray node: its host name, made unique by its address when two share it."""
-    host = str(node.get("NodeManagerHostname") or "machine").lower().split(".")[0]
-    name = "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in host).strip("-") or "machine"
-    if name in used:
-        name = f"{name}-{node['NodeManagerAddress'].replace('.', '-').replace(':', '-')}"
-    used.add(name)
-    return name
+def _newest(known: ClusterState | None, found: list[Facts], new: ClusterState) -> tuple[ClusterState, str]:
+    """The newest record of the cluster, `new` if there is none, and the address of a machine that has one, or ""."""
+    best, home = known or new, ""
+    for facts in found:
+        try:
+            record = ClusterState.model_validate_json(facts.record) if facts.record else None
+        except ValidationError:
+            continue
+        if record is None or record.local or record.name != new.name:
+            continue
+        if not best.machines or record.generation > best.generation:
+            best, home = record, facts.address
+        elif record.id == best.id and not home:
+            home = facts.address
+    # While it runs, its stewards know best.
+    running = placement.handed_over(best)
+    if running is not None and running.generation >= best.generation:
+        best = running
+    return best, home
 
 
 def resolve(wish: Settings, held: ExitStack) -> ClusterState:
@@ -148,7 +196,8 @@ def resolve(wish: Settings, held: ExitStack) -> ClusterState:
                 " or more, or another --name"
             )
         for index in range(len(state.machines) + 1, wish.machines + 1):
-            state.machines.append(_local_machine(wish, state.subnet, index))
+            machine = _local_machine(wish, state.subnet, index)
+            state.machines.append(machine.model_copy(update={"control_plane": False}))
     if wish.extra_config:
         state.extra_config = wish.extra_config
     return state

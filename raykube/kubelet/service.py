@@ -55,13 +55,15 @@ from raykube.kubelet.shutdown import Shutdown
 from raykube.kubelet.statuswriter import StatusWriter
 from raykube.kubelet.streams import Streams
 from raykube.kubelet.usage import UsageReader
-from raykube.kubelet.volumes import Volumes
+from raykube.kubelet.volumes import Volumes, mounts
 from raykube.kubelet.worker import PodWorker, Tools
+from raykube.pb import cri_pb2
 from raykube.rpc import RpcError, Tls
 
 log = logging.getLogger(__name__)
 
 RUNTIME_RETRY_S_MAX = 5.0
+CLEAR_GRACE_S = 5  # for pods of a node that goes
 PROCESS_RUNTIME = "raykube-process"
 
 
@@ -441,6 +443,24 @@ class Service:
             self._lock = -1
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(None)
+
+    async def clear(self) -> None:
+        """Ends all pods of this node and takes its volumes off: the machine is no node any more. Needs no start."""
+        config = self._config
+        cri = Cri(config.container_runtime_endpoint, self._name, config.runtime_request_timeout)
+        try:
+            sandboxes, containers = await asyncio.gather(cri.sandboxes(), cri.containers())
+            running = [item.id for item in containers if item.state == cri_pb2.CONTAINER_RUNNING]
+            await asyncio.gather(*(cri.stop_container(each, CLEAR_GRACE_S) for each in running))
+            await asyncio.gather(*(cri.stop_sandbox(item.id) for item in sandboxes))
+            await asyncio.gather(*(cri.remove_sandbox(item.id) for item in sandboxes))
+            if sandboxes:
+                log.info("%d pods ended", len(sandboxes))
+        except RpcError as error:
+            log.info("the runtime does not end this node's pods: %s", error.message)
+        finally:
+            await cri.close()
+        await asyncio.to_thread(mounts.detach_pods, config.root_dir)
 
     def status(self) -> dict[str, object]:
         node = self._node

@@ -123,6 +123,15 @@ class Service:
             runs.append(self._keep_relay(client, tls))
         self._tasks = [asyncio.get_running_loop().create_task(run) for run in runs]
 
+    async def clear(self) -> None:
+        """Removes this machine's rules, which outlive the proxy: it is no node any more. Needs no start."""
+        if self._config.proxy_mode == USERSPACE or os.geteuid() != 0:
+            return
+        try:
+            await self._clean_up(Kernel())
+        except KernelError as error:
+            log.debug("no nftables here: %s", error)
+
     async def _clean_up(self, kernel: Kernel) -> None:
         try:
             for family in await cleanup(kernel):

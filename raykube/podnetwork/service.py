@@ -76,7 +76,7 @@ class Service:
         """Returns when the kernel is prepared; routes and rules follow as soon as an apiserver answers."""
         config = self._config
         if config.cleanup:
-            await self._clean_up()
+            await self.clear()
             self._stopped.set()
             return
         if shutil.which("modprobe"):
@@ -133,7 +133,7 @@ class Service:
             await self._client.close()
             self._client = None
 
-    async def _clean_up(self) -> None:
+    async def clear(self) -> None:
         """Removes all that this machine holds of the pod network, but for the bridge, which is its pods'."""
         await asyncio.to_thread(links.Links().remove)
         await remove(TABLE)

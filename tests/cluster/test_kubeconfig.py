@@ -25,7 +25,7 @@ preferences: {colors: true}
 
 
 def merge(path: Path, name: str = "demo", server: str = "https://127.0.0.1:6443") -> None:
-    kubeconfig.merge(path, name, server, b"ca", PAIR)
+    kubeconfig.merge(path, name, {"m": server}, b"ca", PAIR)
 
 
 def test_a_new_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The file that remembers a cluster."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ def test_a_saved_cluster_is_loaded_again(tmp_path: Path) -> None:
     state.save(tmp_path / "new", cluster())
     assert state.load(tmp_path / "new") == cluster()
     assert state.load(tmp_path / "other") is None
+
+
+def test_what_the_release_before_wrote_is_read(tmp_path: Path) -> None:
+    former = cluster().model_dump(mode="json", include={"format", "name", "id", "subnet", "local", "gcs_address"})
+    rows = [{"name": f"c-{i}", "address": f"127.4.0.{i + 1}", "index": i, "control_plane": i < 3} for i in (1, 2, 3)]
+    machines = [row | {"ray_node_id": ""} for row in rows]
+    (tmp_path / state.FILE_NAME).write_text(json.dumps(former | {"machines": machines, "store": ["c-1", "c-3"]}))
+    found = state.load(tmp_path)
+    assert found is not None
+    assert [machine.name for machine in found.control_plane] == ["c-1", "c-3"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 2}', "\x00"])

@@ -69,6 +69,12 @@ def test_a_member_on_no_machine_of_the_cluster_counts_as_lost() -> None:
     assert next_step(view({}, A, B, Member(9, "")), PATIENCE_S) == Add("c")
 
 
+def test_a_machine_that_may_not_have_a_member_gets_none() -> None:
+    seen = replace(view({"b": LOST_S}, A, B, C), barred=frozenset("d"))
+    assert next_step(seen, PATIENCE_S) == Add("e")
+    assert next_step(replace(seen, barred=frozenset("de")), PATIENCE_S) is None
+
+
 def after(step: Step, seen: View) -> View:
     """What there is once `step` was taken."""
     members, hosted = list(seen.members), set(seen.hosted)

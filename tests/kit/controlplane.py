@@ -150,7 +150,7 @@ class ControlPlane:
         kubeconfig.merge(
             self.kubeconfig,
             self.state.name,
-            f"https://{self.state.machines[0].address}:{addresses.APISERVER_PORT}",
+            {"": f"https://{self.state.machines[0].address}:{addresses.APISERVER_PORT}"},
             (folder / "ca.crt").read_bytes(),
             pki.read_pair(folder, "admin"),
             addresses.grpc_servers(self.state),

@@ -17,4 +17,15 @@ class Config(BaseModel):
     machine: str = Field(description="the machine it runs on")
     data_dir: Path = Field(description="the cluster's data directory, the same path on every machine")
     member: int = Field(0, description="the store's id of the member beside it; 0: a founder")
-    replace_after: Duration = Field(60.0, gt=0, description="how long a machine is lost before its member is replaced")
+    replace_after: Duration = Field(
+        60.0, gt=0, description="how long a machine is lost before its part of the control plane is made anew elsewhere"
+    )
+    leave_after: Duration = Field(
+        60.0, ge=0, description="how long a machine whose Ray was ended on purpose is waited for before it is forgotten"
+    )
+    forget_after: Duration = Field(
+        3600.0, ge=0, description="how long a machine that was lost is waited for before it is forgotten; 0: for ever"
+    )
+    drain_timeout: Duration = Field(
+        300.0, ge=0, description="how long the pods of a machine that leaves are waited for; what is left then ends"
+    )

@@ -1,4 +1,4 @@
-"""The steward's next step, from what it sees. Pure."""
+"""The steward's next step for the store's members, from what it sees. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ class View:
     lost_s: Mapping[str, float]
     hosted: frozenset[str]  # machines with an actor for a member
     wanted: int  # voters that the operator asked for
+    barred: frozenset[str] = frozenset()  # machines that may not have a new member
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def next_step(view: View, patience_s: float) -> Step | None:
         surplus = lost[0] if lost else max(voters, key=lambda member: list(view.lost_s).index(member.machine))
         return Remove(surplus.id, surplus.machine)
     if not is_enough:
-        spare = _spare(view.lost_s, homes)
+        spare = _spare(view.lost_s, homes | view.barred)
         return Add(spare) if spare else None
     return None
 

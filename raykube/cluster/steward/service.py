@@ -3,25 +3,33 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
-from raykube.client.kv import KvClient
-from raykube.cluster import addresses, placement, ray_nodes
+from raykube.api.errors import ApiError
+from raykube.client.kv import KvClient, UnknownOutcome
+from raykube.cluster import addresses, placement, ray_nodes, record
+from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import Folders, kv_placement
-from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.state import Machine
 from raykube.cluster.steward import decide
 from raykube.cluster.steward.config import Config
+from raykube.cluster.steward.tending import Sight, Tending
 from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError, Tls
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PERIOD_S = 2.0
-BUSY_PERIOD_S = 0.5  # while a replacement is under way
+BUSY_PERIOD_S = 0.5  # while something is under way
 CALL_TIMEOUT_S = 5.0
 RAY_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 90.0
 
 
 class Service:
@@ -29,18 +37,21 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._folders = Folders(config.data_dir, config.state, self._machine_of(config.machine))
+        self._state = config.state  # the record, as it was read last
+        self._folders = Folders(config.data_dir, config.state, config.state.machine(config.machine))
         self._client: KvClient | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._missing_since: dict[str, float] = {}
+        self._held_until = 0.0
         self._detail = ""
-
-    def _machine_of(self, name: str) -> Machine:
-        return next(machine for machine in self._config.state.machines if machine.name == name)
+        # One thread for Ray, as its calls do not return while its head is dead: then all others would wait in vain.
+        self._ray = ThreadPoolExecutor(1, "steward-ray")
+        self._asked: Future[Any] | None = None
+        self._tending = Tending(config, self._on_ray)
 
     async def start(self) -> None:
-        """Begins to look after the store. Raises OSError."""
+        """Begins to look after the cluster. Raises OSError."""
         if self._config.member:
             self._set_aside()
         pki = self._folders.pki
@@ -67,65 +78,111 @@ class Service:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self._tending.close()
         if self._client is not None:
             await self._client.close()
+        self._ray.shutdown(wait=False, cancel_futures=True)
 
     def status(self) -> dict[str, object]:
         """It is healthy as long as it runs; `detail` says what it does, if anything."""
         return {"role": "", "healthy": True, "detail": self._detail, "addresses": {}}
 
+    # ---- what the operator's commands ask, through the actor
+
+    async def record(self, _: str) -> str:
+        """The cluster's record, as JSON."""
+        return self._state.model_dump_json()
+
+    async def hold(self, seconds: str) -> str:
+        """Leaves members and actors alone for so long: a command changes them. 0 ends it."""
+        self._held_until = time.monotonic() + float(seconds)
+        return "held"
+
+    async def leave(self, name: str) -> str:
+        """Has the machine `name` drained and given up; returns its phase. Raises RpcError, Conflict, KeyError."""
+        assert self._client is not None
+        found, revision = await record.read(self._client)
+        state = found or self._state
+        machine = state.machine(name)
+        if not machine.phase:
+            leaving = machine.model_copy(update={"phase": "draining"})
+            state.machines[state.machines.index(machine)] = leaving
+            self._state = await record.write(self._client, state, revision)
+            machine = leaving
+        return machine.phase
+
+    # ---- the loop
+
     async def _run(self) -> None:
         while True:
-            step: decide.Step | None = None
+            step: object = None
             try:
                 step = await self._pass()
-            except (RpcError, OSError, TimeoutError) as error:
-                log.info("the store's members cannot be looked after now: %s", error)
+            except (RpcError, OSError, TimeoutError, UnknownOutcome, record.Conflict, ApiError) as error:
+                log.info("the cluster cannot be looked after now: %s", error or type(error).__name__)
             except Exception:
-                log.exception("looking after the store's members failed")
+                log.exception("looking after the cluster failed")
             await asyncio.sleep(PERIOD_S if step is None else BUSY_PERIOD_S)
 
-    async def _pass(self) -> decide.Step | None:
+    async def _pass(self) -> object:
         assert self._client is not None
         status = await self._client.call("Maintenance", "Status", etcd_pb2.StatusRequest(), CALL_TIMEOUT_S, retry=False)
-        if status.leader != status.header.member_id:
+        is_leader = status.leader == status.header.member_id
+        revision = await self._read_record(linearizable=is_leader)
+        if not is_leader:
             self._missing_since.clear()  # this member cannot tell; a new leader is patient anew
             self._detail = ""
             return None
+        if time.monotonic() < self._held_until:
+            return None
         request = etcd_pb2.MemberListRequest(linearizable=True)
         listed = (await self._client.call("Cluster", "MemberList", request, CALL_TIMEOUT_S, retry=False)).members
-        async with asyncio.timeout(RAY_TIMEOUT_S):  # while Ray's head is dead, its calls do not return
-            alive, hosted = await asyncio.to_thread(self._ask_ray)
-        view = self._view(listed, alive, hosted)
+        nodes, actors = await self._on_ray(_ask_ray, RAY_TIMEOUT_S)
+        view = self._view(listed, nodes, actors)
         step = decide.next_step(view, self._config.replace_after)
-        self._detail = "" if step is None else f"{type(step).__name__.lower()} {step.machine}"
         if step is not None:
+            self._detail = f"{type(step).__name__.lower()} {step.machine}"
             await self._take(step, listed)
-        return step
+            return step
+        if time.monotonic() < self._held_until:
+            return None  # an operator's command came meanwhile
+        change = await self._tending.tend(self._client, self._state, revision, Sight(view.members, nodes, actors))
+        self._detail = self._tending.detail
+        return change
 
-    # ---- looking
+    async def _read_record(self, linearizable: bool) -> int:
+        """Learns the record, and copies it to this machine's disk; returns its revision."""
+        assert self._client is not None
+        found, revision = await record.read(self._client, serializable=not linearizable)
+        if found is None:
+            return 0
+        if found != self._state:
+            self._state = found
+            on_disk = cluster_state.load(self._config.data_dir)
+            if on_disk is None or on_disk.id != found.id or on_disk.generation < found.generation:
+                cluster_state.save(self._config.data_dir, found)
+        return revision
 
-    @property
-    def _state(self) -> ClusterState:
-        return self._config.state
+    async def _on_ray(self, call: Callable[[], T], timeout_s: float) -> T:
+        """Runs `call`, which asks Ray, in the one thread for that. Raises TimeoutError, at once while another hangs."""
+        if self._asked is not None and not self._asked.done():
+            raise TimeoutError("Ray's head does not answer")
+        self._asked = self._ray.submit(call)
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.shield(asyncio.wrap_future(self._asked))
 
-    def _ask_ray(self) -> tuple[set[str], frozenset[str]]:
-        """Names of the machines that live, and of those with an actor for a member. Blocks."""
-        labels = {value for node in placement.live_nodes() for value in node["Labels"].values()}
-        alive = {
-            machine.name
-            for machine in self._state.machines
-            if labels.issuperset(placement.label_selector(machine).values())
-        }
-        return alive, frozenset(placement.store_hosts(self._state, self._config.data_dir))
+    # ---- the store's members
 
-    def _view(self, listed: Any, alive: set[str], hosted: frozenset[str]) -> decide.View:
+    def _view(self, listed: Any, nodes: list[dict[str, Any]], actors: set[str]) -> decide.View:
         now = time.monotonic()
-        lost_s = {}
+        lost_s: dict[str, float] = {}
+        live = [node for node in nodes if node["Alive"]]
         for machine in sorted(self._state.machines, key=lambda machine: not machine.control_plane):
             # Ray may be wrong about a machine: as long as its member answers, nothing is lost.
             port = f"{machine.address}:{addresses.KV_CLIENT_PORT}"
-            if machine.name in alive or ray_nodes.answers(port, 0.5):
+            if machine.phase:
+                lost_s[machine.name] = math.inf
+            elif placement.is_alive(machine, self._state, live) or ray_nodes.answers(port, 0.5):
                 self._missing_since.pop(machine.name, None)
                 lost_s[machine.name] = 0.0
             else:
@@ -136,8 +193,9 @@ class Service:
                 for member in listed
             ),
             lost_s,
-            hosted,
-            len(self._state.control_plane),
+            frozenset(placement.store_hosts(self._state, actors)),
+            self._state.members_wanted,
+            frozenset(machine.name for machine in self._state.machines if not machine.eligible),
         )
 
     def _home_of(self, member: Any) -> str:
@@ -145,23 +203,23 @@ class Service:
         urls = set(member.peerURLs)
         return next((machine.name for machine in self._state.machines if addresses.kv_peer_url(machine) in urls), "")
 
-    # ---- acting
-
     async def _take(self, step: decide.Step, listed: Any) -> None:
         log.info("the store: %s", step)
+        state = self._state
         match step:
             case decide.Add(name):
-                urls = [addresses.kv_peer_url(self._machine_of(name))]
+                urls = [addresses.kv_peer_url(state.machine(name))]
                 await self._change("MemberAdd", etcd_pb2.MemberAddRequest(peerURLs=urls, isLearner=True))
             case decide.Host(member, name):
-                await asyncio.to_thread(self._host, member, self._machine_of(name), listed)
+                machine = state.machine(name)
+                await self._on_ray(lambda: self._host(member, machine, listed), START_TIMEOUT_S)
             case decide.Promote(member, _):
                 await self._change("MemberPromote", etcd_pb2.MemberPromoteRequest(ID=member))
             case decide.Remove(member, _):
                 await self._change("MemberRemove", etcd_pb2.MemberRemoveRequest(ID=member))
             case decide.Dismiss(name):
-                item = kv_placement(self._state, self._machine_of(name), self._config.data_dir)
-                await asyncio.to_thread(placement.end, item.name)
+                item = kv_placement(state, state.machine(name), self._config.data_dir)
+                await self._on_ray(lambda: placement.end(item.name), RAY_TIMEOUT_S)
 
     async def _change(self, method: str, request: Any) -> None:
         assert self._client is not None
@@ -172,4 +230,10 @@ class Service:
         names = {url: self._home_of(each) or each.name or f"{each.ID:x}" for each in listed for url in each.peerURLs}
         cluster = [f"{name}={url}" for url, name in names.items()]
         item = kv_placement(self._state, machine, self._config.data_dir, member=member, joins=cluster)
-        placement.start(item, self._state, self._config.data_dir, self._folders.pki)
+        self._tending.certify(self._state)
+        placement.start(item, self._state, self._config.data_dir)
+
+
+def _ask_ray() -> tuple[list[dict[str, Any]], set[str]]:
+    """Ray's nodes, and the names of the cluster's actors. Blocks."""
+    return placement.nodes(), placement.names()

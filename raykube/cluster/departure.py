@@ -1,0 +1,127 @@
+"""`raykube leave`: takes a machine out of its cluster, politely.
+
+The steward drains it, moves its part of the control plane elsewhere and ends its actors; then its Ray is ended, and the
+steward forgets it. Any machine of the Ray cluster can say so for any other, but only end its own Ray.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from raykube.cluster import placement
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.steps import Listener, step
+from raykube.cluster.wish import ClusterError, is_own
+
+POLL_S = 0.5
+END_TIMEOUT_S = 30.0
+
+
+def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: Listener, timeout_s: float) -> None:
+    """Takes a machine, this one if `machine_name` is empty, out of cluster `name`. Raises ClusterError, OSError."""
+    unknown = ClusterState(name=name, id="", subnet=0, local=False, machines=[], gcs_address=address)
+    placement.connect(unknown, data_dir)
+    state = placement.handed_over(unknown)
+    if state is None:
+        raise ClusterError(f"no steward of cluster {name!r} answers: see 'raykube status' on its control plane")
+    if state.local:
+        raise ClusterError(f"cluster {name!r} is on one computer: 'raykube down' ends it")
+    machine = _machine(state, machine_name)
+    if _has_head(machine):
+        raise ClusterError(f"{machine.name} has Ray's head: 'raykube down' ends the cluster")
+    deadline = time.monotonic() + timeout_s
+    with step(listener, "Drain") as running:
+        running.detail = machine.name
+        _await_drained(state, machine, deadline)
+    if is_own(machine.address):
+        with step(listener, "Ray") as running:
+            running.detail = f"{end_ray(machine.address)} processes ended"
+
+
+def _machine(state: ClusterState, name: str) -> Machine:
+    own = [machine for machine in state.machines if machine.name == name or (not name and is_own(machine.address))]
+    if len(own) != 1:
+        there = ", ".join(machine.name for machine in state.machines)
+        raise ClusterError(f"name a machine of cluster {state.name!r}: {there}")
+    return own[0]
+
+
+def _has_head(machine: Machine) -> bool:
+    return any(
+        node["NodeManagerAddress"] == machine.address and "node:__internal_head__" in node["Resources"]
+        for node in placement.live_nodes()
+    )
+
+
+def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> None:
+    """Asks until the machine has no actor any more; the stewards may change meanwhile."""
+    phase = ""
+    while True:
+        phase = next((answer for answer in placement.ask(state, "kv", "leave", machine.name) if answer), phase)
+        state = placement.handed_over(state) or state
+        mine = [actor for actor in placement.names() if actor.endswith(f"-{machine.name}")]
+        if phase == "drained" and not mine:
+            return
+        if time.monotonic() > deadline:
+            why = "is no machine free to take its member of the store?" if machine.control_plane else f"it is {phase!r}"
+            raise ClusterError(f"{machine.name} is not drained in time: {why} 'raykube leave' again goes on")
+        time.sleep(POLL_S)
+
+
+def raylets(address: str) -> list[int]:
+    """Process ids of the raylets of this computer that have `address`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"/raylet") and f"--node_ip_address={address}".encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
+def end_all_ray() -> int:
+    """Ends the Ray that this process is connected to, on all machines; returns how many there were."""
+    live = placement.live_nodes()
+    head = [node["NodeManagerAddress"] for node in live if "node:__internal_head__" in node["Resources"]]
+    others = [node["NodeManagerAddress"] for node in live if node["NodeManagerAddress"] not in head]
+    placement.call_at(others, end_ray_soon, "{address}")
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while len(placement.live_nodes()) > len(head) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    placement.call_at(head, end_ray_soon, "{address}")
+    placement.disconnect()
+    return len(live)
+
+
+def end_ray_soon(address: str) -> str:
+    """Ends the Ray node at `address`, on which this runs, once it has answered."""
+    script = f"import time; time.sleep(1); from raykube.cluster import departure; departure.end_ray({address!r})"
+    subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    return address
+
+
+def end_ray(address: str) -> int:
+    """Ends the Ray node at `address`, as `ray stop` does to all of them; returns how many there were."""
+    ended = raylets(address)
+    for pid in ended:
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while raylets(address):
+        if time.monotonic() > deadline:
+            raise OSError(f"Ray at {address} does not end: run 'ray stop --force'")
+        time.sleep(POLL_S)
+    return len(ended)

@@ -1,0 +1,109 @@
+"""Which machines a cluster takes, under which names, and which of them run the control plane. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from raykube.cluster.addresses import MACHINES_MAX
+from raykube.cluster.facts import Facts
+from raykube.cluster.state import ClusterState, Machine
+
+PROCESS_RUNTIME = "process"  # what --container-runtime-endpoint says for the embedded runtime
+
+
+def node_name(hostname: str, address: str, used: Iterable[str]) -> str:
+    """A Node name for a machine: its host name, made unique by its address when two share it."""
+    host = hostname.lower().split(".")[0]
+    name = "".join(letter if letter.isalnum() else "-" for letter in host).strip("-") or "machine"
+    if name in used:
+        name = f"{name}-{address.replace('.', '-').replace(':', '-')}"
+    return name[:63].rstrip("-")
+
+
+def runtime_of(endpoint: str, facts: Facts) -> str:
+    """The CRI runtime for a machine, "" for the embedded one. `endpoint`: the operator's choice, "" for none."""
+    if endpoint == PROCESS_RUNTIME:
+        return ""
+    if endpoint:
+        return endpoint
+    return facts.runtimes[0] if facts.is_root and facts.runtimes else ""
+
+
+def all_have_networks(endpoint: str, found: Sequence[Facts]) -> bool:
+    """Whether a new cluster on these machines gives its pods networks of their own: each needs a runtime that does."""
+    return bool(found) and all(runtime_of(endpoint, facts) for facts in found)
+
+
+def refusal(state: ClusterState, facts: Facts, version: str) -> str:
+    """Why this machine cannot be one of the cluster's, and what to do; "" when it can."""
+    if facts.version != version:
+        return f"has raykube {facts.version}, the cluster has {version}: install the same on all machines"
+    if not state.has_networks:
+        return ""
+    runtime = runtime_of(state.runtime_endpoint, facts)
+    if not runtime:
+        return "has no container runtime, the cluster's other machines have one: install and start containerd there"
+    if not facts.is_root:
+        return "runs Ray as an ordinary user: its container runtime and networks need root"
+    return ""
+
+
+def is_eligible(state: ClusterState, labels: Mapping[str, str]) -> bool:
+    """Whether a machine with these Ray labels may have a part of the control plane."""
+    return all(labels.get(key) == value for key, value in state.control_plane_selector.items())
+
+
+def admit(state: ClusterState, found: Iterable[Facts]) -> list[Machine]:
+    """Takes the machines that `state` does not have yet; returns them. Those over MACHINES_MAX stay outside."""
+    new = []
+    for facts in found:
+        if any(machine.address == facts.address for machine in state.machines):
+            continue
+        taken = {machine.index for machine in state.machines}
+        index = next((number for number in range(1, MACHINES_MAX + 1) if number not in taken), 0)
+        if not index:
+            break
+        machine = Machine(
+            name=node_name(facts.hostname, facts.address, {machine.name for machine in state.machines}),
+            address=facts.address,
+            index=index,
+            eligible=is_eligible(state, facts.labels),
+            runtime=runtime_of(state.runtime_endpoint, facts) if state.has_networks else "",
+        )
+        state.machines.append(machine)
+        new.append(machine)
+    return new
+
+
+def set_control_plane(state: ClusterState, names: Iterable[str]) -> bool:
+    """Makes `names` the machines of the control plane; returns whether they were not."""
+    wanted = set(names)
+    changed = [
+        machine.model_copy(update={"control_plane": machine.name in wanted})
+        if machine.control_plane != (machine.name in wanted)
+        else machine
+        for machine in state.machines
+    ]
+    differs = changed != state.machines
+    state.machines = changed
+    return differs
+
+
+def first_control_plane(state: ClusterState) -> list[str]:
+    """The machines that begin as a new cluster's control plane: those that may, in their order.
+
+    Until there are enough of them it is one alone; the stewards add others as machines join.
+    """
+    fit = [machine.name for machine in state.machines if machine.eligible]
+    return fit[: state.control_plane_size if len(fit) >= state.control_plane_size else 1]
+
+
+def joined(record: ClusterState, wished: ClusterState) -> ClusterState:
+    """`record`, the store's, with what the operator's `wished` adds to it: machines, flags, the size asked for.
+
+    Where members are is the store's business: machines that both have are as the record says.
+    """
+    known = {machine.name for machine in record.machines}
+    update = {name: getattr(wished, name) for name in ("extra_config", "gcs_address", "program_path")}
+    update |= {name: getattr(wished, name) for name in ("control_plane_size", "control_plane_selector")}
+    added = [machine for machine in wished.machines if machine.name not in known]
+    added = [machine.model_copy(update={"control_plane": False}) for machine in added]
+    return record.model_copy(update=update | {"machines": [*record.machines, *added]})

@@ -1,0 +1,180 @@
+"""`raykube machine`: Ray on this host, with the settings that a cluster on it wants, for as long as it should be there.
+
+`ray start` again after the raylet crashed, or was declared dead and learned of it; an end when somebody ended it on
+purpose, with `ray stop` or a signal. It is what a service unit runs, or a shell in the background.
+
+The head keeps what Ray knows, its actors above all, on disk: a head that comes back on the same address finds the other
+machines' actors as it left them, and they go on without it meanwhile.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from raykube.cluster import ray_nodes, settings
+
+log = logging.getLogger(__name__)
+
+PR_SET_CHILD_SUBREAPER = 36
+VITAL = ("raylet", "gcs_server")  # without one of them there is no Ray here
+TOLD_CODES = (0, signal.SIGTERM, -signal.SIGTERM, 128 + signal.SIGTERM)  # of a process that somebody asked to end
+GCS_PORT = 6379
+PAUSE_S = 2.0
+PAUSE_MAX_S = 30.0
+END_TIMEOUT_S = 10.0
+STEADY_S = 60.0  # after so long, a crash is no sign that it cannot start
+
+
+class Config(BaseModel):
+    """The flags of `raykube machine`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: bool = Field(False, description="this is the head of the Ray cluster")
+    address: str = Field("", description="host:port of the head, on any other machine")
+    node_ip_address: str = Field("", description="address of this machine [default: as Ray finds it]")
+    port: int = Field(GCS_PORT, ge=1, le=65535, description="port of the head")
+    labels: str = Field("", description="Ray labels of this machine: key=value,…")
+    num_cpus: int | None = Field(None, ge=0, description="CPUs for Ray's tasks [default: all]")
+    autoscaling_config: str = Field("", description="file that `ray up` left on the head")
+    gcs_storage: Literal["disk", "memory"] = Field("disk", description="where the head keeps what Ray knows")
+    gcs_storage_dir: Path = Field(Path("/var/lib/raykube/ray"), description="folder for --gcs-storage=disk")
+    auth_token_file: Path = Field(
+        settings.RAY_TOKEN_FILE, description="Ray's token, the same on all machines; without it, Ray asks for none"
+    )
+
+    @model_validator(mode="after")
+    def _one_role(self) -> "Config":
+        if self.head == bool(self.address):
+            raise ValueError("give either --head or --address")
+        return self
+
+
+def command(config: Config) -> list[str]:
+    """The arguments of `ray start`."""
+    arguments = [
+        "start", "--disable-usage-stats", "--include-log-monitor=false",
+        f"--object-store-memory={ray_nodes.OBJECT_STORE_BYTES}",
+        # Workers listen at random ports: by default among the kubelets' and schedulers'.
+        f"--min-worker-port={ray_nodes.WORKER_PORTS[0]}",
+        f"--max-worker-port={ray_nodes.WORKER_PORTS[1]}",
+    ]  # fmt: skip
+    if config.head:
+        arguments += ["--head", f"--port={config.port}", "--include-dashboard=false"]
+        if config.autoscaling_config:
+            arguments.append(f"--autoscaling-config={config.autoscaling_config}")
+        else:
+            arguments.append("--no-monitor")
+    else:
+        arguments.append(f"--address={config.address}")
+    for flag, value in (
+        ("node-ip-address", config.node_ip_address), ("labels", config.labels), ("num-cpus", config.num_cpus),
+    ):  # fmt: skip
+        if value not in ("", None):
+            arguments.append(f"--{flag}={value}")
+    return arguments
+
+
+def environment(config: Config) -> Mapping[str, str]:
+    """Ray's settings for this machine."""
+    values = dict(ray_nodes.RAY_TUNING) | settings.ray_authentication(config.auth_token_file)
+    if config.head and config.gcs_storage == "disk":
+        values |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(config.gcs_storage_dir)}
+    return values
+
+
+def keep(config: Config) -> None:
+    """Runs Ray until it is ended on purpose. Raises OSError."""
+    if config.head and config.gcs_storage == "disk":
+        config.gcs_storage_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _adopt_orphans()
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        raise InterruptedError
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    pause_s = PAUSE_S
+    while not stopping:
+        began = time.monotonic()
+        daemons: dict[int, str] = {}
+        try:
+            problem = _run(config, daemons)
+            if not problem:
+                return
+            pause_s = PAUSE_S if time.monotonic() - began > STEADY_S else min(PAUSE_MAX_S, pause_s * 2)
+            log.warning("%s: Ray is started again in %.0f s", problem, pause_s)
+            _end(daemons)
+            time.sleep(pause_s)
+        except InterruptedError:
+            _end(daemons)
+
+
+def _adopt_orphans() -> None:
+    """Makes Ray's daemons, which `ray start` leaves behind, children of this process: it learns how they ended."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot look after Ray's processes")
+
+
+def _run(config: Config, daemons: dict[int, str]) -> str:
+    """One life of Ray; returns why it ended, "" when it was told to. `daemons`: filled with its processes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "raykube.cluster.ray_start", *command(config)],
+        # Unlike `process_environment`, this leaves what `ray up` set for its own processes.
+        env={**os.environ, **environment(config)},
+        stdin=subprocess.DEVNULL,
+        check=False,
+        cwd="/",
+    )
+    daemons |= _children()
+    if done.returncode != 0:
+        return f"'ray start' failed with exit code {done.returncode}"
+    while True:
+        try:
+            pid, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return "Ray's processes are gone"
+        if daemons.pop(pid, "") in VITAL:
+            code = os.waitstatus_to_exitcode(status)
+            if code in TOLD_CODES:
+                _end(daemons)
+                return ""
+            return f"a process of Ray's ended with code {code}"
+
+
+def _children() -> dict[int, str]:
+    """This process's children and what they run."""
+    found = {}
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
+    return found
+
+
+def _end(daemons: dict[int, str]) -> None:
+    """Ends what is left of Ray, the raylet first: its workers end with it."""
+    pids = sorted(daemons, key=lambda pid: daemons[pid] != "raylet")
+    deadline = time.monotonic() + END_TIMEOUT_S
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while pids and time.monotonic() < deadline:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            pids = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+            time.sleep(0.1)

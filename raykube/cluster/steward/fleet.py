@@ -1,0 +1,90 @@
+"""What the steward does about machines and their actors, from what it sees. Pure."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from raykube.cluster.state import ClusterState, Machine
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What there is besides the record.
+
+    `gone_s`: by machine, for how long Ray has had no live node of it; 0 while there is one. `left`: machines whose Ray
+    was ended on purpose. `newcomers`: addresses of live Ray nodes that are no machine of the cluster.
+    """
+
+    voters: frozenset[str]  # machines with a voting member of the store
+    homes: frozenset[str]  # machines with any member
+    gone_s: Mapping[str, float]
+    left: frozenset[str]
+    newcomers: tuple[str, ...]
+    actors: frozenset[str]  # names
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Have the control plane on these machines."""
+
+    machines: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Ask the machines at these addresses who they are, and take them."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Move the pods away from a machine that leaves; when they are gone, it is drained."""
+
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete the Node of a machine that is gone, end its actors, and take it out of the record."""
+
+    machine: str
+
+
+Change = Seat | Admit | Drain | Forget
+
+
+def next_change(state: ClusterState, view: View, leave_after_s: float, forget_after_s: float) -> Change | None:
+    """What to do to the record now; None: nothing.
+
+    A machine is not forgotten while the store counts on its member: it would be without a machine to come back on.
+    """
+    if view.voters and view.voters != {machine.name for machine in state.control_plane}:
+        return Seat(view.voters)
+    if view.newcomers:
+        return Admit(view.newcomers)
+    for machine in state.machines:
+        if machine.name in view.homes:
+            continue
+        gone_s = view.gone_s.get(machine.name, 0.0)
+        if _is_gone(machine, gone_s, machine.name in view.left, leave_after_s, forget_after_s):
+            return Forget(machine.name)
+        if machine.phase == "draining" and not gone_s:
+            return Drain(machine.name)
+    return None
+
+
+def _is_gone(machine: Machine, gone_s: float, has_left: bool, leave_after_s: float, forget_after_s: float) -> bool:
+    if not gone_s:
+        return False
+    if machine.phase == "drained":
+        return True
+    return gone_s >= (leave_after_s if has_left else forget_after_s or math.inf)
+
+
+def amiss(wanted: Iterable[str], actors: Collection[str], apart: str) -> tuple[list[str], list[str]]:
+    """The actors to start, in the order of `wanted`, and those to end. Names that begin with `apart` are another's."""
+    names = list(wanted)
+    missing = [name for name in names if name not in actors and not name.startswith(apart)]
+    surplus = sorted(name for name in set(actors).difference(names) if not name.startswith(apart))
+    return missing, surplus

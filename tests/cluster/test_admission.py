@@ -1,0 +1,109 @@
+"""Which machines a cluster takes, and as what."""
+
+import pytest
+
+from raykube.cluster import addresses, machines
+from raykube.cluster.facts import Facts
+from raykube.cluster.state import ClusterState, Machine
+
+CONTAINERD = "unix:///run/containerd/containerd.sock"
+
+
+def facts(number: int, hostname: str = "", runtimes: tuple[str, ...] = (CONTAINERD,), root: bool = True) -> Facts:
+    return Facts(
+        address=f"10.0.0.{number}",
+        hostname=hostname or f"host{number}",
+        version="1",
+        is_root=root,
+        runtimes=list(runtimes),
+        labels={"zone": "a" if number % 2 else "b"},
+    )
+
+
+def cluster(**changes: object) -> ClusterState:
+    made = ClusterState(name="c", id="0" * 32, subnet=0, local=False, machines=[])
+    return made.model_copy(update=changes)
+
+
+def test_names_are_host_names_made_unique() -> None:
+    found = cluster()
+    machines.admit(found, [facts(1, "Web.example.org"), facts(2, "web"), facts(3, "a_b")])
+    assert [machine.name for machine in found.machines] == ["web", "web-10-0-0-2", "a-b"]
+
+
+def test_a_machine_is_taken_once_and_indexes_are_used_again() -> None:
+    found = cluster()
+    machines.admit(found, [facts(1), facts(2), facts(3)])
+    assert machines.admit(found, [facts(1), facts(2)]) == []
+    del found.machines[1]
+    machines.admit(found, [facts(9)])
+    assert [machine.index for machine in found.machines] == [1, 3, 2]
+
+
+def test_no_machine_over_the_limit_is_taken() -> None:
+    found = cluster()
+    machines.admit(found, [facts(number) for number in range(1, 120)])
+    assert len(found.machines) == addresses.MACHINES_MAX
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "seen", "runtime"),
+    [
+        ("", facts(1), CONTAINERD),
+        ("", facts(1, runtimes=()), ""),
+        ("", facts(1, root=False), ""),
+        ("process", facts(1), ""),
+        ("unix:///x", facts(1, runtimes=()), "unix:///x"),
+    ],
+)
+def test_the_runtime_is_the_operator_s_choice_or_what_is_there(endpoint: str, seen: Facts, runtime: str) -> None:
+    assert machines.runtime_of(endpoint, seen) == runtime
+
+
+def test_pods_have_networks_only_where_all_machines_make_them() -> None:
+    assert machines.all_have_networks("", [facts(1), facts(2)])
+    assert not machines.all_have_networks("", [facts(1), facts(2, runtimes=())])
+    assert not machines.all_have_networks("process", [facts(1)])
+
+
+def test_ranges_are_real_where_pods_have_networks() -> None:
+    found = cluster(has_networks=True)
+    machines.admit(found, [facts(1), facts(2)])
+    assert [addresses.pod_range(found, machine) for machine in found.machines] == ["10.244.1.0/24", "10.244.2.0/24"]
+    assert addresses.first_service_address(found) == "10.96.0.1"
+    assert [machine.runtime for machine in found.machines] == [CONTAINERD, CONTAINERD]
+
+
+@pytest.mark.parametrize(
+    ("has_networks", "seen", "version", "words"),
+    [
+        (True, facts(1), "1", ""),
+        (False, facts(1, runtimes=(), root=False), "1", ""),
+        (False, facts(1), "2", "install the same on all machines"),
+        (True, facts(1, runtimes=()), "1", "install and start containerd"),
+        (True, facts(1, root=False), "1", "install and start containerd"),
+    ],
+)
+def test_a_machine_that_does_not_fit_is_told_why(has_networks: bool, seen: Facts, version: str, words: str) -> None:
+    reason = machines.refusal(cluster(has_networks=has_networks), seen, version)
+    assert words in reason
+    assert bool(words) == bool(reason)
+
+
+def test_labels_choose_the_control_plane() -> None:
+    found = cluster(control_plane_size=2, control_plane_selector={"zone": "b"})
+    machines.admit(found, [facts(number) for number in range(1, 6)])
+    assert machines.first_control_plane(found) == ["host2", "host4"]
+    assert machines.set_control_plane(found, ["host2", "host4"])
+    assert not machines.set_control_plane(found, ["host4", "host2"])
+    assert [machine.name for machine in found.control_plane] == ["host2", "host4"]
+
+
+def test_the_record_keeps_its_own_of_machines_that_both_have() -> None:
+    a, b, c = (Machine(name=name, address=name, index=index) for index, name in enumerate("abc", 1))
+    seated = b.model_copy(update={"control_plane": True})
+    record = cluster(machines=[a, seated], generation=7)
+    wished = cluster(machines=[a.model_copy(update={"control_plane": True}), b, c], control_plane_size=3)
+    merged = machines.joined(record, wished)
+    assert merged.machines == [a, seated, c]
+    assert (merged.control_plane_size, merged.generation) == (3, 7)

@@ -1,0 +1,80 @@
+"""What the steward decides about machines and actors."""
+
+import math
+
+import pytest
+
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.steward.fleet import Admit, Drain, Forget, Seat, View, amiss, next_change
+
+
+def cluster(**phases: str) -> ClusterState:
+    machines = [
+        Machine(
+            name=name, address=f"10.0.0.{index}", index=index, control_plane=name in "abc", phase=phases.get(name, "")
+        )  # type: ignore[arg-type]
+        for index, name in enumerate("abcde", 1)
+    ]
+    return ClusterState(name="c", id="0" * 32, subnet=0, local=False, machines=machines)
+
+
+def view(homes: str = "abc", gone: dict[str, float] | None = None, left: str = "", newcomers: str = "") -> View:
+    return View(
+        voters=frozenset(homes),
+        homes=frozenset(homes),
+        gone_s=dict.fromkeys("abcde", 0.0) | (gone or {}),
+        left=frozenset(left),
+        newcomers=tuple(newcomers),
+        actors=frozenset(),
+    )
+
+
+def change(state: ClusterState, seen: View) -> object:
+    return next_change(state, seen, leave_after_s=60.0, forget_after_s=3600.0)
+
+
+def test_nothing_changes_while_all_is_well() -> None:
+    assert change(cluster(), view()) is None
+
+
+def test_the_control_plane_is_where_the_store_is() -> None:
+    assert change(cluster(), view("abd")) == Seat(frozenset("abd"))
+
+
+def test_machines_that_ray_has_and_we_do_not_are_taken() -> None:
+    assert change(cluster(), view(newcomers="xy")) == Admit(("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("gone_s", "left", "expected"),
+    [
+        (59.0, "e", None),
+        (60.0, "e", Forget("e")),
+        (3599.0, "", None),
+        (3600.0, "", Forget("e")),
+    ],
+)
+def test_a_machine_that_is_gone_is_forgotten_in_time(gone_s: float, left: str, expected: object) -> None:
+    assert change(cluster(), view(gone={"e": gone_s}, left=left)) == expected
+
+
+def test_lost_machines_may_be_waited_for_for_ever() -> None:
+    assert next_change(cluster(), view(gone={"e": 1e9}), 60.0, 0.0) is None
+
+
+def test_a_machine_whose_member_the_store_counts_on_is_not_forgotten() -> None:
+    assert change(cluster(), view(gone={"b": math.inf}, left="b")) is None
+
+
+def test_a_machine_that_leaves_is_drained_and_goes_with_its_ray() -> None:
+    assert change(cluster(e="draining"), view()) == Drain("e")
+    assert change(cluster(e="drained"), view()) is None
+    assert change(cluster(e="drained"), view(gone={"e": 0.1})) == Forget("e")
+    # Its member of the store moves first.
+    assert change(cluster(b="draining"), view()) is None
+
+
+def test_actors_are_fitted_to_the_plan() -> None:
+    wanted = ["kv-a", "apiserver-a", "kubelet-a", "kubelet-b"]
+    assert amiss(wanted, {"kubelet-a", "kv-c", "scheduler-b"}, "kv-") == (["apiserver-a", "kubelet-b"], ["scheduler-b"])
+    assert amiss(wanted, set(wanted), "kv-") == ([], [])
