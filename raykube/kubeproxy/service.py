@@ -9,6 +9,7 @@ While no apiserver answers, everything goes on as it was last known.
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -33,7 +34,7 @@ from raykube.kubeproxy.health import health_server
 from raykube.kubeproxy.healthchecks import HealthChecks
 from raykube.kubeproxy.host_addresses import chosen, local_addresses
 from raykube.kubeproxy.mode import NFTABLES, USERSPACE, choose
-from raykube.kubeproxy.nft import Kernel
+from raykube.kubeproxy.nft import Kernel, KernelError
 from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
 from raykube.kubeproxy.proxier import Proxier
 from raykube.kubeproxy.relay import Relay
