@@ -100,6 +100,8 @@ class ComponentHost:
         for path, content in self._spec.files.items():
             write_private(Path(path), content)
         self._log_to_file()
+        # Ray makes every new loop of its workers uvloop's, and that opens no netlink sockets, which pyroute2 wants.
+        asyncio.set_event_loop_policy(None)
         self._thread = threading.Thread(target=self._run, name=self._spec.name, daemon=True)
         self._thread.start()
 

@@ -6,8 +6,6 @@ steward forgets it. Any machine of the Ray cluster can say so for any other, but
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -87,38 +85,33 @@ def raylets(address: str) -> list[int]:
 
 
 def end_all_ray() -> int:
-    """Ends the Ray that this process is connected to, on all machines; returns how many there were."""
-    live = placement.live_nodes()
-    head = [node["NodeManagerAddress"] for node in live if "node:__internal_head__" in node["Resources"]]
-    others = [node["NodeManagerAddress"] for node in live if node["NodeManagerAddress"] not in head]
-    placement.call_at(others, end_ray_soon, "{address}")
+    """Ends the Ray that this process is connected to, on all machines; returns how many there were.
+
+    The driver's own machine comes last.
+    """
+    live = [node["NodeManagerAddress"] for node in placement.live_nodes()]
+    here = [address for address in live if is_own(address) and raylets(address)]
+    placement.call_at([address for address in live if address not in here], signal_ray, "{address}")
     deadline = time.monotonic() + END_TIMEOUT_S
-    while len(placement.live_nodes()) > len(head) and time.monotonic() < deadline:
+    while len(placement.live_nodes()) > len(here) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    placement.call_at(head, end_ray_soon, "{address}")
     placement.disconnect()
+    for address in here:
+        end_ray(address)
     return len(live)
 
 
-def end_ray_soon(address: str) -> str:
-    """Ends the Ray node at `address`, on which this runs, once it has answered."""
-    script = f"import time; time.sleep(1); from raykube.cluster import departure; departure.end_ray({address!r})"
-    subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )
+def signal_ray(address: str) -> str:
+    """Asks the Ray node at `address`, on which this runs, to end."""
+    for pid in raylets(address):
+        os.kill(pid, signal.SIGTERM)
     return address
 
 
 def end_ray(address: str) -> int:
     """Ends the Ray node at `address`, as `ray stop` does to all of them; returns how many there were."""
     ended = raylets(address)
-    for pid in ended:
-        os.kill(pid, signal.SIGTERM)
+    signal_ray(address)
     deadline = time.monotonic() + END_TIMEOUT_S
     while raylets(address):
         if time.monotonic() > deadline:

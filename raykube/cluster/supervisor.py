@@ -292,9 +292,10 @@ def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_
             placements = plan(state, data_dir)
             # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
             order = list(COMPONENTS)
-            deciders, store = ["controller-manager", "scheduler"], ["apiserver", "kv"]
-            workers = [name for name in reversed(order) if name not in (*deciders, *store)]
-            for group in (deciders, workers, ["apiserver"], ["kv"]):
+            deciders = ["controller-manager", "scheduler"]
+            workers = [name for name in reversed(order) if name not in (*deciders, "apiserver", "kv")]
+            # A kubelet's pods need the pod network until they have ended: one kind after the other.
+            for group in (deciders, *([name] for name in workers), ["apiserver"], ["kv"]):
                 mine = [item for item in placements if item.component in group]
                 placement.stop(mine, state, STOP_TIMEOUT_S, clear=not state.local)
             for name in placement.names():

@@ -227,3 +227,11 @@ def plugins(directories: Sequence[Path]) -> set[str]:
         with suppress(OSError):
             found |= {path.name for path in directory.iterdir() if path.is_file()}
     return found
+
+
+def remove_idle_bridge(name: str) -> None:
+    """Removes a bridge that no interface is part of; none is no error."""
+    with IPRoute() as kernel:
+        found = kernel.link_lookup(ifname=name)
+        if found and not any(link.get_attr("IFLA_MASTER") == found[0] for link in kernel.get_links()):
+            kernel.link("del", index=found[0])

@@ -134,8 +134,9 @@ class Service:
             self._client = None
 
     async def clear(self) -> None:
-        """Removes all that this machine holds of the pod network, but for the bridge, which is its pods'."""
+        """Removes all that this machine holds of the pod network, and the bridge if no pod has a part in it."""
         await asyncio.to_thread(links.Links().remove)
+        await asyncio.to_thread(links.remove_idle_bridge, self._config.bridge)
         await remove(TABLE)
         await remove(MASQUERADE_TABLE)
         (self._config.cni_conf_dir / FILE_NAME).unlink(missing_ok=True)

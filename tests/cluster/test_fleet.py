@@ -5,7 +5,7 @@ import math
 import pytest
 
 from raykube.cluster.state import ClusterState, Machine
-from raykube.cluster.steward.fleet import Admit, Drain, Forget, Seat, View, amiss, next_change
+from raykube.cluster.steward.fleet import Admit, Drain, Forget, Seat, View, amiss, endings, next_change
 
 
 def cluster(**phases: str) -> ClusterState:
@@ -78,3 +78,13 @@ def test_actors_are_fitted_to_the_plan() -> None:
     wanted = ["kv-a", "apiserver-a", "kubelet-a", "kubelet-b"]
     assert amiss(wanted, {"kubelet-a", "kv-c", "scheduler-b"}, "kv-") == (["apiserver-a", "kubelet-b"], ["scheduler-b"])
     assert amiss(wanted, set(wanted), "kv-") == ([], [])
+
+
+def test_a_machine_that_leaves_is_cleared_pods_before_their_network() -> None:
+    surplus = ["pod-network-e", "kubelet-e", "router-e", "scheduler-b", "kubelet-ee"]
+    assert endings(surplus, ["e"]) == [
+        (["kubelet-e"], True),
+        (["pod-network-e"], True),
+        (["router-e"], True),
+        (["kubelet-ee", "scheduler-b"], False),
+    ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from raykube.cluster.plan import COMPONENTS
 from raykube.cluster.state import ClusterState, Machine
 
 
@@ -88,3 +89,17 @@ def amiss(wanted: Iterable[str], actors: Collection[str], apart: str) -> tuple[l
     missing = [name for name in names if name not in actors and not name.startswith(apart)]
     surplus = sorted(name for name in set(actors).difference(names) if not name.startswith(apart))
     return missing, surplus
+
+
+def endings(surplus: Collection[str], leaving: Iterable[str]) -> list[tuple[list[str], bool]]:
+    """Groups of actors to end, one after the other, and whether what they leave on their machine goes too.
+
+    It does on machines that leave, where a kubelet's pods need their network until they have ended.
+    """
+    groups = []
+    left, machines = set(surplus), list(leaving)
+    for component in reversed(COMPONENTS):
+        names = sorted(left.intersection(f"{component}-{machine}" for machine in machines))
+        left.difference_update(names)
+        groups.append((names, True))
+    return [group for group in [*groups, (sorted(left), False)] if group[0]]

@@ -9,6 +9,7 @@ from raykube.client import operations
 from raykube.client.api import ApiClient
 
 MIRROR = "kubernetes.io/config.mirror"
+ROLE_LABEL = "node-role.kubernetes.io/control-plane"
 TIMEOUT_S = 10.0
 
 
@@ -46,6 +47,16 @@ async def drain(client: ApiClient, node: str) -> int:
     # A refusal is an answer of its own for each pod, and nothing to do about.
     await client.write([operations.evict(pod) for pod in waiting])
     return len(moving)
+
+
+async def show_role(client: ApiClient, node: str, is_control_plane: bool) -> None:
+    """Labels the Node by which kubectl shows that it has a part of the control plane. Raises ApiError."""
+    labels = {ROLE_LABEL: "" if is_control_plane else None}
+    try:
+        await client.patch(_resource("Node"), "", node, {"metadata": {"labels": labels}})
+    except ApiError as error:
+        if error.code != 404:  # it registers later, and says so itself then
+            raise
 
 
 async def delete(client: ApiClient, node: str) -> None:

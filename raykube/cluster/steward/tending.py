@@ -12,7 +12,7 @@ from raykube.client.api import ApiClient
 from raykube.client.kv import KvClient
 from raykube.cluster import addresses, machines, placement, record
 from raykube.cluster.authority import certify
-from raykube.cluster.plan import COMPONENTS, Placement, plan
+from raykube.cluster.plan import Placement, plan
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward import decide, fleet, nodes
 from raykube.cluster.steward.config import Config
@@ -169,13 +169,9 @@ class Tending:
         missing = [name for name in missing if placements[name].machine.name in alive]
         if surplus:
             log.info("ending %s", ", ".join(surplus))
-            leaving = {
-                f"{component}-{machine.name}" for machine in state.machines if machine.phase for component in COMPONENTS
-            }
-            for names, clear in ((leaving.intersection(surplus), True), (set(surplus) - leaving, False)):
-                if names:
-                    end = partial(placement.end_softly, sorted(names), STOP_TIMEOUT_S, clear=clear)
-                    await self._on_ray(end, LOOK_TIMEOUT_S)
+            for names, clear in fleet.endings(surplus, [machine.name for machine in state.machines if machine.phase]):
+                end = partial(placement.end_softly, names, STOP_TIMEOUT_S, clear=clear)
+                await self._on_ray(end, LOOK_TIMEOUT_S)
         if missing:
             log.info("starting %s", ", ".join(missing))
             items = [placements[name] for name in missing]
@@ -196,6 +192,8 @@ class Tending:
             placement.renew(clients, state, self._config.data_dir)
 
         await self._on_ray(tell, START_TIMEOUT_S)
+        for machine in state.machines:
+            await nodes.show_role(self._client(state), machine.name, machine.control_plane)
         self._told = seats
 
     def _start(self, items: list[Placement], state: ClusterState) -> None:
