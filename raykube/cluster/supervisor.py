@@ -33,7 +33,7 @@ from raykube.rpc.tls import Tls
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 4.0
 PORT_TIMEOUT_S = 3.0
-RAY_TIMEOUT_S = 20.0
+RAY_STARTS_MAX = 3
 STORE_MOVES_MAX = 3
 HOLD_S = 120.0  # for how long stewards leave the actors alone while an operator's command changes them
 
@@ -201,7 +201,7 @@ def _ray_runs(state: ClusterState) -> bool:
 
 def _start_placements(state: ClusterState, wish: Settings, listener: Listener) -> ClusterState:
     """Starts what is missing, and waits for it; returns the record, which the store has then."""
-    alive = _await_machines(state)
+    alive = _present(state, wish.data_dir)
     placements = [item for item in plan(state, wish.data_dir) if item.machine.name in alive]
     # All processes start now, on all machines: the first thing each does, loading Python, needs none of the others.
     handles = {item.name: placement.start(item, state, wish.data_dir) for item in placements}
@@ -220,18 +220,18 @@ def _start_placements(state: ClusterState, wish: Settings, listener: Listener) -
     return state
 
 
-def _await_machines(state: ClusterState) -> set[str]:
-    """The machines that Ray has: on hosts of their own some may be away, on this computer all were started just now."""
-    deadline = time.monotonic() + RAY_TIMEOUT_S
-    while True:
+def _present(state: ClusterState, data_dir: Path) -> set[str]:
+    """The machines that Ray has. On hosts of their own some may be away; on this computer all were started just now."""
+    for _ in range(RAY_STARTS_MAX):
         live = placement.live_nodes()
-        alive = {machine.name for machine in state.machines if placement.is_alive(machine, state, live)}
-        if len(alive) == len(state.machines) or not state.local:
-            return alive
-        if time.monotonic() > deadline:
-            missing = ", ".join(machine.name for machine in state.machines if machine.name not in alive)
-            raise ClusterError(f"Ray started on {missing}, but ended: is this computer very busy? try again")
-        time.sleep(0.2)
+        missing = [machine for machine in state.machines if not placement.is_alive(machine, state, live)]
+        if not missing or not state.local:
+            return {machine.name for machine in state.machines if machine not in missing}
+        # A computer that is very busy lets heartbeats wait, and Ray gives a machine up that just began.
+        for machine in missing:
+            processes.end(state.id, machine.name, processes.ROLE_RAY, grace_s=0)
+        ray_nodes.start_workers(state, missing, data_dir)
+    raise ClusterError(f"Ray started on {missing[0].name}, but ended: is this computer very busy? try again")
 
 
 async def _record(state: ClusterState, data_dir: Path) -> ClusterState:
