@@ -292,3 +292,18 @@ def test_local_volumes_are_checked(tmp_path: Path) -> None:
         hostpath.check_local(str(tmp_path), block=True)
     with pytest.raises(VolumeFailed, match=f'^path "{tmp_path}/x" does not exist$'):
         hostpath.check_local(str(tmp_path / "x"), block=False)
+
+
+def test_what_kubelets_left_is_told_from_what_an_administrator_mounted(tmp_path: Path, may_mount: None) -> None:
+    volumes = tmp_path / "m1" / "kubelet" / "pods" / "uid"
+    left = [volumes / "volumes" / "kubernetes.io~secret" / "s", volumes / "volume-subpaths" / "v" / "c" / "0"]
+    kept = [
+        tmp_path / "disk",
+        tmp_path / "m1" / "kubelet",
+        volumes / "volumes" / "kubernetes.io~empty-dir" / "e" / "in",
+    ]
+    for place in [kept[1], *left, *(kept[0], kept[2])]:
+        place.mkdir(parents=True, exist_ok=True)
+        mounts.tmpfs(place)
+    mounts.detach_pods(tmp_path)
+    assert set(mounts.below(tmp_path)) == {str(place) for place in kept}

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from raykube.api.resources import builtin
@@ -305,3 +306,40 @@ async def test_idle_pods_ask_for_nothing(node: Node) -> None:
     await until(lambda: all(worker._refreshed_at >= begun for worker in node.kubelet._workers.values()))
     await asyncio.sleep(0)
     assert "configmaps" not in reads
+
+
+async def test_tokens_are_renewed_when_most_of_their_life_is_over(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Object] = []
+    write = node.store.write
+
+    def numbered(op: Any) -> Object:
+        answer = write(op)
+        if op.subresource == "token":
+            asked.append(orjson.loads(op.body)["spec"])
+            answer["status"]["token"] += f"-{len(asked)}"
+        return answer
+
+    monkeypatch.setattr(node.store, "write", numbered)
+    source = {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 3600}}
+    await node.pod(
+        "renewed",
+        shell(
+            "cat /t/token; echo; until grep -q default-2 /t/token; do sleep 0.05; done; echo renewed",
+            volumeMounts=[mounted("t", "/t")],
+        ),
+        volumes=[{"name": "t", "projected": {"sources": [source]}}],
+        restartPolicy="Never",
+    )
+    pod = await node.phase("renewed", "Running")
+    worker = next(iter(node.kubelet._workers.values()))
+    worker.refresh()
+    await until(lambda: "token-of-default-1" in node.log("renewed"))
+    assert [one["audiences"] for one in asked] == [["vault"]]
+    assert asked[0]["boundObjectRef"]["uid"] == pod["metadata"]["uid"]
+    objects = node.kubelet._objects
+    assert objects is not None
+    now = objects._clock.now
+    monkeypatch.setattr(objects._clock, "now", lambda: now() + 3000, raising=False)
+    worker.refresh()
+    await node.phase("renewed", "Succeeded")
+    assert len(asked) == 2

@@ -238,8 +238,7 @@ class Volumes:
             await asyncio.to_thread(_clear, directory)
 
     def remove(self, uid: str, log_directory: Path | None = None) -> None:
-        """Removes everything of a pod that is gone."""
-        self._objects.unfollow(uid)
+        """Removes everything of a pod that is gone. May run in a thread."""
         self._claims.forget(uid)
         _clear(self.pod_directory(uid))
         if log_directory is not None:
