@@ -3,7 +3,8 @@
 `full`: from Services and slices to installed rules, the table having been empty; `one change`: an endpoint of a Service
 becomes another. Ours goes through the whole of kube-proxy's core and its child process; the peer is `nft -f -` of the
 text of kube-proxy's layout (a chain per Service and one per endpoint), ready made: computing it is not counted.
-The two take turns in one network namespace, and the fastest of some full turns and the median of many changes count.
+The two take turns in one network namespace, one table at a time, for nft reads the chains of all tables. The fastest of
+some full turns counts, and the median of many changes.
 
 `live`: the time from an endpoint's change to its rule, at 100 changes a second, gathered as kube-proxy gathers them.
 
@@ -130,6 +131,7 @@ class Peer:
     def __init__(self, space: Namespace, count: int) -> None:
         self.space = space
         self.count = count
+        self._last: dict[int, int] = {}  # what became of a Service's last endpoint
 
     def _run(self, text: str) -> float:
         command = self.space.command(["nft", "-f", "-"])
@@ -157,8 +159,11 @@ class Peer:
             f"add rule ip kube-proxy service-{n} numgen random mod {len(places)} vmap {{ {targets} }}",
         ]
 
+    def remove(self) -> None:
+        self._run("delete table ip kube-proxy\n")
+        self._last.clear()
+
     def full(self) -> float:
-        self._run("add table ip kube-proxy\ndelete table ip kube-proxy\n")
         lines = [
             "add table ip kube-proxy",
             "add map ip kube-proxy service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }",
@@ -179,7 +184,9 @@ class Peer:
             lines.append(f"add element ip kube-proxy service-ips {{ {_cluster_ip(n)} . tcp . 80 : goto service-{n} }}")
         return self._run("\n".join(lines) + "\n")
 
-    def one(self, n: int, old: int, new: int) -> float:
+    def one(self, n: int, k: int) -> float:
+        old, new = self._last.get(n, ENDPOINTS - 1), ENDPOINTS + k
+        self._last[n] = new
         lines = self._endpoint(n, new) + self._service(n, [*range(ENDPOINTS - 1), new])
         lines += [f"flush chain ip kube-proxy endpoint-{n}-{old}", f"delete chain ip kube-proxy endpoint-{n}-{old}"]
         return self._run("\n".join(lines) + "\n")
@@ -190,19 +197,18 @@ async def _measure(space: Namespace, count: int, repeat: int, changes: int) -> d
     try:
         with space.entered():
             await cleanup(kernel)  # the child is in the namespace from now on
-        peer, full_ours, full_peers = Peer(space, count), [], []
+        peer, full_ours, full_peers, one_ours, one_peers = Peer(space, count), [], [], [], []
         for _ in range(repeat):
+            full_peers.append(peer.full())
+            for k in range(changes):
+                await asyncio.sleep(PAUSE_S)
+                one_peers.append(peer.one(k * 37 % count, k))
+            peer.remove()
             ours = Ours(kernel, count)
             full_ours.append(await ours.full())
-            full_peers.append(peer.full())
-        one_ours, one_peers = [], []
-        for k in range(changes):
-            n = k * 37 % count
-            await asyncio.sleep(PAUSE_S)
-            one_ours.append(await ours.one(n, ENDPOINTS + k))
-            await asyncio.sleep(PAUSE_S)
-            one_peers.append(peer.one(n, ENDPOINTS - 1 if k < count else ENDPOINTS + k - count, ENDPOINTS + k))
-        peer._run("delete table ip kube-proxy\n")
+            for k in range(changes):
+                await asyncio.sleep(PAUSE_S)
+                one_ours.append(await ours.one(k * 37 % count, ENDPOINTS + k))
         live = sorted(await ours.live(5, Config(api_servers=["127.0.0.1:1"]).min_sync_period))
         await cleanup(kernel)
     finally:
