@@ -13,7 +13,8 @@ from pathlib import Path
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.controlgroups import cgroup_parent, levels, pod_uid
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.sizes import QUOTA_PERIOD_US, GroupLimits, group_limits
+from raykube.kubelet.core.qos import qos_class
+from raykube.kubelet.core.sizes import QUOTA_PERIOD_US, SHARES_MIN, GroupLimits, group_limits
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class PodCgroups:
         group = cgroup_parent(pod, self._root, self.driver).lstrip("/")
         try:
             self._write(group, group_limits(pod))
+            if qos_class(pod) == "BestEffort":
+                # All of those who asked for nothing together weigh as little as one of them.
+                self._write(group.rpartition("/")[0], GroupLimits(SHARES_MIN, 0, 0))
         except OSError as error:
             log.warning("pod %s: its control group %s is not limited: %s", pods.full_name(pod), group, error)
 

@@ -204,6 +204,7 @@ async def test_control_groups(node: ContainerdNode) -> None:
     effort = await node.phase("effort", "Running")
     assert node.place(effort).parent.name == "besteffort"
     assert node.cgroup(effort, "cpu", "cpu.shares") == "2"
+    assert (node.place(effort).parent / "cpu.shares").read_text() == "2\n"
     await node.empty()
     left = [
         path
