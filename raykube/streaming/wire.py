@@ -82,9 +82,10 @@ class Wire:
     def abort(self) -> None:
         """Ends the connection at once. What was not sent is lost, or the kernel would keep the end back behind it."""
         found = self._writer.transport.get_extra_info("socket")
+        if found is None or found.fileno() < 0:
+            return  # it is closed already
         with suppress(OSError, RuntimeError):
-            if found is not None and found.fileno() >= 0:
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._writer.transport.abort()
 
 

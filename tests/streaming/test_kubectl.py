@@ -184,6 +184,25 @@ class TestEnds:
         process.communicate()
         until("the command to end", lambda: not pids())
 
+    def test_a_kubelet_that_dies_ends_the_session_and_the_command(self, cluster: Cluster) -> None:
+        if cluster.plane.containerd is not None:
+            pytest.skip("containerd lets a command run on whose client left")
+        mark = f"8{time.monotonic_ns() % 10**6}"
+        process = cluster.start("exec", "web", "--", "sleep", mark)
+        pids = lambda: subprocess.run(["pgrep", "-fx", f"sleep {mark}"], capture_output=True).stdout  # noqa: E731
+        until("the command to run", lambda: bool(pids()))
+        node = cluster("get", "pod", "web", "-o=jsonpath={.spec.nodeName}")
+        kubelet, *_ = cluster.plane.running[f"kubelet-{node}"][::-1]
+        kubelet.kill()
+        try:
+            process.communicate(timeout=40)
+            assert process.returncode != 0
+            until("the command to end", lambda: not pids())
+        finally:
+            cluster.plane.kill(f"kubelet-{node}")
+            cluster.plane.start(f"kubelet-{node}")
+        until("exec again", lambda: cluster.run("exec", "web", "--", "true").returncode == 0)
+
 
 class TestProxies:
     def test_to_a_pod_a_service_and_a_node(self, cluster: Cluster) -> None:

@@ -1,0 +1,130 @@
+"""Two connections joined: bytes both ways, ends, idleness, and the last word of who answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from raykube.streaming.splice import splice
+from raykube.streaming.wire import Wire
+
+
+class Ends:
+    """client <-> (near, splice, far) <-> server, over TCP."""
+
+    def __init__(self) -> None:
+        self.wires: list[Wire] = []
+
+    async def pair(self) -> tuple[Wire, Wire]:
+        accepted: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.set_result(Wire(reader, writer))
+
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        outer = Wire(*await asyncio.open_connection("127.0.0.1", port))
+        inner = await accepted
+        listener.close()
+        self.wires += [outer, inner]
+        return outer, inner
+
+    async def join(self, idle_s: float | None = None) -> None:
+        self.client, near = await self.pair()
+        self.server, far = await self.pair()
+        self.splicing = asyncio.ensure_future(splice(near, far, idle_s))
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    ends = Ends()
+    yield ends
+    for wire in ends.wires:
+        wire.abort()
+
+
+async def read_all(wire: Wire) -> bytes:
+    found = b""
+    while data := await wire.read():
+        found += data
+    return found
+
+
+async def test_both_ways(ends: Ends) -> None:
+    await ends.join()
+    await ends.client.write(b"question")
+    assert await ends.server.read() == b"question"
+    await ends.server.write(b"answer")
+    ends.server.close()
+    assert await read_all(ends.client) == b"answer"
+    ends.client.close()
+    await asyncio.wait_for(ends.splicing, 20)
+
+
+async def test_who_leaves_is_gone_at_the_other_end(ends: Ends) -> None:
+    await ends.join()
+    ends.client.close()
+    assert await read_all(ends.server) == b""
+    await asyncio.wait_for(ends.splicing, 20)
+
+
+async def test_idle_for_too_long(ends: Ends) -> None:
+    await ends.join(idle_s=0.2)
+    await asyncio.wait_for(ends.splicing, 20)
+    assert await read_all(ends.client) == b""
+    assert await read_all(ends.server) == b""
+
+
+async def test_traffic_keeps_it_open(ends: Ends) -> None:
+    await ends.join(idle_s=1.0)
+    for _ in range(6):
+        await asyncio.sleep(0.3)
+        await ends.client.write(b"tick")
+        assert await ends.server.read() == b"tick"
+    assert not ends.splicing.done()
+
+
+async def test_the_last_word_arrives_though_input_was_not_read(ends: Ends) -> None:
+    """Who closes with unread input resets the connection; the answer must not go down with it."""
+    await ends.join()
+
+    async def pour() -> None:
+        try:
+            while True:
+                await ends.client.write(b"x" * 65536)
+        except OSError:
+            pass
+
+    pouring = asyncio.ensure_future(pour())
+    await asyncio.sleep(0.2)
+    await ends.server.write(b"that was enough")
+    finishing = asyncio.ensure_future(ends.server.finish())
+    assert await ends.client.read() == b"that was enough"
+    pouring.cancel()
+    await asyncio.gather(pouring, return_exceptions=True)
+    ends.client.close()
+    await asyncio.wait_for(asyncio.gather(ends.splicing, finishing), 30)
+
+
+async def test_back_pressure(ends: Ends) -> None:
+    await ends.join()
+    sent = 0
+
+    async def pour() -> None:
+        nonlocal sent
+        while True:
+            await ends.client.write(b"x" * 65536)
+            sent += 65536
+
+    pouring = asyncio.ensure_future(pour())
+    before = -1
+    while before != sent:  # until nothing more fits in between
+        before = sent
+        await asyncio.sleep(0.5)
+    assert sent < 64 * 1024 * 1024
+    pouring.cancel()
+    await asyncio.gather(pouring, return_exceptions=True)
+    received = 0
+    while received < sent:
+        received += len(await ends.server.read())
+    assert not ends.splicing.done()
