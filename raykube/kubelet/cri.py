@@ -6,6 +6,7 @@ from typing import Any
 
 from raykube.kubelet.core import criconfig
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox
+from raykube.kubelet.counted import Counted, Note
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
 from raykube.rpc import channel as rpc
@@ -25,11 +26,13 @@ SERVICES = cri_pb2.DESCRIPTOR.services_by_name
 class Cri:
     """Sees only what carries this node's label."""
 
-    def __init__(self, endpoint: str, node: str, timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: str, node: str, timeout_s: float, note: Note = lambda name, seconds, failed: None
+    ) -> None:
         path = endpoint.removeprefix("unix:")
         self._channel = rpc.Channel(f"unix:{path.removeprefix('//')}")
-        self._runtime: Any = self._channel.stub(SERVICES["RuntimeService"])
-        self._images: Any = self._channel.stub(SERVICES["ImageService"])
+        self._runtime: Any = Counted(self._channel.stub(SERVICES["RuntimeService"]), note)
+        self._images: Any = Counted(self._channel.stub(SERVICES["ImageService"]), note)
         self._node = node
         self._timeout_s = timeout_s
         self._health_timeout_s = min(timeout_s, HEALTH_TIMEOUT_S)

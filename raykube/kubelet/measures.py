@@ -29,6 +29,16 @@ class Measures:
             "kubelet_image_garbage_collected_total", "Total number of images garbage collected", ("reason",)
         )
         self.node_startup = registry.gauge("kubelet_node_startup_duration_seconds", "Seconds until registered")
+        kind = ("operation_type",)
+        self._operations = registry.counter(
+            "kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type.", kind
+        )
+        self._operation_errors = registry.counter(
+            "kubelet_runtime_operations_errors_total", "Cumulative number of runtime operation errors.", kind
+        )
+        self._operation_seconds = registry.histogram(
+            "kubelet_runtime_operations_duration_seconds", "Duration in seconds of runtime operations.", kind, _SECONDS
+        )
         self.usage_seconds = registry.histogram(
             "raykube_kubelet_usage_sample_duration_seconds", "How long a sample of all pods' usage took", (), _SECONDS
         )
@@ -37,6 +47,13 @@ class Measures:
         started = registry.gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
         started.set((), round(time.time(), 2))
         registry.before_render(self._process)
+
+    def runtime_call(self, operation: str, seconds: float, failed: bool) -> None:
+        """Notes one call of the runtime."""
+        self._operations.add((operation,))
+        self._operation_seconds.observe((operation,), seconds)
+        if failed:
+            self._operation_errors.add((operation,))
 
     def _process(self) -> None:
         times = os.times()

@@ -191,7 +191,10 @@ class Service:
     async def _start(self, node_config: NodeConfig) -> None:
         config = self._config
         facts = machine.read(config.root_dir)
-        self._cri = cri = Cri(config.container_runtime_endpoint, self._name, config.runtime_request_timeout)
+        measures = Measures(self._name)
+        self._cri = cri = Cri(
+            config.container_runtime_endpoint, self._name, config.runtime_request_timeout, measures.runtime_call
+        )
         self._client = client = ApiClient(config.api_servers, self._client_tls())
         events = EventRecorder(client, "kubelet", self._name)
         self._objects = objects = Objects(client, self._refresh_worker)
@@ -201,7 +204,6 @@ class Service:
         informer = Informer(client, builtin("v1", "Pod"), field_selector=f"spec.nodeName={self._name}")
         services = Informer(client, builtin("v1", "Service"))
 
-        measures = Measures(self._name)
         measures.registry.before_render(lambda: self._count_pods(measures))
         disk = DiskUsage(volumes.pods_directory, volumes.logs_directory)
         usage = UsageReader(cri, config.root_dir, disk, self._living)

@@ -157,13 +157,23 @@ class UsageReader:
         self.image_directory = Path(place) if place and Path(place).is_dir() else self._root
 
     async def sample(self, age_max_s: float) -> Sample:
-        """Machine and pods, at most so old. Raises RpcError, OSError."""
+        """Machine and pods, at most so old, with what is known of pods' disks now. Raises RpcError, OSError."""
         if self._sample is not None and time.monotonic() - self._taken_at <= age_max_s:
-            return self._sample
+            return self._with_disks(self._sample)
         if self._taking is None:
             self._taking = asyncio.ensure_future(self._take())
             self._taking.add_done_callback(self._taken)
-        return await asyncio.shield(self._taking)
+        return self._with_disks(await asyncio.shield(self._taking))
+
+    def _with_disks(self, sample: Sample) -> Sample:
+        shown = []
+        for pod in sample.pods:
+            disk = self._disk.known(pod.uid)
+            if disk is not None:
+                containers = tuple(replace(one, logs=disk.logs.get(one.name)) for one in pod.containers)
+                pod = replace(pod, containers=containers, volumes=disk.volumes)
+            shown.append(pod)
+        return Sample(sample.node, tuple(shown))
 
     def _taken(self, taking: "asyncio.Future[Sample]") -> None:
         self._taking = None
@@ -180,21 +190,14 @@ class UsageReader:
         self._disk.forget(set(self._living()))
         full = []
         for pod in pods:
-            disk = self._disk.known(pod.uid)
             shown = []
             for one in pod.containers:
                 item = started.get(one.id)
                 if item is not None:
                     one = replace(one, started_at=item.created_at / 1e9, image=item.image.image)
-                shown.append(replace(one, logs=disk.logs.get(one.name)) if disk is not None else one)
-            full.append(
-                replace(
-                    pod,
-                    started_at=begun.get(pod.sandbox_id) or first.get(pod.uid, 0.0),
-                    containers=tuple(shown),
-                    volumes=disk.volumes if disk is not None else {},
-                )
-            )
+                shown.append(one)
+            since = begun.get(pod.sandbox_id) or first.get(pod.uid, 0.0)
+            full.append(replace(pod, started_at=since, containers=tuple(shown)))
         self._sample = with_rates(Sample(node, tuple(full)), self._sample)
         return self._sample
 

@@ -1,6 +1,8 @@
 """Statistics and metrics: what the pages say, and `kubectl top` over a real kubelet."""
 
 import json
+import ssl
+import urllib.request
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -24,6 +26,7 @@ from raykube.kubelet.core.usage import (
     Sample,
     with_rates,
 )
+from raykube.kubelet.counted import operation
 from tests.kit.controlplane import ControlPlane, until
 
 DISK = Filesystem(100.0, 60, 6, 100, 40, 10, 4)
@@ -123,6 +126,14 @@ def test_a_container_is_measured_from_its_start_while_it_is_young() -> None:
     assert store.pod("old", "ns", "p", 1000) is None
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("RunPodSandbox", "run_podsandbox"), ("ListPodSandboxStats", "list_podsandbox_stats"), ("Version", "version")],
+)
+def test_names_of_runtime_operations(method: str, name: str) -> None:
+    assert operation(method) == name
+
+
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
@@ -137,6 +148,30 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 def _shows_both(plane: ControlPlane) -> bool:
     return len(plane.kubectl_run("top", "pods", "--no-headers").stdout.splitlines()) == 2
+
+
+@pytest.mark.integration
+def test_the_kubelets_own_metrics(plane: ControlPlane) -> None:
+    (node,) = plane.objects("nodes")
+    port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    address = node["status"]["addresses"][0]["address"]
+    context = ssl.create_default_context(cafile=str(plane.data_dir / "pki" / "ca.crt"))
+    context.load_cert_chain(plane.data_dir / "pki" / "admin.crt", plane.data_dir / "pki" / "admin.key")
+
+    def read(path: str) -> str:
+        with urllib.request.urlopen(f"https://{address}:{port}{path}", context=context) as answer:
+            return str(answer.read().decode())
+
+    page = read("/metrics")
+    assert 'kubelet_runtime_operations_total{operation_type="run_podsandbox"} 2' in page
+    assert "\nkubelet_running_pods 2\n" in page
+    assert 'container_memory_working_set_bytes{container="busy",namespace="default",pod="busy"}' in read(
+        "/metrics/resource"
+    )
+    assert 'container="idle"' in read("/metrics/cadvisor")
+    shown = json.loads(read("/stats/summary"))
+    assert {pod["podRef"]["name"] for pod in shown["pods"]} == {"busy", "idle"}
+    assert all(pod["containers"][0]["logs"]["inodesUsed"] >= 1 for pod in shown["pods"])
 
 
 @pytest.mark.integration
