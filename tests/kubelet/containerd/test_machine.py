@@ -145,17 +145,6 @@ def _images(node: ContainerdNode) -> set[str]:
     return set(node.containerd.ctr("-n", "k8s.io", "images", "ls", "-q").split())
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {
-            "eviction_hard": "imagefs.available<99.999%",  # always: the disk is never so empty
-            "minimum_image_ttl_duration": 0.0,
-            "housekeeping_interval": 0.3,
-            "sync_frequency": 0.5,
-        }
-    ],
-)
 async def test_a_full_image_disk_costs_unused_images_and_our_pods_but_nothing_that_is_not_ours(
     node: ContainerdNode,
 ) -> None:
@@ -168,6 +157,12 @@ async def test_a_full_image_disk_costs_unused_images_and_our_pods_but_nothing_th
     await _cri_stray(node)
     before = containerd.tasks()
     assert len(before) == 3
+    node.flags |= {
+        "eviction_hard": "imagefs.available<99.999%",  # always: the disk is never so empty
+        "minimum_image_ttl_duration": 0.0,
+        "housekeeping_interval": 0.3,
+        "sync_frequency": 0.5,
+    }
     await node.start_kubelet()
     await until(lambda: UNUSED not in _images(node), 30)
     assert {BUSYBOX, images.PAUSE} <= _images(node)  # a stray uses one, sandboxes are made of the other
