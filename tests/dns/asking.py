@@ -12,13 +12,13 @@ Handler = Callable[[DNSRecord, bool], bytes | None]
 
 
 async def ask_udp(
-    address: tuple[str, int], name: str, kind: str = "A", *, edns: int = 0, timeout_s: float = 8
+    address: tuple[str, int], name: str, kind: str = "A", *, edns: int = 0, timeout_s: float = 30
 ) -> DNSRecord:
     """One query over UDP; the answer must be to it."""
     return DNSRecord.parse(await send_udp(address, query(name, kind, edns=edns), timeout_s=timeout_s))
 
 
-async def send_udp(address: tuple[str, int], data: bytes, *, timeout_s: float = 8) -> bytes:
+async def send_udp(address: tuple[str, int], data: bytes, *, timeout_s: float = 30) -> bytes:
     loop = asyncio.get_running_loop()
     found = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
     with found:
@@ -29,7 +29,7 @@ async def send_udp(address: tuple[str, int], data: bytes, *, timeout_s: float = 
             return await loop.sock_recv(found, 65535)
 
 
-async def send_tcp(address: tuple[str, int], *messages: bytes, timeout_s: float = 8) -> list[bytes]:
+async def send_tcp(address: tuple[str, int], *messages: bytes, timeout_s: float = 30) -> list[bytes]:
     """All messages at once over one connection; the answers in the order they come."""
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(*address)
