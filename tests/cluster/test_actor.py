@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raykube.cluster.actor import ComponentHost, HostSpec
+from raykube.cluster.actor import ComponentHost, HostSpec, newest
 from tests.kit.controlplane import until
 
 
@@ -58,3 +58,23 @@ def test_a_store_whose_port_is_taken_for_a_while_starts_when_it_is_free(tmp_path
         assert host.ready(20.0) == ""
     finally:
         host.stop()
+
+
+def test_an_actor_that_is_made_again_is_what_it_was_told_last(tmp_path: Path) -> None:
+    def spec(generation: int, cluster: str = "c") -> HostSpec:
+        return HostSpec(
+            name="kubelet-m",
+            services=[("raykube.kubelet", {"api_servers": [f"10.0.0.{generation}:6445"]})],
+            files={},
+            log_file=str(tmp_path / "log"),
+            spec_file=str(tmp_path / "specs" / "kubelet.json"),
+            generation=generation,
+            cluster=cluster,
+        )
+
+    assert newest(spec(1)) == spec(1)
+    assert newest(spec(3)) == spec(3)
+    assert newest(spec(1)) == spec(3), "Ray makes it again from its first argument"
+    assert newest(spec(1, "other")) == spec(1, "other"), "another cluster's is not ours"
+    (tmp_path / "specs" / "kubelet.json").write_text("{")
+    assert newest(spec(2)) == spec(2)

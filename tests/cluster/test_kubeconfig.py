@@ -104,3 +104,22 @@ def test_a_lock_left_behind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "config.lock").touch()
     with pytest.raises(kubeconfig.KubeconfigError, match=r"config\.lock exists"):
         merge(path)
+
+
+def test_each_router_has_a_context_and_those_that_went_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(OTHER)
+    kubeconfig.merge(path, "demo", {"a": "https://a:1", "b": "https://b:1"}, b"ca", PAIR)
+    kubeconfig.merge(path, "demo", {"b": "https://b:1", "c": "https://c:1"}, b"ca", PAIR)
+    config = yaml.safe_load(path.read_text())
+    servers = {item["name"]: item["cluster"]["server"] for item in config["clusters"] if item["name"] != "work"}
+    assert servers == {
+        "raykube-demo": "https://b:1",
+        "raykube-demo@b": "https://b:1",
+        "raykube-demo@c": "https://c:1",
+    }
+    assert {item["context"]["user"] for item in config["contexts"]} == {"me", "raykube-demo"}
+    assert kubeconfig.remove(path, "demo")
+    expected = yaml.safe_load(OTHER)
+    expected["current-context"] = ""
+    assert yaml.safe_load(path.read_text()) == expected

@@ -92,6 +92,17 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         yield Launched(bed)
 
 
+def test_the_doctor_tells_well_machines_from_others(launched: Launched) -> None:
+    assert "Nothing is wrong" in launched.operate(f"raykube doctor --cluster {CLUSTER_FILE}")
+    host = launched.joining
+    route = host.run("ip route show default").stdout.strip()
+    host.run("ip route del default")
+    done = launched.operator.run(f"raykube doctor --ssh-user root {host.address}", check=False)
+    host.run(f"ip route add {route}")
+    assert done.returncode == 1
+    assert "add a default route" in done.stdout
+
+
 def comes_up(launched: Launched) -> None:
     launched.up()
     hosts = {host.name for host in launched.machines}

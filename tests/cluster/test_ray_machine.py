@@ -1,0 +1,86 @@
+"""`raykube machine`: Ray comes back after a crash, and stays away when it was told to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from raykube.cluster import departure, ray_nodes
+from raykube.cluster.ray_machine import Config, command, environment
+from tests.kit.controlplane import until
+
+ADDRESS = "127.248.0.2"
+
+
+def test_a_head_and_others() -> None:
+    head = command(Config(head=True, node_ip_address="10.0.0.1", labels="a=b"))
+    assert {"--head", "--port=6379", "--node-ip-address=10.0.0.1", "--labels=a=b", "--no-monitor"} <= set(head)
+    other = command(Config(address="10.0.0.1:6379", num_cpus=0))
+    assert {"--address=10.0.0.1:6379", "--num-cpus=0"} <= set(other)
+    assert "--head" not in other
+    launched = command(Config(head=True, autoscaling_config="/x.yaml"))
+    assert "--autoscaling-config=/x.yaml" in launched
+    assert "--no-monitor" not in launched
+
+
+def test_the_head_keeps_what_it_knows_and_a_token_is_used_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    token = tmp_path / "token"
+    head = Config(head=True, gcs_storage_dir=tmp_path, auth_token_file=token)
+    assert environment(head)["RAY_gcs_storage_path"] == str(tmp_path)
+    assert environment(head)["RAY_AUTH_MODE"] == "disabled"
+    token.write_text("x")
+    assert environment(head)["RAY_AUTH_TOKEN_PATH"] == str(token)
+    assert "RAY_gcs_storage" not in environment(Config(address="h:1"))
+
+
+@pytest.mark.parametrize("flags", [{}, {"head": True, "address": "h:1"}])
+def test_a_machine_has_one_role(flags: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="either --head or --address"):
+        Config.model_validate(flags)
+
+
+@pytest.fixture
+def machine() -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """A head, kept running; and its log."""
+    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
+        log = Path(folder, "log")
+        port = ray_nodes.free_port(ADDRESS)
+        flags = ["--head", "--port", str(port), "--node-ip-address", ADDRESS, "--num-cpus", "1"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "raykube", "machine", *flags, "--gcs-storage-dir", f"{folder}/gcs"],
+                env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                yield process, log
+            finally:
+                process.terminate()
+                process.wait(60)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_ray_is_started_again_after_a_crash_and_not_after_its_end(
+    machine: tuple["subprocess.Popen[bytes]", Path],
+) -> None:
+    process, log = machine
+    until("Ray runs", lambda: "Ray runtime started" in log.read_text(), 120)
+    (first,) = departure.raylets(ADDRESS)
+    os.kill(first, signal.SIGKILL)
+    until("Ray runs again", lambda: log.read_text().count("Ray runtime started") == 2, 180)
+    assert departure.raylets(ADDRESS) not in ([], [first])
+    departure.end_ray(ADDRESS)
+    assert process.wait(60) == 0
+    assert departure.raylets(ADDRESS) == []
