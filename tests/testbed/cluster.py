@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.kit.require import require_program
-from tests.testbed import ray
+from tests.testbed import containerd, ray
 from tests.testbed.bed import OUTSIDE, Testbed
 from tests.testbed.host import Host
 
@@ -32,7 +32,7 @@ class HostCluster:
 
     def raykube(self, *arguments: str, timeout_s: float = UP_TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
         """Runs raykube as the operator."""
-        return self.head.run(["raykube", *arguments], check=False, timeout_s=timeout_s, **ray.ENVIRONMENT)
+        return self.head.run(["raykube", *arguments], check=False, timeout_s=timeout_s)
 
     def up(self) -> None:
         """Raises AssertionError with all that may tell why not."""
@@ -73,15 +73,18 @@ class HostCluster:
     def report(self) -> str:
         """All that may tell why something failed."""
         parts = [self.raykube("status", timeout_s=30).stdout if self.head.running else "the head is off"]
-        command = "tail -n 20 /root/.local/share/raykube/*/machines/*/logs/*.log /var/log/ray.log 2>/dev/null"
+        command = (
+            "tail -n 20 /root/.local/share/raykube/*/machines/*/logs/*.log /var/log/raykube-machine.log 2>/dev/null"
+        )
         parts += [f"--- {host.name}\n{host.run(command, check=False).stdout}" for host in self.hosts if host.running]
         return "\n".join(parts)
 
 
 @contextmanager
 def running(bed: Testbed, *flags: str, control_plane: int = 3) -> Iterator[HostCluster]:
-    """A cluster on the testbed's running hosts; it ends with them."""
+    """A cluster on the testbed's running hosts, with containerd; it ends with them."""
     cluster = HostCluster(bed, control_plane, flags)
+    containerd.install(*cluster.hosts)
     ray.start(*cluster.hosts)
     cluster.up()
     yield cluster

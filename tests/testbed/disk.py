@@ -17,6 +17,7 @@ PrintMotd no
 MaxStartups 100
 Subsystem sftp internal-sftp
 """
+LOGS = ("lastlog", "wtmp", "btmp")  # sshd complains without them
 VAR = ("cache", "lib", "log", "spool", "tmp")
 
 
@@ -65,6 +66,7 @@ def _known_hosts(path: Path, addresses: Mapping[str, str], keys: Keys) -> None:
 
 def _home(folder: Path, keys: Keys) -> None:
     folder.mkdir(mode=0o700)
+    (folder / ".bashrc").touch()  # ray up sources it
     ssh = folder / ".ssh"
     ssh.mkdir(mode=0o700)
     for suffix in ("", ".pub"):
@@ -77,6 +79,8 @@ def _var(folder: Path) -> None:
     for name in VAR:
         (folder / name).mkdir()
     (folder / "tmp").chmod(0o1777)
+    for name in LOGS:
+        (folder / "log" / name).touch()
     (folder / "run").symlink_to("/run")
     (folder / "lock").symlink_to("/run/lock")
 

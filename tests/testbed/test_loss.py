@@ -10,7 +10,7 @@ from tests.testbed.cluster import HostCluster, running
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-FAULTS = [("host4", "kill"), ("host3", "cut")]
+FAULTS = [("host1", "kill"), ("host2", "cut")]
 ROWS: list[loss.Row] = []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.kit import images
 from tests.kit.controlplane import until
 from tests.testbed import OUTSIDE, Host, Testbed, containerd
 
@@ -18,6 +19,16 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster-local.yaml"
 CLUSTER_FILE = "/root/cluster.yaml"
 DATA = "--data-dir /var/lib/raykube"
 UP_S = 400
+PROGRAM = f"""
+import raykube
+container = {{"name": "hello", "image": "{images.BUSYBOX}", "command": ["echo", "hello from a pod"]}}
+pod = {{"spec": {{"restartPolicy": "Never", "containers": [container]}}}}
+job = {{"apiVersion": "batch/v1", "kind": "Job", "metadata": {{"name": "hello"}}, "spec": {{"template": pod}}}}
+with raykube.Client() as client:
+    client.apply(job)
+    client.wait("job/hello", "Complete", timeout=120)
+    print("".join(client.logs("job/hello")))
+"""
 
 
 class Launched:
@@ -115,6 +126,12 @@ def test_ray_up_makes_a_cluster_of_the_machines(launched: Launched) -> None:
     assert "host1" in launched.on_head(f"raykube status {DATA}", check=False)
     launched.kubectl("create", "deployment", "web", "--image=busybox:1.36", "--replicas=3", "--", "sleep", "1000")
     until("pods run", lambda: launched.kubectl("get", "pods", "--no-headers").count(" Running ") == 3, 120)
+
+
+def test_a_program_of_the_python_client_runs_workloads(launched: Launched) -> None:
+    (launched.operator.disk / "root" / "job.py").write_text(PROGRAM)
+    said = launched.operate(f"ray submit {CLUSTER_FILE} /root/job.py 2>/dev/null", timeout_s=200)
+    assert "hello from a pod" in said
 
 
 def test_a_machine_that_joins_becomes_a_node(launched: Launched) -> None:
