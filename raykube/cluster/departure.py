@@ -89,7 +89,10 @@ def end_all_ray() -> int:
 
     The driver's own machine comes last.
     """
-    live = [node["NodeManagerAddress"] for node in placement.live_nodes()]
+    nodes = placement.live_nodes()
+    live = [node["NodeManagerAddress"] for node in nodes]
+    heads = [node["NodeManagerAddress"] for node in nodes if "node:__internal_head__" in node["Resources"]]
+    placement.call_at(heads, end_autoscaler, "{address}")
     here = [address for address in live if is_own(address) and raylets(address)]
     placement.call_at([address for address in live if address not in here], signal_ray, "{address}")
     deadline = time.monotonic() + END_TIMEOUT_S
@@ -99,6 +102,22 @@ def end_all_ray() -> int:
     for address in here:
         end_ray(address)
     return len(live)
+
+
+def end_autoscaler(address: str) -> str:
+    """Ends the process on the head that would start Ray again on machines where it ended."""
+    gcs = f"--gcs-address={address}:".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_monitor = any(b"/autoscaler/" in word and word.endswith(b"/monitor.py") for word in words)
+        if is_monitor and any(word.startswith(gcs) for word in words):
+            os.kill(int(entry.name), signal.SIGTERM)
+    return address
 
 
 def signal_ray(address: str) -> str:
