@@ -29,6 +29,14 @@ PR_SET_CHILD_SUBREAPER = 36
 VITAL = ("raylet", "gcs_server")  # without one of them there is no Ray here
 TOLD_CODES = (0, signal.SIGTERM, -signal.SIGTERM, 128 + signal.SIGTERM)  # of a process that somebody asked to end
 GCS_PORT = 6379
+# A raylet that was declared dead ends when it hears of it, and takes its actors with it. A head that is cut off declares
+# all others dead: only after a time that a broken switch or a rebooting head stays below. Whether a Node is ready, and
+# where pods go, is decided by leases in the API meanwhile.
+PATIENCE = {
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "30",
+}
 PAUSE_S = 2.0
 PAUSE_MAX_S = 30.0
 END_TIMEOUT_S = 10.0
@@ -87,7 +95,7 @@ def command(config: Config) -> list[str]:
 
 def environment(config: Config) -> Mapping[str, str]:
     """Ray's settings for this machine."""
-    values = dict(ray_nodes.RAY_TUNING) | settings.ray_authentication(config.auth_token_file)
+    values = ray_nodes.RAY_TUNING | PATIENCE | settings.ray_authentication(config.auth_token_file)
     if config.head and config.gcs_storage == "disk":
         values |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(config.gcs_storage_dir)}
     return values

@@ -28,7 +28,7 @@ from tests.testbed.host import Host
 
 FAULTS = ("kill", "cut")
 CALM_S = 3.0  # of writing before and after
-HEAL_TIMEOUT_S = 120.0
+HEAL_TIMEOUT_S = 180.0
 MARKER = "raykube-loss-workload"
 COLUMNS = (
     *("machine", "fault", "acknowledged", "lost", "failed", "longest pause", "Node not Ready"),
