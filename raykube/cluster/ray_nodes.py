@@ -14,8 +14,8 @@ OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; no object of ours goe
 START_TIMEOUT_S = 90
 WORKER_PORTS = (20000, 29999)  # between Kubernetes' own ports and NodePorts
 
-# A killed raylet, whose port refuses, is noticed in about 5 s instead of 15; one that a busy computer stops for a while is
-# not taken for dead. Raylets and actors outlive a dead GCS.
+# A killed raylet, whose port refuses, is noticed in about 5 s instead of 15; one that a busy computer holds up for a
+# while is not taken for dead. Raylets and actors outlive a dead GCS.
 RAY_TUNING = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
