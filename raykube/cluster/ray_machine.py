@@ -29,9 +29,9 @@ PR_SET_CHILD_SUBREAPER = 36
 VITAL = ("raylet", "gcs_server")  # without one of them there is no Ray here
 TOLD_CODES = (0, signal.SIGTERM, -signal.SIGTERM, 128 + signal.SIGTERM)  # of a process that somebody asked to end
 GCS_PORT = 6379
-# A raylet that was declared dead ends when it hears of it, and takes its actors with it. A head that is cut off declares
-# all others dead, so it does that late: after more than a switch or a rebooting head takes. Whether a Node is ready, and
-# where pods go, is decided by leases in the API meanwhile.
+# A raylet that was declared dead ends when it hears of it, and takes its actors with it. A head that is cut off
+# declares all others dead, so it does that late: after more than a switch or a rebooting head takes. Whether a Node is
+# ready, and where pods go, is decided by leases in the API meanwhile.
 PATIENCE = {
     "RAY_health_check_period_ms": "2000",
     "RAY_health_check_timeout_ms": "3000",
