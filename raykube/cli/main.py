@@ -18,6 +18,7 @@ COMPONENTS = {
     "kube-proxy": ("raykube.kubeproxy", "Run the service proxy of a machine."),
     "pod-network": ("raykube.podnetwork", "Run the pod network of a machine: routes, CNI file, NetworkPolicy."),
     "dns": ("raykube.dns", "Run a DNS server of the cluster."),
+    "cri-docker": ("raykube.cridocker", "Run a CRI server for a kubelet whose containers are Docker's."),
     "runtime": ("raykube.runtime", "Run the embedded container runtime: pods as plain processes, over CRI."),
 }
 SUBCOMMANDS = {

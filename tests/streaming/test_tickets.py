@@ -2,7 +2,7 @@
 
 import pytest
 
-from raykube.runtime.core.tickets import LIFE_S, TICKETS_MAX, Tickets, TooMany
+from raykube.streaming.core.tickets import LIFE_S, TICKETS_MAX, Tickets, TooMany
 
 
 def test_good_once() -> None:

@@ -1,0 +1,31 @@
+"""A kubelet in the test's process on a real dockerd; both live in a network namespace of the test's own."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.kit.docker import Docker
+from tests.kubelet.conftest import NODE, flags
+from tests.kubelet.containerd.conftest import ContainerdNode as DockerNode
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    docker = Docker()
+    with docker, docker.entered():
+        yield docker
+
+
+@pytest.fixture
+async def node(docker: Docker, flags: dict[str, Any]) -> AsyncIterator[DockerNode]:
+    node = DockerNode(docker, **flags)
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.empty()
+        await node.stop()
+
+
+__all__ = ["NODE", "DockerNode", "docker", "flags", "node"]
