@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -69,13 +70,16 @@ def test_containers_outlive_the_kubelet_and_the_runtime(user: User) -> None:
     until("more lines of the same container", lambda: len(user("logs", kept).splitlines()) > lines)
 
 
-def test_an_end_that_the_kubelet_did_not_see_is_noticed(user: User) -> None:
-    container = {"name": "main", "image": "any", "command": ["sh", "-c", "sleep 2; exit 6"]}
+def test_an_end_that_the_kubelet_did_not_see_is_noticed(user: User, tmp_path: Path) -> None:
+    sign = tmp_path / "end"
+    wait = f"while [ ! -e {sign} ]; do sleep 0.1; done; exit 6"
+    container = {"name": "main", "image": "any", "command": ["sh", "-c", wait]}
     spec = {"nodeName": "plane-2", "restartPolicy": "Never", "containers": [container]}
     user.apply(json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "unseen"}, "spec": spec}))
     user.wait("condition=Ready", "pod/unseen")
     pid = container_pids(user, "unseen")[0]
     user.plane.kill("kubelet-plane-2")
+    sign.touch()
     until("its end", lambda: not alive(pid), 10)
     user.plane.start("kubelet-plane-2")
     user.wait_phase("Failed", "unseen")

@@ -112,8 +112,11 @@ class Systemd(ServiceInterface):
 async def bus(tmp_path: Path) -> AsyncIterator[str]:
     program = require_program("dbus-daemon")
     address = f"unix:path={tmp_path}/bus"
-    daemon = await asyncio.create_subprocess_exec(program, "--session", "--nofork", f"--address={address}")
-    await until((tmp_path / "bus").exists)
+    daemon = await asyncio.create_subprocess_exec(
+        program, "--session", "--nofork", "--print-address", f"--address={address}", stdout=asyncio.subprocess.PIPE
+    )
+    assert daemon.stdout is not None
+    await daemon.stdout.readline()  # it listens before it says where
     yield address
     daemon.terminate()
     await daemon.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -73,10 +74,11 @@ class Cluster:
 
     async def agrees(self, what: str) -> None:
         expected = self.expected()
-        for _ in range(12):
-            seen = await self.seen()
-            if seen == expected:
-                return
+        deadline = time.monotonic() + SLOW_S
+        while (seen := await self.seen()) != expected and time.monotonic() < deadline:
+            pass
+        if seen == expected:
+            return
         lines = [f"{'open' if one in seen else 'shut'}: {one}" for one in sorted(seen ^ expected)]
         raise AssertionError(f"{what}: {self.policies}\n" + "\n".join(lines))
 
