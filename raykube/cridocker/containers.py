@@ -62,6 +62,7 @@ class Containers:
         request["HostConfig"]["CgroupParent"] = self._host.cgroup_parent(
             sandbox.linux.cgroup_parent or parent["HostConfig"]["CgroupParent"]
         )
+        request["HostConfig"]["Runtime"] = parent["HostConfig"].get("Runtime") or ""
         pod = labels.sandbox_config(parent["Config"]["Labels"]).metadata
         name = labels.name(config.metadata.name, pod, config.metadata.attempt)
         return str((await self._engine.post("/containers/create", request, name=name))["Id"])

@@ -64,7 +64,10 @@ class RuntimeHandler:
         features = cri_pb2.RuntimeHandlerFeatures(recursive_read_only_mounts=self._engine.api >= (1, 44))
         return cri_pb2.StatusResponse(
             status=cri_pb2.RuntimeStatus(conditions=[runtime, network]),
-            runtime_handlers=[cri_pb2.RuntimeHandler(name="", features=features)],
+            runtime_handlers=[
+                cri_pb2.RuntimeHandler(name=name, features=features)
+                for name in ("", *sorted(self._engine.info.get("Runtimes") or {}))
+            ],
         )
 
     async def RuntimeConfig(self, _request: cri_pb2.RuntimeConfigRequest, _call: Call) -> cri_pb2.RuntimeConfigResponse:
@@ -80,11 +83,8 @@ class RuntimeHandler:
     # -- sandboxes
 
     async def RunPodSandbox(self, request: cri_pb2.RunPodSandboxRequest, _call: Call) -> cri_pb2.RunPodSandboxResponse:
-        if request.runtime_handler:
-            raise RpcError(
-                Code.INVALID_ARGUMENT, f"failed to get sandbox runtime: no runtime for {request.runtime_handler!r}"
-            )
-        return cri_pb2.RunPodSandboxResponse(pod_sandbox_id=await self._sandboxes.run(request.config))
+        made = await self._sandboxes.run(request.config, request.runtime_handler)
+        return cri_pb2.RunPodSandboxResponse(pod_sandbox_id=made)
 
     async def StopPodSandbox(
         self, request: cri_pb2.StopPodSandboxRequest, _call: Call

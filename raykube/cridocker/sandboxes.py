@@ -49,10 +49,14 @@ class Sandboxes:
                 except NetworkError as error:
                     log.error("the network of sandbox %s is left behind: %s", sandbox_id, error)
 
-    async def run(self, config: cri_pb2.PodSandboxConfig) -> str:
-        """Raises RpcError; then nothing is left of it."""
+    async def run(self, config: cri_pb2.PodSandboxConfig, handler: str = "") -> str:
+        """`handler`: one of dockerd's runtimes, for the pod's containers too. Raises RpcError; then nothing is left."""
+        if handler and handler not in (self._engine.info.get("Runtimes") or {}):
+            raise RpcError(Code.UNKNOWN, f"failed to get sandbox runtime: no runtime for {handler!r} is configured")
         plugin = "bridge" if self._networks is None else "cni"
         request = requests.sandbox(config, self._image, plugin, self._host)
+        if handler:
+            request["HostConfig"]["Runtime"] = handler
         name = labels.name(labels.SANDBOX_NAME, config.metadata, config.metadata.attempt)
         await self._need_image()
         sandbox_id = str((await self._engine.post("/containers/create", request, name=name))["Id"])
@@ -192,8 +196,8 @@ class Sandboxes:
 
 def write_resolver(folder: Path, sandbox_id: str, dns: cri_pb2.DNSConfig) -> Path:
     """A pod's resolv.conf, in a file that lives as long as anybody has it mounted. Raises OSError."""
-    lines = [f"nameserver {one}" for one in dns.servers]
-    lines += [f"search {' '.join(dns.searches)}"] if dns.searches else []
+    lines = [f"search {' '.join(dns.searches)}"] if dns.searches else []
+    lines += [f"nameserver {one}" for one in dns.servers]
     lines += [f"options {' '.join(dns.options)}"] if dns.options else []
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     path = folder / f"{sandbox_id}{RESOLVER}"

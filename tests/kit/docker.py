@@ -73,6 +73,7 @@ class Docker(Containerd):
             "ip6tables": False,
             "cgroup-parent": self.cgroup_root,
             "shutdown-timeout": 1,
+            "runtimes": {"second": {"path": "runc"}},  # for a RuntimeClass to name
         }
         if self.network_plugin == "cni":
             settings["bridge"] = "none"
