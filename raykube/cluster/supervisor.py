@@ -96,21 +96,23 @@ def _check_ports(state: ClusterState) -> None:
 def up(wish: Settings, listener: Listener) -> ClusterState:
     """Makes the cluster of `wish` run; returns it. Raises ClusterError or OSError with one line for the operator.
 
-    When it fails or is interrupted, a cluster that did not run before is taken down again; one that did runs on.
+    When it fails or is interrupted, a new cluster is taken down again. One that there was is left as it is: its pods
+    may run on machines where no actor of it does.
     """
     with _locked(wish.data_dir), ExitStack() as held:
         kubeconfig.check(wish.kubeconfig)
-        state = resolve(wish, held)
+        state, is_new = resolve(wish, held)
         if state.local:
             state.program_path = program_path()
         placements = plan(state, wish.data_dir)
         _check_flags(placements)
-        ran_before = is_running(state, placements)
+        # On this computer, where every process of it can be seen, one that is down may be taken down again.
+        is_ours_to_end = is_new or (state.local and not is_running(state))
         cluster_state.save(wish.data_dir, state)
         try:
             state = _bring_up(state, wish, listener)
         except BaseException:
-            if not ran_before:
+            if is_ours_to_end:
                 _take_down(state, wish.data_dir, listener)
                 with suppress(kubeconfig.KubeconfigError):
                     kubeconfig.remove(wish.kubeconfig, state.name)
@@ -118,14 +120,12 @@ def up(wish: Settings, listener: Listener) -> ClusterState:
     return state
 
 
-def is_running(state: ClusterState, placements: list[Placement]) -> bool:
-    """Whether the cluster runs: its Ray, or its containers. On a joined Ray, this process must be connected to it.
+def is_running(state: ClusterState) -> bool:
+    """Whether a local cluster runs: its Ray, or its containers.
 
     What is left of a Ray without its head does not count: `up` ends it, and a killed machine may leave stragglers.
     """
-    if state.local:
-        return _ray_runs(state) or any(process.role != processes.ROLE_RAY for process in processes.find(state.id))
-    return any(placement.find(item.name) is not None for item in placements)
+    return _ray_runs(state) or any(process.role != processes.ROLE_RAY for process in processes.find(state.id))
 
 
 def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> ClusterState:

@@ -100,8 +100,9 @@ def _local_machine(wish: Settings, subnet: int, index: int) -> Machine:
     )
 
 
-def _joined_state(wish: Settings, known: ClusterState | None) -> ClusterState:
-    """The state of a cluster on Ray nodes that somebody else started: what any of its machines knows, or a new one."""
+def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterState, bool]:
+    """The state of a cluster on Ray nodes that somebody else started: what any of its machines knows, or a new one,
+    and whether it is new."""
     deadline = time.monotonic() + wish.ray_timeout_s
     while not ray_nodes.answers(wish.address):
         if time.monotonic() < deadline:
@@ -140,7 +141,7 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> ClusterState:
         machines.set_control_plane(state, machines.first_control_plane(state))
         if not state.control_plane:
             raise ClusterError("--control-plane-selector chooses no Ray node: 'ray start --labels' sets labels")
-    return state
+    return state, is_new
 
 
 def _newest(known: ClusterState | None, found: list[Facts], new: ClusterState) -> tuple[ClusterState, str]:
@@ -164,12 +165,13 @@ def _newest(known: ClusterState | None, found: list[Facts], new: ClusterState) -
     return best, home
 
 
-def resolve(wish: Settings, held: ExitStack) -> ClusterState:
-    """The cluster that `wish` means: the one in the data directory, or a new one. Raises ClusterError.
+def resolve(wish: Settings, held: ExitStack) -> tuple[ClusterState, bool]:
+    """The cluster that `wish` means, one that there is or a new one, and whether it is new. Raises ClusterError.
 
     `held` keeps the claim on its addresses for as long as it is open.
     """
     known = cluster_state.load(wish.data_dir)
+    is_new = known is None
     if known is not None and known.name != wish.name:
         raise ClusterError(
             f"{wish.data_dir} belongs to cluster {known.name!r}: give --name {known.name}, or another --data-dir"
@@ -177,7 +179,7 @@ def resolve(wish: Settings, held: ExitStack) -> ClusterState:
     if wish.address:
         if known is not None and known.local:
             raise ClusterError(f"{wish.data_dir} belongs to a local cluster: use another --data-dir with --address")
-        state = _joined_state(wish, known)
+        state, is_new = _joined_state(wish, known)
     elif known is None:
         state = _new_local_state(wish, held)
     else:
@@ -200,4 +202,4 @@ def resolve(wish: Settings, held: ExitStack) -> ClusterState:
             state.machines.append(machine.model_copy(update={"control_plane": False}))
     if wish.extra_config:
         state.extra_config = wish.extra_config
-    return state
+    return state, is_new

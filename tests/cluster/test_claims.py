@@ -19,8 +19,8 @@ def wish(folder: Path, name: str) -> Settings:
 def test_a_claimed_subnet_is_passed_over_until_it_is_let_go(tmp_path: Path) -> None:
     name = f"c{uuid.uuid4().hex[:12]}"
     with ExitStack() as first, ExitStack() as second:
-        taken = resolve(wish(tmp_path / "a", name), first).subnet
-        assert resolve(wish(tmp_path / "b", name), second).subnet != taken
+        taken = resolve(wish(tmp_path / "a", name), first)[0].subnet
+        assert resolve(wish(tmp_path / "b", name), second)[0].subnet != taken
         first.close()
         claims.claim(taken).close()
 
@@ -28,12 +28,12 @@ def test_a_claimed_subnet_is_passed_over_until_it_is_let_go(tmp_path: Path) -> N
 def test_a_known_cluster_waits_for_no_other(tmp_path: Path) -> None:
     name = f"c{uuid.uuid4().hex[:12]}"
     with ExitStack() as first:
-        known = resolve(wish(tmp_path, name), first)
+        known, _ = resolve(wish(tmp_path, name), first)
         cluster_state.save(tmp_path, known)
         with ExitStack() as second, pytest.raises(claims.Taken, match="try again"):
             resolve(wish(tmp_path, name), second)
     with ExitStack() as third:
-        assert resolve(wish(tmp_path, name), third).subnet == known.subnet
+        assert resolve(wish(tmp_path, name), third)[0].subnet == known.subnet
 
 
 def test_the_default_cluster_begins_at_127_0_and_others_elsewhere() -> None:
@@ -44,6 +44,6 @@ def test_the_default_cluster_begins_at_127_0_and_others_elsewhere() -> None:
 
 def test_a_data_directory_of_another_name_is_refused(tmp_path: Path) -> None:
     with ExitStack() as held:
-        cluster_state.save(tmp_path, resolve(wish(tmp_path, "one"), held))
+        cluster_state.save(tmp_path, resolve(wish(tmp_path, "one"), held)[0])
     with ExitStack() as held, pytest.raises(ClusterError, match="give --name one"):
         resolve(wish(tmp_path, "two"), held)
