@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Protocol, cast
 
+from raykube.client.extraction import extract
 from raykube.client.loop import LoopThread
 from raykube.client.objects import Object
 from raykube.client.portforward import PortForward
@@ -250,7 +251,8 @@ class StreamCalls:
         container: str = "",
         namespace: str | None = None,
     ) -> None:
-        """Copies a file or folder out of a container, as `destination`. What would lead out of that is refused.
+        """Copies a file or folder out of a container, as `destination`. What would lead out of that is refused, and
+        nothing copied then.
 
         Raises ApiError, CommandError with tar's words, and tarfile.TarError.
         """
@@ -261,13 +263,7 @@ class StreamCalls:
             reader = _Reader(session)
             try:
                 with tarfile.open(fileobj=cast(IO[bytes], reader), mode="r|") as archive:
-                    for member in archive:
-                        _, slash, rest = member.name.removeprefix("./").partition("/")
-                        member.name = path.name + slash + rest
-                        if member.islnk():  # names another member
-                            _, slash, rest = member.linkname.removeprefix("./").partition("/")
-                            member.linkname = path.name + slash + rest
-                        archive.extract(member, path.parent, filter="data")
+                    extract(archive, path)
             except tarfile.ReadError:
                 _expect_success(session, command, reader.errors)
                 raise
