@@ -3,7 +3,8 @@
 import socket
 import time
 import uuid
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 
 from pydantic import ValidationError
@@ -145,23 +146,50 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
 
 
 def _newest(known: ClusterState | None, found: list[Facts], new: ClusterState) -> tuple[ClusterState, str]:
-    """The newest record of the cluster, `new` if there is none, and the address of a machine that has one, or ""."""
-    best, home = known or new, ""
+    """The newest record of the cluster, `new` if there is none, and the address of a machine that has one, or "".
+
+    Raises ClusterError when it is not clear which cluster is meant.
+    """
+    records = {}
     for facts in found:
-        try:
-            record = ClusterState.model_validate_json(facts.record) if facts.record else None
-        except ValidationError:
-            continue
-        if record is None or record.local or record.name != new.name:
-            continue
-        if not best.machines or record.generation > best.generation:
-            best, home = record, facts.address
-        elif record.id == best.id and not home:
-            home = facts.address
+        with suppress(ValidationError):
+            if facts.record:
+                records[facts.address] = ClusterState.model_validate_json(facts.record)
+    best, home = choose(known or new, records)
     # While it runs, its stewards know best.
     running = placement.handed_over(best)
+    if running is not None and best.machines and running.id != best.id:
+        raise ClusterError(
+            f"another cluster {best.name!r} runs on this Ray: its id is {running.id}, that of the one here {best.id}:"
+            " give another --name and --data-dir, or to use that one, a --data-dir that has no cluster"
+        )
     if running is not None and running.generation >= best.generation:
         best = running
+    return best, home
+
+
+def choose(wanted: ClusterState, records: Mapping[str, ClusterState]) -> tuple[ClusterState, str]:
+    """The newest record of the wanted cluster, and the address of a machine that has one, or "".
+
+    `wanted` is what the operator has of it; without machines it is a name alone, and any cluster so named is meant, if
+    there is but one: else ClusterError. `records` are by the address of the machine that has them.
+    """
+    mine = {
+        address: record
+        for address, record in records.items()
+        if not record.local and record.name == wanted.name and (not wanted.machines or record.id == wanted.id)
+    }
+    if len(ids := sorted({record.id for record in mine.values()})) > 1:
+        places = (", ".join(address for address, record in mine.items() if record.id == each) for each in ids)
+        listed = "; ".join(f"{each} on {place}" for each, place in zip(ids, places, strict=True))
+        raise ClusterError(
+            f"there are several clusters {wanted.name!r}: {listed}:"
+            " run 'raykube up' on a machine of the one that you mean, or move away the others' data directories"
+        )
+    best, home = wanted, next(iter(mine), "")
+    for address, record in mine.items():
+        if not best.machines or record.generation > best.generation:
+            best, home = record, address
     return best, home
 
 
