@@ -1,6 +1,7 @@
 """Which machines a cluster takes, under which names, and which of them run the control plane. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from raykube.cluster.addresses import MACHINES_MAX
 from raykube.cluster.facts import Facts
@@ -57,10 +58,10 @@ def admit(state: ClusterState, found: Iterable[Facts]) -> list[Machine]:
     for facts in found:
         if any(machine.address == facts.address for machine in state.machines):
             continue
-        taken = {machine.index for machine in state.machines}
-        index = next((number for number in range(1, MACHINES_MAX + 1) if number not in taken), 0)
+        index = _free_index(state)
         if not index:
             break
+        state.freed_indexes = [number for number in state.freed_indexes if number != index]
         machine = Machine(
             name=node_name(facts.hostname, facts.address, {machine.name for machine in state.machines}),
             address=facts.address,
@@ -71,6 +72,24 @@ def admit(state: ClusterState, found: Iterable[Facts]) -> list[Machine]:
         state.machines.append(machine)
         new.append(machine)
     return new
+
+
+def _free_index(state: ClusterState) -> int:
+    """An index that no machine has, 0 when there is none.
+
+    One that a machine had comes last, the longest ago freed of them first: its containers may still use its addresses.
+    """
+    taken = {machine.index for machine in state.machines}
+    unused = (number for number in range(1, MACHINES_MAX + 1) if number not in taken.union(state.freed_indexes))
+    freed = (number for number in state.freed_indexes if number not in taken)
+    return next(chain(unused, freed), 0)
+
+
+def forget(state: ClusterState, name: str) -> None:
+    """Takes a machine out of the cluster. Raises KeyError."""
+    machine = state.machine(name)
+    state.machines = [other for other in state.machines if other.name != name]
+    state.freed_indexes = [*(number for number in state.freed_indexes if number != machine.index), machine.index]
 
 
 def set_control_plane(state: ClusterState, names: Iterable[str]) -> bool:
@@ -106,4 +125,6 @@ def joined(record: ClusterState, wished: ClusterState) -> ClusterState:
     update |= {name: getattr(wished, name) for name in ("control_plane_size", "control_plane_selector")}
     added = [machine for machine in wished.machines if machine.name not in known]
     added = [machine.model_copy(update={"control_plane": False}) for machine in added]
-    return record.model_copy(update=update | {"machines": [*record.machines, *added]})
+    used = {machine.index for machine in added}
+    freed = [number for number in record.freed_indexes if number not in used]
+    return record.model_copy(update=update | {"machines": [*record.machines, *added], "freed_indexes": freed})

@@ -46,6 +46,7 @@ class ClusterState(BaseModel):
     subnet: int  # local clusters live in 127.<subnet>.0.0/16
     local: bool
     machines: list[Machine]
+    freed_indexes: list[int] = []  # of machines that were forgotten, the longest ago first
     control_plane_size: int = 0  # machines of the control plane that the operator asked for; 0: those there are
     control_plane_selector: dict[str, str] = {}  # Ray labels of the machines that may have a part of it
     runtime_endpoint: str = ""  # what the operator gave: an endpoint, "process", or "": as found on each machine

@@ -31,13 +31,29 @@ def test_names_are_host_names_made_unique() -> None:
     assert [machine.name for machine in found.machines] == ["web", "web-10-0-0-2", "a-b"]
 
 
-def test_a_machine_is_taken_once_and_indexes_are_used_again() -> None:
+def test_a_machine_is_taken_once() -> None:
     found = cluster()
     machines.admit(found, [facts(1), facts(2), facts(3)])
     assert machines.admit(found, [facts(1), facts(2)]) == []
-    del found.machines[1]
-    machines.admit(found, [facts(9)])
-    assert [machine.index for machine in found.machines] == [1, 3, 2]
+    assert [machine.index for machine in found.machines] == [1, 2, 3]
+
+
+def test_a_freed_index_is_used_again_when_no_other_is_left_the_oldest_first() -> None:
+    found = cluster()
+    machines.admit(found, [facts(1), facts(2), facts(3)])
+    machines.forget(found, "host2")
+    machines.forget(found, "host1")
+    machines.admit(found, [facts(number) for number in range(4, addresses.MACHINES_MAX + 1)])
+    assert [machine.index for machine in found.machines] == list(range(3, addresses.MACHINES_MAX + 1))
+    machines.admit(found, [facts(200), facts(201), facts(202)])
+    assert [machine.index for machine in found.machines[-2:]] == [2, 1]
+    assert found.freed_indexes == []
+
+
+def test_an_index_that_the_operator_s_machine_took_is_free_no_more() -> None:
+    a, b = (Machine(name=name, address=name, index=index) for index, name in enumerate("ab", 1))
+    record = cluster(machines=[a], freed_indexes=[2, 3])
+    assert machines.joined(record, cluster(machines=[a, b])).freed_indexes == [3]
 
 
 def test_no_machine_over_the_limit_is_taken() -> None:

@@ -5,7 +5,10 @@ import math
 import pytest
 
 from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.fleet import Admit, Drain, Forget, Seat, View, amiss, endings, next_change
+
+DEFAULTS = Config.model_fields
 
 
 def cluster(**phases: str) -> ClusterState:
@@ -30,7 +33,7 @@ def view(homes: str = "abc", gone: dict[str, float] | None = None, left: str = "
 
 
 def change(state: ClusterState, seen: View) -> object:
-    return next_change(state, seen, leave_after_s=60.0, forget_after_s=3600.0)
+    return next_change(state, seen, leave_after_s=DEFAULTS["leave_after"].default, forget_after_s=3600.0)
 
 
 def test_nothing_changes_while_all_is_well() -> None:
@@ -48,8 +51,9 @@ def test_machines_that_ray_has_and_we_do_not_are_taken() -> None:
 @pytest.mark.parametrize(
     ("gone_s", "left", "expected"),
     [
-        (59.0, "e", None),
-        (60.0, "e", Forget("e")),
+        (300.0, "e", None),  # a reboot
+        (599.0, "e", None),
+        (600.0, "e", Forget("e")),
         (3599.0, "", None),
         (3600.0, "", Forget("e")),
     ],

@@ -21,7 +21,9 @@ class Config(BaseModel):
         60.0, gt=0, description="how long a machine is lost before its part of the control plane is made anew elsewhere"
     )
     leave_after: Duration = Field(
-        60.0, ge=0, description="how long a machine whose Ray was ended on purpose is waited for before it is forgotten"
+        600.0,  # a reboot ends Ray on purpose too
+        ge=0,
+        description="how long a machine whose Ray was ended, but not by 'raykube leave', is waited for before it is forgotten",
     )
     forget_after: Duration = Field(
         3600.0, ge=0, description="how long a machine that was lost is waited for before it is forgotten; 0: for ever"

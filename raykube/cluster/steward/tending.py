@@ -117,7 +117,7 @@ class Tending:
                 return await self._drain(name, state)
             case fleet.Forget(name):
                 await nodes.delete(self._client(state), name)
-                state.machines = [machine for machine in state.machines if machine.name != name]
+                machines.forget(state, name)
                 return True
 
     async def _admit(self, newcomers: tuple[str, ...], state: ClusterState, sight: Sight) -> bool:
