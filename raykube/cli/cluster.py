@@ -159,7 +159,9 @@ def up(
     try:
         state = supervisor.up(wish, Shown(console))
     except KeyboardInterrupt:
-        console.print("Interrupted: what was started is down again; a cluster that ran before runs on")
+        console.print(
+            "Interrupted: a new cluster is down again; one that there was is as it is, and 'raykube up' goes on"
+        )
         raise click.exceptions.Exit(130) from None
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None

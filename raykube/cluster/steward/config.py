@@ -23,7 +23,7 @@ class Config(BaseModel):
     leave_after: Duration = Field(
         600.0,  # a reboot ends Ray on purpose too
         ge=0,
-        description="how long a machine whose Ray was ended, but not by 'raykube leave', is waited for before it is forgotten",
+        description="how long a machine whose Ray ended on purpose, but not by 'raykube leave', is waited for",
     )
     forget_after: Duration = Field(
         3600.0, ge=0, description="how long a machine that was lost is waited for before it is forgotten; 0: for ever"
