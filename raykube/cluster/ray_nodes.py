@@ -14,13 +14,13 @@ OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; no object of ours goe
 START_TIMEOUT_S = 90
 WORKER_PORTS = (20000, 29999)  # between Kubernetes' own ports and NodePorts
 
-# A killed raylet, whose port refuses, is noticed in about 5 s instead of 15; one that a busy computer holds up for a
-# while is not taken for dead. Raylets and actors outlive a dead GCS.
+# A dead machine is noticed in about 10 s instead of 15; one that a busy computer holds up for a moment is not taken for
+# dead. Raylets and actors outlive a dead GCS.
 RAY_TUNING = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "5000",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",

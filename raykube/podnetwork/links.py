@@ -5,6 +5,7 @@ Our mark is the routing protocol number 82 on routes, and the name of the tunnel
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -182,7 +183,15 @@ class Links:
         for key in to_set:
             route = wanted[key]
             more = {"oif": tunnel_index, "flags": 4} if route.tunnelled else {}  # 4: RTNH_F_ONLINK
-            kernel.route("replace", dst=key, gateway=route.via, proto=PROTOCOL, **more)
+            if key in installed:
+                kernel.route("replace", dst=key, gateway=route.via, proto=PROTOCOL, **more)
+                continue
+            try:
+                kernel.route("add", dst=key, gateway=route.via, proto=PROTOCOL, **more)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+                raise OSError(f"there is a route to {key} already, and it is not ours: remove it") from None
         return len(to_set) + len(to_remove)
 
     def _sync_ends(self, kernel: IPRoute, wanted: Wanted, index: int) -> int:

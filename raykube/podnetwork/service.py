@@ -18,7 +18,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from raykube.api.resources import Resource, by_kind
+from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.client.api import ApiClient
 from raykube.client.core.listwatch import Change
@@ -41,12 +41,6 @@ from raykube.rpc.listen import join_address, split_address
 log = logging.getLogger(__name__)
 
 RETRY = Backoff(initial_s=0.5, max_s=30.0)
-
-
-def _resource(group: str, kind: str) -> Resource:
-    found = by_kind(group, "v1", kind)
-    assert found is not None
-    return found
 
 
 class Service:
@@ -88,13 +82,13 @@ class Service:
         self._watch.start()
         client = self._client = ApiClient(config.api_servers, config.tls)
         self._events = EventRecorder(client, "pod-network", self._name)
-        nodes = Informer(client, _resource("", "Node"))
+        nodes = Informer(client, builtin("v1", "Node"))
         nodes.add_batch_handler(self._on_nodes)
         runs = [nodes.run(), self._events.run(), self._keep("routes", [nodes], self._routes_news, self._sync_routes)]
         if config.network_policy:
-            policies = Informer(client, _resource("networking.k8s.io", "NetworkPolicy"))
-            namespaces = Informer(client, _resource("", "Namespace"))
-            pods = Informer(client, _resource("", "Pod"))
+            policies = Informer(client, builtin("networking.k8s.io/v1", "NetworkPolicy"))
+            namespaces = Informer(client, builtin("v1", "Namespace"))
+            pods = Informer(client, builtin("v1", "Pod"))
             policies.add_batch_handler(self._on_policies)
             namespaces.add_batch_handler(self._on_namespaces)
             pods.add_batch_handler(self._on_pods)
@@ -173,12 +167,10 @@ class Service:
         for change in news:
             metadata = change.object["metadata"]
             key = (metadata.get("namespace", ""), metadata["name"])
-            try:
-                policy = parse(change.new) if change.new is not None else None
-            except (ValueError, KeyError, TypeError) as error:
-                log.warning("NetworkPolicy %s/%s cannot be enforced: %s", *key, error)
-                self._events.record(change.object, "Warning", "NotEnforced", f"node {self._name}: {error}")
-                policy = None
+            policy = parse(change.new) if change.new is not None else None
+            for flaw in policy.flaws if policy else ():
+                log.warning("NetworkPolicy %s/%s allows less than it says: %s", *key, flaw)
+                self._events.record(change.object, "Warning", "UnreadableRule", f"node {self._name}: {flaw}")
             if self._policies.set_policy(key, policy):
                 self._policy_news.set()
 
@@ -213,7 +205,7 @@ class Service:
             return  # not registered yet: its registration is news
         config = self._config
         segments = await asyncio.to_thread(links.segments)
-        plan = wanted(own, self._peers.values(), segments, config.backend)
+        plan = wanted(own, self._peers.values(), segments, config.backend, config.cluster_cidr)
         local = same_family(own.addresses, 4) or own.addresses[0]
         own_mtu = await asyncio.to_thread(links.mtu_of, local)
         tunnel = links.Tunnel(

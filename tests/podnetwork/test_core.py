@@ -18,11 +18,12 @@ from tests.podnetwork.world import node, pod, policy
 OWN = Peer("m1", ("192.0.2.11",), ("10.244.1.0/24",))
 NEAR = Peer("m2", ("192.0.2.12",), ("10.244.2.0/24",))
 FAR = Peer("m3", ("198.51.100.13",), ("10.244.3.0/24",))
+CLUSTER = ["10.244.0.0/16", "fd00::/8"]
 SEGMENTS = ["192.0.2.11/24", "10.244.1.1/24"]
 
 
 def test_a_near_machine_gets_a_route_and_a_far_one_a_tunnel() -> None:
-    found = wanted(OWN, [OWN, NEAR, FAR], SEGMENTS, "auto")
+    found = wanted(OWN, [OWN, NEAR, FAR], SEGMENTS, "auto", CLUSTER)
     assert found.routes == {
         "10.244.2.0/24": Route("10.244.2.0/24", "192.0.2.12", tunnelled=False),
         "10.244.3.0/24": Route("10.244.3.0/24", "10.244.3.0", tunnelled=True),
@@ -34,34 +35,39 @@ def test_a_near_machine_gets_a_route_and_a_far_one_a_tunnel() -> None:
 
 @pytest.mark.parametrize(("backend", "tunnelled"), [("direct", [False, False]), ("vxlan", [True, True])])
 def test_the_operator_decides(backend: Backend, tunnelled: list[bool]) -> None:
-    found = wanted(OWN, [NEAR, FAR], SEGMENTS, backend)
+    found = wanted(OWN, [NEAR, FAR], SEGMENTS, backend, CLUSTER)
     assert [route.tunnelled for route in found.routes.values()] == tunnelled
 
 
 def test_two_stacks() -> None:
     own = Peer("m1", ("192.0.2.11", "2001:db8::11"), ("10.244.1.0/24", "fd00:1::/64"))
     near = Peer("m2", ("192.0.2.12", "2001:db8::12"), ("10.244.2.0/24", "fd00:2::/64"))
-    found = wanted(own, [near], ["192.0.2.11/24", "2001:db8::11/64"], "auto")
+    found = wanted(own, [near], ["192.0.2.11/24", "2001:db8::11/64"], "auto", CLUSTER)
     assert found.routes["fd00:2::/64"] == Route("fd00:2::/64", "2001:db8::12", tunnelled=False)
-    tunnelled = wanted(own, [near], [], "auto")
+    tunnelled = wanted(own, [near], [], "auto", CLUSTER)
     assert tunnelled.routes["fd00:2::/64"].tunnelled
     assert set(tunnelled.forwarding.values()) == {"192.0.2.12"}  # one tunnel, over IPv4, carries both
 
 
 def test_a_cidr_belongs_to_one_machine() -> None:
     thief = Peer("m9", ("192.0.2.19",), ("10.244.1.0/24", "10.244.2.0/24", "10.244.9.0/24"))
-    found = wanted(OWN, [thief, NEAR], SEGMENTS, "auto")
+    found = wanted(OWN, [thief, NEAR], SEGMENTS, "auto", CLUSTER)
     assert {cidr: route.via for cidr, route in found.routes.items()} == {
         "10.244.2.0/24": "192.0.2.12",
         "10.244.9.0/24": "192.0.2.19",
     }
 
 
+def test_a_machine_gets_no_more_than_the_cluster_has() -> None:
+    greedy = Peer("a", ("192.0.2.9",), ("0.0.0.0/0", "203.0.113.0/24", "10.244.0.0/23"))  # the last holds our own
+    assert wanted(OWN, [greedy, NEAR], SEGMENTS, "auto", CLUSTER).routes.keys() == {"10.244.2.0/24"}
+
+
 def test_what_cannot_be_read_of_a_node_is_left_out() -> None:
     odd: dict[str, Any] = node("m2", "not an address", "nor a range", "10.244.2.0/24")
     assert peer_of(odd) == Peer("m2", (), ("10.244.2.0/24",))
     assert peer_of({"metadata": {"name": "new"}}) == Peer("new", (), ())
-    assert wanted(OWN, [peer_of(odd)], SEGMENTS, "auto").routes == {}
+    assert wanted(OWN, [peer_of(odd)], SEGMENTS, "auto", CLUSTER).routes == {}
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers()), st.dictionaries(st.text(max_size=3), st.integers()))
@@ -103,6 +109,12 @@ def test_policy_types_by_default() -> None:
     assert parse(policy()).directions == {"ingress"}
     assert parse(policy(egress=[{}])).directions == {"ingress", "egress"}
     assert parse(policy(policyTypes=["Egress"], ingress=[{}])).allowances == ()
+
+
+def test_a_rule_that_cannot_be_read_allows_nothing_and_isolates() -> None:
+    found = parse(policy(ingress=[{"ports": [{"port": 90, "endPort": 80}]}, {"ports": [{"port": 80}]}]))
+    assert (len(found.allowances), len(found.flaws), found.directions) == (1, 1, {"ingress"})
+    assert parse(policy(ingress=[{"from": [{"ipBlock": {"cidr": "fd00::%x\n/64"}}]}])).allowances == ()
 
 
 def test_one_address_more_is_one_element_more() -> None:

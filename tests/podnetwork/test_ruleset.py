@@ -93,6 +93,46 @@ def _step(dice: random.Random, state: Policies) -> None:
         state.set_namespace(home, dice.choice([{"app": "a"}, {"app": "b"}]))
 
 
+HOSTILE = (
+    "tcp accept\ndelete table inet victim\n#",
+    "TCP; flush ruleset",
+    "fd00::%x\n/64",
+    "10.0.0.0/8 }\nflush ruleset",
+    '"',
+    "0.0.0.0/0",
+    "10.0.0.0/33",
+    "",
+    "*",
+)
+
+
+def _hostile(text: str) -> list[dict[str, Any]]:
+    """Rules with `text` wherever a text may stand, and numbers that are none."""
+    return [
+        {"ports": [{"protocol": text, "port": 80}]},
+        {"ports": [{"port": text}]},
+        {"from": [{"ipBlock": {"cidr": text}}], "to": [{"ipBlock": {"cidr": text}}]},
+        {"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [text, "10.0.0.0/8", "10.1.0.0/16"]}}]},
+        {"ports": [{"port": 90, "endPort": 80}, {"port": 70000}]},
+    ]
+
+
+def test_no_text_of_an_object_becomes_a_command(kernel: Kernel) -> None:
+    kernel.install("add table inet victim")
+    state, key = Policies("m1"), ("x", "q")
+    for text in HOSTILE:
+        made = pod("p", "m1", "10.0.0.1", namespace="x", ports={text or "a": 80}, app="a")
+        made["spec"]["containers"][0]["ports"].append({"name": "n", "protocol": text, "containerPort": 1})
+        made["status"]["podIPs"].append({"ip": text})
+        state.set_pod(("x", "p"), endpoint_of(made))
+        for rule in _hostile(text):
+            hostile = policy("q", namespace="x", policyTypes=["Ingress", "Egress"], ingress=[rule], egress=[rule])
+            state.set_policy(key, parse(hostile))
+            kernel.install(whole(state.ruleset()))
+            assert "drop" in "".join(kernel.table()), "who is selected is isolated"
+    assert any("victim" in line for line in kernel.table())
+
+
 def test_increments_come_to_what_a_fresh_start_installs(kernel: Kernel) -> None:
     dice = random.Random(7)
     state = Policies("m1")

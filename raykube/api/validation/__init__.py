@@ -16,7 +16,7 @@ import orjson
 from raykube.api import schema
 from raykube.api.errors import Cause
 from raykube.api.resources import Resource
-from raykube.api.validation import objects, pod, rbac, service, storage, workloads
+from raykube.api.validation import network_policy, objects, pod, rbac, service, storage, workloads
 from raykube.api.validation.metadata import check_metadata, check_metadata_update
 
 __all__ = ["validate_create", "validate_update"]
@@ -105,7 +105,7 @@ _CREATES: dict[tuple[str, str], Callable[[Object], list[Cause]]] = {
     ("coordination.k8s.io", "Lease"): objects.check_lease,
     ("discovery.k8s.io", "EndpointSlice"): service.check_endpoint_slice,
     ("networking.k8s.io", "Ingress"): objects.check_ingress,
-    ("networking.k8s.io", "NetworkPolicy"): objects.check_network_policy,
+    ("networking.k8s.io", "NetworkPolicy"): network_policy.check_network_policy,
     ("policy", "PodDisruptionBudget"): objects.check_budget,
     ("storage.k8s.io", "StorageClass"): storage.check_storage_class,
     (_RBAC, "ClusterRole"): rbac.check_cluster_role,

@@ -189,10 +189,6 @@ def check_autoscaler(obj: Object) -> list[Cause]:
     return causes
 
 
-def check_network_policy(obj: Object) -> list[Cause]:
-    return check_selector((obj.get("spec") or {}).get("podSelector"), "spec.podSelector")
-
-
 def check_ingress(obj: Object) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes: list[Cause] = []

@@ -101,7 +101,7 @@ def _source_ranges(spec: Object, v6: bool) -> tuple[str, ...]:
     found = []
     for text in spec.get("loadBalancerSourceRanges") or ():
         try:
-            network = ip_network(text.strip(), strict=False)
+            network = ip_network("" if "%" in text else text.strip(), strict=False)  # a scope may hold anything
         except ValueError:
             found.append("")
         else:

@@ -9,6 +9,22 @@ Object = dict[str, Any]
 Key = tuple[str, str]  # (namespace, name)
 
 FINISHED = ("Succeeded", "Failed")
+PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+def is_address(text: object) -> bool:
+    """Whether it is an IP address and nothing more: it becomes a part of a rule's text."""
+    if not isinstance(text, str) or "%" in text:
+        return False
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_port(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 < number < 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +44,18 @@ def endpoint_of(pod: Object) -> Endpoint | None:
     if spec.get("hostNetwork") or status.get("phase") in FINISHED:
         return None
     found = [one.get("ip") for one in status.get("podIPs") or ()] or [status.get("podIP")]
-    addresses = tuple(sorted({str(ip_address(text)) for text in found if text}))
+    addresses = tuple(sorted({str(ip_address(text)) for text in found if is_address(text)}))
     if not addresses:
         return None
     metadata = pod["metadata"]
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     ports = {
-        (port["name"], str(port.get("protocol") or "TCP").lower(), int(port["containerPort"]))
+        (port["name"], protocol, port["containerPort"])
         for container in containers
         for port in container.get("ports") or ()
         if port.get("name")
+        and (protocol := str(port.get("protocol") or "TCP").lower()) in PROTOCOLS
+        and is_port(port.get("containerPort"))
     }
     return Endpoint(
         metadata.get("namespace", ""),

@@ -1,11 +1,15 @@
-"""A NetworkPolicy, parsed: whom it selects, and whom its rules let in or out. Pure."""
+"""A NetworkPolicy, parsed: whom it selects, and whom its rules let in or out. Pure.
+
+What is kept of an object is checked and written in one way here, for a rule is a line of text for a program that runs
+as root. A rule that cannot be read lets nobody through; its policy still isolates whom it selects.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from raykube.api.label_selectors import LabelSelector
-from raykube.podnetwork.core.endpoints import Endpoint, Object
+from raykube.podnetwork.core.endpoints import PROTOCOLS, Endpoint, Object, is_port
 
 INGRESS, EGRESS = "ingress", "egress"
 
@@ -55,12 +59,13 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A NetworkPolicy, parsed."""
+    """A NetworkPolicy, parsed. `flaws`: why rules of it were left out."""
 
     namespace: str
     selector: LabelSelector
     directions: frozenset[str]
     allowances: tuple[Allowance, ...]
+    flaws: tuple[str, ...] = ()
 
     def selects(self, pod: Endpoint) -> bool:
         return pod.namespace == self.namespace and self.selector.matches(pod.labels)
@@ -76,13 +81,34 @@ def _ports(listed: Iterable[Object] | None) -> tuple[Port, ...] | None:
     found = []
     for one in listed:
         protocol, port = str(one.get("protocol") or "TCP").lower(), one.get("port")
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {protocol!r} is not known")
         if port is None:
             found.append(Port(protocol))
         elif isinstance(port, int):
-            found.append(Port(protocol, port, int(one.get("endPort") or port)))
+            last = one.get("endPort") or port
+            if not (is_port(port) and is_port(last) and port <= last):
+                raise ValueError(f"ports {port} to {last} are no range")
+            found.append(Port(protocol, port, last))
         else:
             found.append(Port(protocol, name=str(port)))
     return tuple(found)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    if "%" in text:
+        raise ValueError(f"{text!r} is no network")
+    return ip_network(text, strict=False)
+
+
+def _block(block: Object) -> Block:
+    whole = _network(block["cidr"])
+    parts = [_network(text) for text in block.get("except") or ()]
+    if any(part.version != whole.version for part in parts):
+        raise ValueError(f"not every exception is in {whole}")
+    # nft refuses ranges that overlap.
+    excepted = collapse_addresses(parts)  # type: ignore[type-var]
+    return Block(str(whole), tuple(map(str, excepted)))
 
 
 def _allowance(direction: str, namespace: str, rule: Object) -> Allowance:
@@ -90,9 +116,7 @@ def _allowance(direction: str, namespace: str, rule: Object) -> Allowance:
     pods, blocks = [], []
     for peer in peers or ():
         if "ipBlock" in peer:
-            block = peer["ipBlock"]
-            excepted = tuple(str(ip_network(text, strict=False)) for text in block.get("except") or ())
-            blocks.append(Block(str(ip_network(block["cidr"], strict=False)), excepted))
+            blocks.append(_block(peer["ipBlock"]))
         else:
             among = peer.get("namespaceSelector")
             pods.append(
@@ -102,14 +126,20 @@ def _allowance(direction: str, namespace: str, rule: Object) -> Allowance:
 
 
 def parse(policy: Object) -> Policy:
-    """Raises ValueError for one that validation should not have let in."""
+    """Never fails: what cannot be read of it is among its flaws, and allows nothing."""
     namespace, spec = policy["metadata"].get("namespace", ""), policy.get("spec") or {}
     types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
-    directions = frozenset(text.lower() for text in types)
-    allowances = tuple(
-        _allowance(direction, namespace, rule)
-        for direction in (INGRESS, EGRESS)
-        if direction in directions
-        for rule in spec.get(direction) or ()
-    )
-    return Policy(namespace, _selector(spec.get("podSelector")), directions, allowances)
+    directions = frozenset(str(text).lower() for text in types) & {INGRESS, EGRESS}
+    allowances, flaws = [], []
+    for direction in sorted(directions):
+        for index, rule in enumerate(spec.get(direction) or ()):
+            try:
+                allowances.append(_allowance(direction, namespace, rule))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                flaws.append(f"spec.{direction}[{index}]: {error}")
+    try:
+        selector = _selector(spec.get("podSelector"))
+    except ValueError as error:
+        flaws.append(f"spec.podSelector: {error}")
+        selector = _selector({})  # whom it means is not known: everybody is isolated
+    return Policy(namespace, selector, directions, tuple(allowances), tuple(flaws))

@@ -11,7 +11,9 @@ A tunnelled peer has one VXLAN end point. Its addresses and MAC follow from its 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Literal
@@ -37,19 +39,17 @@ def peer_of(node: Object) -> Peer:
     spec, status = node.get("spec") or {}, node.get("status") or {}
     cidrs = spec.get("podCIDRs") or [spec.get("podCIDR")]
     addresses = [one.get("address") for one in status.get("addresses") or () if one.get("type") == "InternalIP"]
-    return Peer(
-        node["metadata"]["name"],
-        tuple(text for text in addresses if _is(ip_address, text)),
-        tuple(text for text in cidrs if _is(ip_network, text)),
-    )
+    return Peer(node["metadata"]["name"], _readable(ip_address, addresses), _readable(ip_network, cidrs))
 
 
-def _is(read: Any, text: Any) -> bool:
-    try:
-        read(text)
-    except ValueError:
-        return False
-    return text is not None
+def _readable(read: Callable[[str], object], texts: Iterable[Any]) -> tuple[str, ...]:
+    """Those that `read` takes, in its words. A scope ("%eth0") may hold anything, and has no place in a rule."""
+    found = []
+    for text in texts:
+        if isinstance(text, str) and "%" not in text:
+            with suppress(ValueError):
+                found.append(str(read(text)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +90,26 @@ def same_family(addresses: Iterable[str], version: int) -> str:
     return next((text for text in addresses if ip_address(text).version == version), "")
 
 
-def wanted(own: Peer, nodes: Iterable[Peer], segments: Sequence[str], backend: Backend) -> Wanted:
+def wanted(
+    own: Peer, nodes: Iterable[Peer], segments: Sequence[str], backend: Backend, cluster_cidrs: Sequence[str]
+) -> Wanted:
     """What reaches the pods of every node but `own`.
 
     `segments`: the addresses of this machine's interfaces with their prefix, "192.0.2.11/24". A peer is on a segment
-    of ours if its address lies in one of these networks. Of two nodes that claim one CIDR the first by name has it.
+    of ours if its address lies in one of these networks. Of two nodes that claim one CIDR the first by name has it, and
+    what is not within `cluster_cidrs` nobody has: a kubelet says itself which CIDR is its own.
     """
     networks = [ip_interface(text).network for text in segments]
     routes: dict[str, Route] = {}
     neighbours: dict[str, str] = {}
     forwarding: dict[str, str] = {}
-    taken = set(own.pod_cidrs)
+    taken = _Taken()
+    for cidr in own.pod_cidrs:
+        taken.take(cidr)
     for peer in sorted(nodes, key=lambda one: one.name):
         if peer.name == own.name or not peer.addresses:
             continue
-        cidrs = [cidr for cidr in peer.pod_cidrs if cidr not in taken]
-        taken.update(cidrs)
+        cidrs = [cidr for cidr in peer.pod_cidrs if _within(cidr, cluster_cidrs) and taken.take(cidr)]
         for cidr in cidrs:
             version = ip_network(cidr).version
             gateway = same_family(peer.addresses, version)
@@ -120,6 +124,32 @@ def wanted(own: Peer, nodes: Iterable[Peer], segments: Sequence[str], backend: B
             neighbours[address] = mac
             forwarding[mac] = outer
     return Wanted(routes, neighbours, forwarding)
+
+
+def _within(cidr: str, ranges: Iterable[str]) -> bool:
+    network = ip_network(cidr)
+    return any(
+        network.version == (other := ip_network(text)).version and network.subnet_of(other)  # type: ignore[arg-type]
+        for text in ranges
+    )
+
+
+class _Taken:
+    """Ranges that have an owner; none of them overlaps another one."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[int, list[tuple[int, int]]] = {4: [], 6: []}  # first and last address, sorted
+
+    def take(self, cidr: str) -> bool:
+        """Whether all of `cidr` was free; it no longer is."""
+        network = ip_network(cidr)
+        first, last = int(network.network_address), int(network.broadcast_address)
+        ranges = self._ranges[network.version]
+        at = bisect(ranges, (first, last))
+        if (at and ranges[at - 1][1] >= first) or (at < len(ranges) and ranges[at][0] <= last):
+            return False
+        ranges.insert(at, (first, last))
+        return True
 
 
 def differing(wanted: Mapping[str, Any], installed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
