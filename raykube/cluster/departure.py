@@ -6,7 +6,9 @@ steward forgets it. Any machine of the Ray cluster can say so for any other, but
 
 import os
 import signal
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from raykube.cluster import placement
@@ -31,12 +33,13 @@ def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: 
     if _has_head(machine):
         raise ClusterError(f"{machine.name} has Ray's head: 'raykube down' ends the cluster")
     deadline = time.monotonic() + timeout_s
+    gcs_address = placement.gcs_address()
     with step(listener, "Drain") as running:
         running.detail = machine.name
         _await_drained(state, machine, deadline)
     if is_own(machine.address):
         with step(listener, "Ray") as running:
-            running.detail = f"{end_ray(machine.address)} processes ended"
+            running.detail = f"{end_ray(machine.address, gcs_address)} processes ended"
 
 
 def _machine(state: ClusterState, name: str) -> Machine:
@@ -69,9 +72,12 @@ def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> No
         time.sleep(POLL_S)
 
 
-def raylets(address: str) -> list[int]:
-    """Process ids of the raylets of this computer that have `address`."""
-    found = []
+def raylets(address: str, gcs_address: str) -> list[int]:
+    """Process ids of the raylets of this computer that have `address` in the Ray cluster at `gcs_address`.
+
+    A host may have other people's Ray too, of which each has a GCS of its own.
+    """
+    found, wanted = [], _resolved(gcs_address)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -79,9 +85,20 @@ def raylets(address: str) -> list[int]:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if words[0].endswith(b"/raylet") and f"--node_ip_address={address}".encode() in words:
+        if not words[0].endswith(b"/raylet") or f"--node_ip_address={address}".encode() not in words:
+            continue
+        flag = next((word for word in words if word.startswith(b"--gcs-address=")), b"")
+        if _resolved(flag.partition(b"=")[2].decode()) == wanted:
             found.append(int(entry.name))
     return found
+
+
+def _resolved(gcs_address: str) -> str:
+    """host:port with the host's address in the place of its name, if it is known."""
+    host, _, port = gcs_address.rpartition(":")
+    with suppress(OSError):
+        host = socket.gethostbyname(host)
+    return f"{host}:{port}"
 
 
 def end_all_ray() -> int:
@@ -93,14 +110,15 @@ def end_all_ray() -> int:
     live = [node["NodeManagerAddress"] for node in nodes]
     heads = [node["NodeManagerAddress"] for node in nodes if "node:__internal_head__" in node["Resources"]]
     placement.call_at(heads, end_autoscaler, "{address}")
-    here = [address for address in live if is_own(address) and raylets(address)]
+    gcs_address = placement.gcs_address()
+    here = [address for address in live if is_own(address) and raylets(address, gcs_address)]
     placement.call_at([address for address in live if address not in here], signal_ray, "{address}")
     deadline = time.monotonic() + END_TIMEOUT_S
     while len(placement.live_nodes()) > len(here) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     placement.disconnect()
     for address in here:
-        end_ray(address)
+        end_ray(address, gcs_address)
     return len(live)
 
 
@@ -121,18 +139,23 @@ def end_autoscaler(address: str) -> str:
 
 
 def signal_ray(address: str) -> str:
-    """Asks the Ray node at `address`, on which this runs, to end."""
-    for pid in raylets(address):
-        os.kill(pid, signal.SIGTERM)
+    """Asks the Ray node at `address`, on which this runs as one of its tasks, to end."""
+    _signal(raylets(address, placement.gcs_address()))
     return address
 
 
-def end_ray(address: str) -> int:
-    """Ends the Ray node at `address`, as `ray stop` does to all of them; returns how many there were."""
-    ended = raylets(address)
-    signal_ray(address)
+def _signal(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def end_ray(address: str, gcs_address: str) -> int:
+    """Ends the Ray node at `address` of one Ray cluster, as `ray stop` does to all; returns how many there were."""
+    ended = raylets(address, gcs_address)
+    _signal(ended)
     deadline = time.monotonic() + END_TIMEOUT_S
-    while raylets(address):
+    while raylets(address, gcs_address):
         if time.monotonic() > deadline:
             raise OSError(f"Ray at {address} does not end: run 'ray stop --force'")
         time.sleep(POLL_S)

@@ -91,6 +91,11 @@ def connected(state: ClusterState, data_dir: Path) -> Iterator[None]:
             disconnect()
 
 
+def gcs_address() -> str:
+    """The GCS of the Ray that this process, a driver or a worker, is connected to."""
+    return str(_ray().get_runtime_context().gcs_address)
+
+
 def live_nodes() -> list[dict[str, Any]]:
     """Ray's live nodes, as `ray.nodes()` describes them."""
     return [node for node in nodes() if node["Alive"]]

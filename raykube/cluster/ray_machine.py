@@ -101,6 +101,10 @@ def environment(config: Config) -> Mapping[str, str]:
     return values
 
 
+class _Told(Exception):
+    """A signal asked this process to end. It is no OSError, which code on the way may ignore."""
+
+
 def keep(config: Config) -> None:
     """Runs Ray until it is ended on purpose. Raises OSError."""
     if config.head and config.gcs_storage == "disk":
@@ -110,8 +114,9 @@ def keep(config: Config) -> None:
 
     def stop(*_: object) -> None:
         nonlocal stopping
-        stopping = True
-        raise InterruptedError
+        if not stopping:  # a second signal does not end the clean-up after the first
+            stopping = True
+            raise _Told
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -127,8 +132,9 @@ def keep(config: Config) -> None:
             log.warning("%s: Ray is started again in %.0f s", problem, pause_s)
             _end(daemons)
             time.sleep(pause_s)
-        except InterruptedError:
-            _end(daemons)
+        except _Told:
+            # In the middle of `ray start`, which is dead now, it has left its first daemons to this process.
+            _end(daemons | _children())
 
 
 def _adopt_orphans() -> None:

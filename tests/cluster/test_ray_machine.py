@@ -1,5 +1,6 @@
 """`raykube machine`: Ray comes back after a crash, and stays away when it was told to end."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from raykube.cluster.ray_machine import Config, command, environment
 from tests.kit.controlplane import until
 
 ADDRESS = "127.248.0.2"
+Machine = tuple["subprocess.Popen[bytes]", Path, str]
 
 
 def test_a_head_and_others() -> None:
@@ -49,8 +51,8 @@ def test_a_machine_has_one_role(flags: dict[str, object]) -> None:
 
 
 @pytest.fixture
-def machine() -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
-    """A head, kept running; and its log."""
+def machine() -> Iterator[Machine]:
+    """A head, kept running; its log, and its GCS's address."""
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
         log = Path(folder, "log")
         port = ray_nodes.free_port(ADDRESS)
@@ -64,7 +66,7 @@ def machine() -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
                 start_new_session=True,
             )
             try:
-                yield process, log
+                yield process, log, f"{ADDRESS}:{port}"
             finally:
                 process.terminate()
                 process.wait(60)
@@ -73,14 +75,40 @@ def machine() -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_ray_is_started_again_after_a_crash_and_not_after_its_end(
-    machine: tuple["subprocess.Popen[bytes]", Path],
+    machine: Machine,
 ) -> None:
-    process, log = machine
+    process, log, gcs_address = machine
     until("Ray runs", lambda: "Ray runtime started" in log.read_text(), 120)
-    (first,) = departure.raylets(ADDRESS)
+    (first,) = departure.raylets(ADDRESS, gcs_address)
+    assert departure.raylets(ADDRESS, f"{ADDRESS}:1") == [], "that would be another's"
     os.kill(first, signal.SIGKILL)
     until("Ray runs again", lambda: log.read_text().count("Ray runtime started") == 2, 180)
-    assert departure.raylets(ADDRESS) not in ([], [first])
-    departure.end_ray(ADDRESS)
+    assert departure.raylets(ADDRESS, gcs_address) not in ([], [first])
+    departure.end_ray(ADDRESS, gcs_address)
     assert process.wait(60) == 0
-    assert departure.raylets(ADDRESS) == []
+    assert departure.raylets(ADDRESS, gcs_address) == []
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_an_end_in_the_middle_of_the_start_leaves_nothing(machine: Machine) -> None:
+    process, log, _ = machine
+    folder = str(log.parent).encode()
+    until("its first process runs", lambda: any(name == "gcs_server" for name in running(folder).values()), 120)
+    assert "Ray runtime started" not in log.read_text()
+    process.terminate()
+    process.wait(60)
+    left = running(folder)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == {}
+
+
+def running(folder: bytes) -> dict[int, str]:
+    """The processes that have `folder` in their environment: names by id."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder in (entry / "environ").read_bytes():
+                found[int(entry.name)] = (entry / "comm").read_text().strip()
+    return found
