@@ -110,6 +110,7 @@ def parse_selector(given: str) -> dict[str, str]:
     default="",
     help="CRI runtime of all machines: unix:///…, or 'process' for the embedded one [default: as found]",
 )
+@click.option("--insecure-ray", is_flag=True, help=settings.INSECURE_RAY)
 @click.option(
     "--extra-config", multiple=True, metavar="COMPONENT.FLAG=VALUE", help="a flag for a component (repeatable)"
 )
@@ -123,6 +124,7 @@ def up(
     ray_timeout: float,
     control_plane_selector: str,
     container_runtime_endpoint: str,
+    insecure_ray: bool,
     extra_config: tuple[str, ...],
 ) -> None:
     """Start a cluster, or bring an existing one to what is asked.
@@ -148,6 +150,7 @@ def up(
             control_plane_selector=parse_selector(control_plane_selector),
             container_runtime_endpoint=container_runtime_endpoint,
             extra_config=extra,
+            insecure_ray=insecure_ray,
         )
     except ValidationError as error:
         raise click.UsageError(flags.describe(error)) from None

@@ -57,9 +57,8 @@ class Config(BaseModel):
     autoscaling_config: str = Field("", description="file that `ray up` left on the head")
     gcs_storage: Literal["disk", "memory"] = Field("disk", description="where the head keeps what Ray knows")
     gcs_storage_dir: Path = Field(Path("/var/lib/raykube/ray"), description="folder for --gcs-storage=disk")
-    auth_token_file: Path = Field(
-        settings.RAY_TOKEN_FILE, description="Ray's token, the same on all machines; without it, Ray asks for none"
-    )
+    auth_token_file: Path = Field(settings.RAY_TOKEN_FILE, description="Ray's token, the same on all machines")
+    insecure_ray: bool = Field(False, description=settings.INSECURE_RAY)
 
     @model_validator(mode="after")
     def _one_role(self) -> "Config":
@@ -107,6 +106,8 @@ class _Told(Exception):
 
 def keep(config: Config) -> None:
     """Runs Ray until it is ended on purpose. Raises OSError."""
+    if not config.insecure_ray and not settings.has_ray_authentication(config.auth_token_file):
+        raise PermissionError(settings.NO_TOKEN)
     if config.head and config.gcs_storage == "disk":
         config.gcs_storage_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     _adopt_orphans()

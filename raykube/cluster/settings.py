@@ -16,6 +16,13 @@ NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 CONTROL_PLANE_SIZES = (1, 3, 5)
 RAY_TOKEN_FILE = Path("~/.ray/auth_token")  # where Ray looks for it
 
+INSECURE_RAY = "use a Ray that asks for no token: who reaches its ports rules its machines, and the cluster"
+NO_TOKEN = (
+    "Ray without a token lets everybody who reaches its ports run programs, and the cluster's keys pass through it:"
+    " put one and the same on all machines (mkdir -p ~/.ray && openssl rand -hex 32 > ~/.ray/auth_token &&"
+    " chmod 600 ~/.ray/auth_token), or give --insecure-ray"
+)
+
 
 class Settings(BaseModel):
     """The wish of `raykube up`. Raises ValidationError with a message for the operator."""
@@ -38,6 +45,7 @@ class Settings(BaseModel):
         "", description="CRI runtime of all machines: unix:///…; 'process' for the embedded one; none: as found"
     )
     extra_config: dict[str, dict[str, str]] = Field(default_factory=dict)
+    insecure_ray: bool = Field(False, description=INSECURE_RAY)
 
     @field_validator("name")
     @classmethod
@@ -100,6 +108,11 @@ def ray_authentication(token_file: Path) -> dict[str, str]:
     if path.exists():
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
     return {"RAY_AUTH_MODE": "disabled"}
+
+
+def has_ray_authentication(token_file: Path) -> bool:
+    """Whether there is a token, or this process's environment says how Ray should do without."""
+    return ray_authentication(token_file) != {"RAY_AUTH_MODE": "disabled"}
 
 
 def process_environment(extra: dict[str, str]) -> dict[str, str]:

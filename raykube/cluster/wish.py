@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pydantic import ValidationError
 
 from raykube.base.ids import fnv32a
-from raykube.cluster import addresses, claims, machines, placement, ray_nodes
+from raykube.cluster import addresses, claims, machines, placement, ray_nodes, settings
 from raykube.cluster import state as cluster_state
 from raykube.cluster.actor import write_private
 from raykube.cluster.facts import Facts
@@ -104,6 +104,8 @@ def _local_machine(wish: Settings, subnet: int, index: int) -> Machine:
 def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterState, bool]:
     """The state of a cluster on Ray nodes that somebody else started: what any of its machines knows, or a new one,
     and whether it is new."""
+    if not wish.insecure_ray and not settings.has_ray_authentication(settings.RAY_TOKEN_FILE):
+        raise ClusterError(settings.NO_TOKEN)
     deadline = time.monotonic() + wish.ray_timeout_s
     while not ray_nodes.answers(wish.address):
         if time.monotonic() < deadline:
