@@ -419,6 +419,24 @@ def test_slices_nodes_leases_events() -> None:
         'endpoints[0].addresses[0]: Invalid value: "x": must be an IPv4 address',
         'endpoints[0].addresses[1]: Invalid value: "::1": must be an IPv4 address',
     ]
+    refused = {
+        "0.0.0.0": "may not be unspecified (0.0.0.0)",
+        "169.254.169.254": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        "224.0.0.9": "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+    }
+    local = ["10.1.2.3", "127.5.1.2", "127.0.0.1"]  # a pod of a local cluster, an apiserver that others do not reach
+    assert causes(*slices, addressType="IPv4", endpoints=[{"addresses": [*refused, *local]}]) == [
+        f'endpoints[0].addresses[{index}]: Invalid value: "{address}": {problem}'
+        for index, (address, problem) in enumerate(refused.items())
+    ]
+    spelled = ["0:0:0:0:0:0:0:1", "::", "fe80::1", "ff02::1", *(f"::ffff:{address}" for address in refused)]
+    assert len(causes(*slices, addressType="IPv6", endpoints=[{"addresses": [*spelled, "fd00::1"]}])) == len(spelled)
+    near, own = refused["169.254.169.254"], "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+    subsets = [{"addresses": [{"ip": "10.1.2.3"}, {"ip": "::ffff:a9fe:a9fe"}], "notReadyAddresses": [{"ip": "::1"}]}]
+    assert causes("v1", "Endpoints", subsets=subsets) == [
+        f'subsets[0].addresses[1].ip: Invalid value: "::ffff:a9fe:a9fe": {near}',
+        f'subsets[0].notReadyAddresses[0].ip: Invalid value: "::1": {own}',
+    ]
     taint = {"key": "a", "effect": "Never"}
     assert causes("v1", "Node", spec={"taints": [taint]})[0].startswith("spec.taints[0].effect: Unsupported value")
     assert causes("coordination.k8s.io/v1", "Lease", spec={"leaseDurationSeconds": 0}) == [

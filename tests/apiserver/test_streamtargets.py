@@ -61,10 +61,40 @@ def test_pods() -> None:
     assert streamtargets.pod_url(Name("", "web", ""), POD | {"status": {"podIP": "fd00::1"}}) == "http://[fd00::1]:8080"
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "evil.test"])
+ELSEWHERE = [
+    "127.0.0.1",
+    "::1",
+    "0:0:0:0:0:0:0:1",
+    "::ffff:127.0.0.1",
+    "::ffff:7f00:1",
+    "169.254.169.254",
+    "::ffff:169.254.169.254",
+    "::ffff:a9fe:a9fe",
+    "fe80::1",
+    "fe80::1%eth0",
+    "0.0.0.0",
+    "::",
+    "::ffff:0.0.0.0",
+    "224.0.0.1",
+    "239.1.1.1",
+    "ff02::1",
+    "::ffff:224.0.0.1",
+    "",
+    "evil.test",
+]
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
 def test_addresses_that_lead_elsewhere(address: str) -> None:
     with pytest.raises(ApiError, match="address not allowed"):
         streamtargets.pod_url(Name("", "web", ""), POD | {"status": {"podIP": address}})
+
+
+def test_pods_of_a_local_cluster() -> None:
+    local = POD | {"status": {"podIP": "127.5.1.2"}}
+    assert streamtargets.pod_url(Name("", "web", ""), local) == "http://127.5.1.2:8080"
+    mapped = POD | {"status": {"podIP": "::ffff:10.1.2.3"}}
+    assert streamtargets.pod_url(Name("", "web", ""), mapped) == "http://10.1.2.3:8080"
 
 
 def test_services() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from raykube.api import addresses
 from raykube.api.errors import (
     Cause,
     duplicate,
@@ -133,6 +134,8 @@ def check_endpoints(obj: Object) -> list[Cause]:
                 ip = address.get("ip") or ""
                 if not is_ip(ip):
                     causes.append(invalid_value(f"{place}.{group}[{at}].ip", ip, _IP_RULE))
+                elif problem := addresses.endpoint_problem(addresses.parse(ip)):
+                    causes.append(invalid_value(f"{place}.{group}[{at}].ip", ip, problem))
         ports = subset.get("ports") or []
         for at, port in enumerate(ports):
             where = f"{place}.ports[{at}]"
@@ -154,17 +157,19 @@ def check_endpoint_slice(obj: Object) -> list[Cause]:
         causes.append(too_many("endpoints", len(endpoints), _SLICE_ENDPOINTS_MAX))
     for index, endpoint in enumerate(endpoints):
         place = f"endpoints[{index}]"
-        addresses = endpoint.get("addresses") or []
-        if not addresses:
+        given = endpoint.get("addresses") or []
+        if not given:
             causes.append(required(f"{place}.addresses", "must contain at least 1 address"))
-        elif len(addresses) > _SLICE_ADDRESSES_MAX:
-            causes.append(too_many(f"{place}.addresses", len(addresses), _SLICE_ADDRESSES_MAX))
-        for at, address in enumerate(addresses):
+        elif len(given) > _SLICE_ADDRESSES_MAX:
+            causes.append(too_many(f"{place}.addresses", len(given), _SLICE_ADDRESSES_MAX))
+        for at, address in enumerate(given):
             where = f"{place}.addresses[{at}]"
             if family == "FQDN":
                 causes += check_text(address, where, dns_subdomain)
             elif family in ("IPv4", "IPv6") and not (is_ip(address) and (":" in address) == (family == "IPv6")):
                 causes.append(invalid_value(where, address, f"must be an {family} address"))
+            elif family in ("IPv4", "IPv6") and (problem := addresses.endpoint_problem(addresses.parse(address))):
+                causes.append(invalid_value(where, address, problem))
     if len(ports) > _SLICE_PORTS_MAX:
         causes.append(too_many("ports", len(ports), _SLICE_PORTS_MAX))
     names: set[str] = set()

@@ -6,12 +6,12 @@ The name of a proxied object may carry a scheme and a port: `web`, `web:http`, `
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlencode
 
 from multidict import MultiMapping
 
+from raykube.api import addresses
 from raykube.api.errors import ApiError
 from raykube.apiserver.core import options
 
@@ -111,12 +111,12 @@ def service_url(wanted: Name, service: Object, slices: Iterable[Object], pick: i
 def _url(scheme: str, address: str, port: str) -> str:
     """Raises ApiError for an address that would lead to the apiserver's own machine or its cloud's metadata."""
     try:
-        parsed = ip_address(address)
+        parsed = addresses.parse(address)
     except ValueError:
         raise ApiError.bad_request("address not allowed") from None
-    if parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast or address in ("127.0.0.1", "::1"):
+    if not addresses.may_proxy(parsed):
         raise ApiError.bad_request("address not allowed")
-    host = f"[{address}]" if parsed.version == 6 else address
+    host = f"[{parsed}]" if parsed.version == 6 else str(parsed)
     return f"{scheme or 'http'}://{host}" + (f":{port}" if port else "")
 
 
