@@ -89,6 +89,10 @@ def pull_policy(image: str) -> str:
 def _default_field_ref(source: Object) -> None:
     if "fieldRef" in source:
         source["fieldRef"].setdefault("apiVersion", "v1")
+    resource = source.get("resourceFieldRef")
+    if isinstance(resource, dict):
+        # Upstream always writes it; clients that read and write templates would otherwise change their hash.
+        resource.setdefault("divisor", "0")
 
 
 def _default_http_get(handler: Object) -> None:

@@ -93,7 +93,10 @@ def test_probes_ports_volumes_and_references() -> None:
         "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 3},
         "readinessProbe": {"grpc": {"port": 1}},
         "lifecycle": {"preStop": {"httpGet": {"port": 80, "path": "/x"}}},
-        "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "env": [
+            {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        ],
     }
     volumes = [
         {"name": "a"},
@@ -116,6 +119,7 @@ def test_probes_ports_volumes_and_references() -> None:
     assert full["readinessProbe"]["grpc"] == {"port": 1, "service": ""}
     assert full["lifecycle"]["preStop"]["httpGet"] == {"port": 80, "path": "/x", "scheme": "HTTP"}
     assert full["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] == "v1"
+    assert full["env"][1]["valueFrom"]["resourceFieldRef"]["divisor"] == "0"
     a, b, c, d, e, f = obj["spec"]["volumes"]
     assert a["emptyDir"] == {}
     assert b["secret"]["defaultMode"] == 420
