@@ -2,6 +2,8 @@
 
 The runtime makes a pod's group when it makes its sandbox in there; what it leaves empty is removed here. Both versions
 of control groups are written; under the systemd driver systemd owns the groups, and only what is empty is removed.
+By default (--cgroup-root=/) the groups above the pods' are those of any kubelet on the machine: in them only the
+groups of pods that this one had are touched, and a weight that nobody set is set.
 """
 
 import errno
@@ -32,6 +34,7 @@ class PodCgroups:
         self.driver = driver
         self._unified = unified_hierarchy()
         self.enabled = os.geteuid() == 0 and MOUNT.is_dir()
+        self._busy: set[str] = set()  # uids of pods whose groups could not be removed yet
 
     def _hierarchies(self) -> list[Path]:
         if self._unified:
@@ -48,10 +51,18 @@ class PodCgroups:
         try:
             self._write(group, group_limits(pod))
             if qos_class(pod) == "BestEffort":
-                # All of those who asked for nothing together weigh as little as one of them.
-                self._write(group.rpartition("/")[0], GroupLimits(SHARES_MIN, 0, 0))
+                self._weigh_least(group.rpartition("/")[0])
         except OSError as error:
             log.warning("pod %s: its control group %s is not limited: %s", pods.full_name(pod), group, error)
+
+    def _weigh_least(self, group: str) -> None:
+        """All pods that asked for nothing weigh as little as one of them, unless somebody gave their group a weight."""
+        if self._unified:
+            path, ours, unset = MOUNT / group / "cpu.weight", 1, "100"
+        else:
+            path, ours, unset = MOUNT / "cpu" / group / "cpu.shares", SHARES_MIN, "1024"
+        if path.exists() and path.read_text().strip() == unset:
+            path.write_text(str(ours))
 
     def _write(self, group: str, limits: GroupLimits) -> None:
         if self._unified:
@@ -72,35 +83,38 @@ class PodCgroups:
             _set(memory / "memory.limit_in_bytes", str(limits.memory_bytes or -1))
 
     def remove(self, pod: Object) -> None:
-        """Removes the group of a pod of which nothing runs."""
-        if self.enabled:
-            self._remove(cgroup_parent(pod, self._root, self.driver))
+        """Removes the group of a pod of which nothing runs; `remove_orphans` tries again where something still does."""
+        if self.enabled and not self._remove(cgroup_parent(pod, self._root, self.driver)):
+            self._busy.add(pods.uid(pod))
 
-    def _remove(self, group: str) -> None:
+    def _remove(self, group: str) -> bool:
+        """False: there are processes in it."""
+        empty = True
         for hierarchy in self._hierarchies():
             top = hierarchy / group.lstrip("/")
             for path, _, _ in os.walk(top, topdown=False):
                 try:
                     os.rmdir(path)
                 except OSError as error:
+                    empty = empty and error.errno != errno.EBUSY
                     if error.errno not in (errno.ENOENT, errno.EBUSY):
                         log.debug("the control group %s stays: %s", path, error)
+        return empty
 
-    def remove_orphans(self, known: set[str]) -> None:
-        """Removes the groups of all pods but those with a uid in `known`; one with processes stays."""
+    def remove_orphans(self, had: set[str], known: set[str]) -> None:
+        """Removes the groups of pods that this kubelet had and that are gone, by uid; one with processes stays."""
         if not self.enabled:
             return
-        shown = {uid.replace("-", "_") if self.driver == "systemd" else uid for uid in known}
-        found: set[str] = set()
+        uids = (had | self._busy) - known
+        shown = {uid.replace("-", "_") if self.driver == "systemd" else uid: uid for uid in uids}
+        found: dict[str, str] = {}
         for hierarchy in self._hierarchies():
             for level in levels(self._root, self.driver):
                 with suppress(OSError):
                     for name in os.listdir(hierarchy / level.lstrip("/")):
-                        uid = pod_uid(name)
-                        if uid and uid not in shown:
-                            found.add(f"{level}/{name}")
-        for group in sorted(found):
-            self._remove(group)
+                        if uid := shown.get(pod_uid(name)):
+                            found[f"{level}/{name}"] = uid
+        self._busy = {uid for group, uid in found.items() if not self._remove(group)}
 
 
 def _set(path: Path, value: str) -> None:

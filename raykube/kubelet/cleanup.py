@@ -51,27 +51,31 @@ class Cleanup:
         self._log_files_max = max(log_files_max, 2)
         self._log_period_s = log_period_s
 
-    async def run(self) -> None:
+    async def tidy_forever(self) -> None:
         """Call once the list of pods is complete."""
-        await asyncio.gather(self._tidy_forever(), self._rotate_forever())
-
-    async def _tidy_forever(self) -> None:
         while True:
             try:
                 await self.tidy()
-            except RpcError as error:
-                log.warning("clean-up waits for the runtime: %s", error.message)
+            except (RpcError, OSError) as error:
+                log.warning("clean-up is tried again in a minute: %s", error)
             await asyncio.sleep(PERIOD_S)
 
     async def tidy(self) -> None:
+        """What stays for now is logged. Raises RpcError and OSError when it cannot be told what there is.
+
+        A pod may come at any await. Directories are listed before all else, so that those of a pod that comes later
+        are not among them, and each is removed only if its pod has not come back meanwhile.
+        """
+        uids, logs = self._volumes.known(), self._volumes.known_logs()
         sandboxes, containers = await asyncio.gather(self._cri.sandboxes(), self._cri.containers())
         known = self._known()
         removed = await self._remove_orphans(known, sandboxes, containers)
         await self._remove_old_runs(known, containers)
         await self._remove_old_sandboxes(known, sandboxes, containers)
         left = {item.labels.get(criconfig.POD_UID, "") for item in sandboxes if item.id not in removed}
-        await self._remove_directories(known, left)
-        self._cgroups.remove_orphans(known | left)
+        uids |= {item.labels.get(criconfig.POD_UID, "") for item in sandboxes}
+        self._cgroups.remove_orphans(uids - left, self._known())  # before the directories, which tell of them
+        await self._remove_directories(uids - left, {log: uid for log, uid in logs.items() if uid not in left})
 
     async def _remove_orphans(
         self, known: set[str], sandboxes: list[cri_pb2.PodSandbox], containers: list[cri_pb2.Container]
@@ -113,7 +117,10 @@ class Cleanup:
             for item in items[1 + self._keep_runs :]:
                 old_enough = time.time() - item.created_at / 1e9 >= self._age_min_s
                 if item.state == cri_pb2.CONTAINER_EXITED and old_enough:
-                    await self._remove_run(item)
+                    try:
+                        await self._remove_run(item)
+                    except (RpcError, OSError) as error:
+                        log.warning("an old run of the container %s stays for now: %s", item.metadata.name, error)
 
     async def _remove_run(self, item: cri_pb2.Container) -> None:
         path = self._log_path(item)
@@ -134,17 +141,22 @@ class Cleanup:
             uid = item.labels.get(criconfig.POD_UID, "")
             stopped = item.state == cri_pb2.SANDBOX_NOTREADY
             if uid in known and stopped and item.created_at < newest[uid] and item.id not in used:
-                await self._cri.remove_sandbox(item.id)
+                try:
+                    await self._cri.remove_sandbox(item.id)
+                except RpcError as error:
+                    log.warning("an old sandbox of the pod %s stays for now: %s", item.metadata.name, error)
 
-    async def _remove_directories(self, known: set[str], in_runtime: set[str]) -> None:
-        for uid in self._volumes.known() - known - in_runtime:
-            await asyncio.to_thread(self._volumes.remove, uid)
-        if not self._volumes.logs_directory.is_dir():
-            return
-        for directory in self._volumes.logs_directory.iterdir():
-            uid = directory.name.rpartition("_")[2]
-            if uid not in known and uid not in in_runtime:
-                shutil.rmtree(directory, ignore_errors=True)
+    async def _remove_directories(self, uids: set[str], logs: dict[Path, str]) -> None:
+        """Those of pods that are not there. One that cannot be removed does not keep the others."""
+        for uid in uids - {""}:
+            if uid not in self._known():
+                try:
+                    await asyncio.to_thread(self._volumes.remove, uid)
+                except OSError as error:
+                    log.warning("the volumes of pod %s stay for now: %s", uid, error)
+        for directory, uid in logs.items():
+            if uid not in self._known():
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def remove_finished(self) -> None:
         """Removes the sandboxes of pods that have ended, with their containers: what a short disk can do without."""
@@ -155,7 +167,8 @@ class Cleanup:
 
     # -- logs
 
-    async def _rotate_forever(self) -> None:
+    async def rotate_forever(self) -> None:
+        """Needs no list of pods: a container that runs is rotated, whoever wants it."""
         while True:
             await asyncio.sleep(self._log_period_s)
             try:

@@ -495,6 +495,7 @@ class Service:
         lifecycle = self._lifecycle = Lifecycle(parts.cri, self._wake_worker)
         await asyncio.gather(
             lifecycle.run(),
+            cleanup.rotate_forever(),
             *(source.run() for source in self._sources),
             self._follow_api(informer, parts, cleanup, mirrors),
         )
@@ -513,7 +514,7 @@ class Service:
     async def _tidy(self, cleanup: Cleanup, mirrors: Mirrors) -> None:
         """Removes what belongs to no pod, once every source has told its pods."""
         await asyncio.gather(*(source.seen.wait() for source in self._sources))
-        await asyncio.gather(cleanup.run(), mirrors.run())
+        await asyncio.gather(cleanup.tidy_forever(), mirrors.run())
 
     # -- static pods
 

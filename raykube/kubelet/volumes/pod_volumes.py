@@ -251,6 +251,14 @@ class Volumes:
         except FileNotFoundError:
             return set()
 
+    def known_logs(self) -> dict[Path, str]:
+        """The directories of pods' logs, each with the uid of its pod."""
+        try:
+            names = os.listdir(self.logs_directory)
+        except FileNotFoundError:
+            return {}
+        return {self.logs_directory / name: name.rpartition("_")[2] for name in names}
+
 
 def _expanded(wanted: Object, environment: dict[str, str]) -> str:
     """The path of a subPathExpr. Raises NotUsable where it names a variable that the container does not have."""
