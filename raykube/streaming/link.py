@@ -3,8 +3,8 @@
     link = Link(wire, server=False)
     stdin = await link.open({"streamtype": "stdin"})
 
-A stream whose reader is slow stops the whole connection once `STREAM_BYTES_MAX` of it wait: SPDY as spoken here has no
-windows of its own.
+A stream whose reader is slow stops the whole connection once `STREAM_BYTES_MAX` of it wait, and so do all streams
+together at `LINK_BYTES_MAX`: SPDY as spoken here has no windows of its own. Streams that nobody wants are refused.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from raykube.streaming.core import spdy
 from raykube.streaming.wire import LINGER_S, Wire, patiently
 
 STREAM_BYTES_MAX = 256 * 1024
+LINK_BYTES_MAX = 4 * 1024 * 1024
+ACCEPT_MAX = 256  # streams that wait to be accepted
 
 
 class Stream:
@@ -38,8 +40,7 @@ class Stream:
             self._changed.clear()
             await self._changed.wait()
         data = bytes(self._waiting)
-        self._waiting.clear()
-        self._room.set()
+        self.discard()
         return data
 
     async def write(self, data: bytes, gone: Callable[[], bool] | None = None) -> None:
@@ -65,10 +66,12 @@ class Stream:
 
     def on_data(self, data: bytes) -> None:
         self._waiting += data
+        self._link.on_waiting(len(data))
         self._changed.set()
 
     def discard(self) -> None:
         """What waits will not be read any more."""
+        self._link.on_waiting(-len(self._waiting))
         self._waiting.clear()
         self._room.set()
 
@@ -102,7 +105,10 @@ class Link:
         self._wire = wire
         self._streams: dict[int, Stream] = {}
         self._accepted: asyncio.Queue[Stream | None] = asyncio.Queue()
+        self._is_accepting = server  # servers open no streams
         self._is_finishing = False
+        self._waiting_bytes = 0  # of all streams
+        self._room = asyncio.Event()
 
     async def open(self, headers: Mapping[str, str]) -> Stream:
         stream = Stream(self, self.core.open(headers), headers)
@@ -119,6 +125,21 @@ class Link:
         self.core.reply(stream.number)
         await self.flush()
         return stream
+
+    async def accept_no_more(self) -> None:
+        """The peer has opened all that is wanted: other streams are refused, also those that wait already."""
+        self._is_accepting = False
+        while not self._accepted.empty():
+            stream = self._accepted.get_nowait()
+            if stream is None:
+                self._accepted.put_nowait(None)
+                break
+            await self.refuse(stream)
+
+    async def refuse(self, stream: Stream, code: int = spdy.REFUSED_STREAM) -> None:
+        """Gives up a stream that the peer opened, and what it sends on it."""
+        self.forget(stream)
+        await stream.reset(code)
 
     async def flush(self, gone: Callable[[], bool] | None = None) -> None:
         """Sends what the core wants sent. Raises ConnectionError."""
@@ -141,14 +162,19 @@ class Link:
     async def _on(self, event: spdy.Event) -> None:
         match event:
             case spdy.Opened(number, headers):
-                self._streams[number] = stream = Stream(self, number, headers)
-                self._accepted.put_nowait(stream)
+                if self._is_accepting and self._accepted.qsize() < ACCEPT_MAX:
+                    self._streams[number] = stream = Stream(self, number, headers)
+                    self._accepted.put_nowait(stream)
+                else:
+                    self.core.reset(number, spdy.REFUSED_STREAM)
             case spdy.Data(number, data):
                 found = self._streams.get(number)
                 if found is not None and not self._is_finishing:
                     found.on_data(data)
                     if found.is_full:
                         await patiently(found.room, self._wire.hung_up)
+                    if self._is_full:
+                        await patiently(self._has_room, self._wire.hung_up)
             case spdy.Ended(number):
                 if number in self._streams:
                     self._streams[number].on_end()
@@ -158,15 +184,32 @@ class Link:
             case spdy.Replied() | spdy.GoneAway():
                 pass
 
+    def on_waiting(self, more_bytes: int) -> None:
+        """So many more bytes of a stream wait for their reader, or less."""
+        self._waiting_bytes += more_bytes
+        if not self._is_full:
+            self._room.set()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting_bytes > LINK_BYTES_MAX and not self._is_finishing
+
+    async def _has_room(self) -> None:
+        self._room.clear()
+        if self._is_full:
+            await self._room.wait()
+
     def forget(self, stream: Stream) -> None:
         """Both sides are done with it."""
         self._streams.pop(stream.number, None)
+        stream.discard()
 
     async def finish(self) -> None:
         """Ends the connection after what was written, hearing the peer out (see `Wire.finish`)."""
         self._is_finishing = True
         for stream in self._streams.values():
             stream.discard()
+        self._room.set()
         self._wire.end_writing()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):

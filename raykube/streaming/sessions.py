@@ -24,11 +24,12 @@ async def remote_command(link: Link, wanted: Sequence[Channel]) -> dict[Channel,
                     raise ConnectionResetError("the client left before it opened its streams")
                 channel = names.get(stream.headers.get("streamtype", ""))
                 if channel is None or channel in found:
-                    await stream.reset(spdy.PROTOCOL_ERROR)
+                    await link.refuse(stream, spdy.PROTOCOL_ERROR)
                 else:
                     found[channel] = stream
     except TimeoutError:
         raise ConnectionResetError("timed out waiting for client to create streams") from None
+    await link.accept_no_more()
     return found
 
 
@@ -50,8 +51,7 @@ async def port_forward(link: Link, forward: Forward) -> None:
         if number in streams:
             table.forget(number)
             lonely = streams.pop(number)
-            link.forget(lonely)
-            await lonely.reset()
+            await link.refuse(lonely, spdy.CANCEL)
 
     def spawn(work: Awaitable[None]) -> None:
         task = loop.create_task(_quietly(work))
@@ -63,8 +63,7 @@ async def port_forward(link: Link, forward: Forward) -> None:
             try:
                 pair = table.on_opened(stream.number, stream.headers)
             except PairError:
-                link.forget(stream)
-                await stream.reset(spdy.REFUSED_STREAM)
+                await link.refuse(stream)
                 continue
             streams[stream.number] = stream
             if pair is None:

@@ -24,7 +24,7 @@ FIN = 1
 PROTOCOL_ERROR, INVALID_STREAM, REFUSED_STREAM, CANCEL, INTERNAL_ERROR = 1, 2, 3, 5, 6
 
 CONTROL_BYTES_MAX = 64 * 1024
-HEADER_BYTES_MAX = 64 * 1024  # of a decompressed block
+HEADER_BYTES_MAX = 8 * 1024  # of a decompressed block: a stream keeps its headers
 DATA_BYTES_MAX = 32 * 1024  # of a frame that is sent: others get their turn between frames
 STREAMS_MAX = 2000  # open at once
 
