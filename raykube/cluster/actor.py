@@ -42,6 +42,7 @@ class HostSpec(BaseModel):
     log_file: str
     spec_file: str = ""  # where it is kept, so that a newer one counts when the actor is made again
     generation: int = 0  # of the cluster's record that it was made from
+    dated: float = 0.0  # when `files` were read, Unix seconds: of two specs, the later one's certificates count
     cluster: str = ""  # id
     containers_of: tuple[str, str] = ("", "")  # (cluster id, machine) of the containers that go when it is stopped
     start_timeout_s: float = 120.0
@@ -62,6 +63,12 @@ def write_private(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def write_files(spec: HostSpec) -> None:
+    """Puts the certificates and keys of `spec` where its services read them."""
+    for path, content in spec.files.items():
+        write_private(Path(path), content)
+
+
 async def clear_up(service: Any) -> None:
     """Takes away what a service that does not run left on this machine on purpose: containers, network rules.
 
@@ -72,7 +79,8 @@ async def clear_up(service: Any) -> None:
 
 
 def newest(given: HostSpec) -> HostSpec:
-    """What this actor is to be: Ray makes an actor again as it was made first, but the control plane may have moved."""
+    """What this actor is to be: Ray makes an actor again as it was made first, but the control plane may have moved,
+    and certificates were renewed."""
     if not given.spec_file:
         return given
     path = Path(given.spec_file)
@@ -80,7 +88,12 @@ def newest(given: HostSpec) -> HostSpec:
         kept = HostSpec.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         kept = given
-    spec = kept if kept.cluster == given.cluster and kept.generation > given.generation else given
+    if kept.cluster != given.cluster:
+        kept = given
+    spec = kept if kept.generation > given.generation else given
+    later = kept if kept.dated > given.dated else given
+    files = {name: later.files.get(name, content) for name, content in spec.files.items()}
+    spec = spec.model_copy(update={"files": files, "dated": later.dated})
     write_private(path, spec.model_dump_json().encode())
     return spec
 
@@ -97,8 +110,7 @@ class ComponentHost:
         self._failed = threading.Event()  # a service cannot start, or ended with an error
         self._error = ""
         self._loop: asyncio.AbstractEventLoop | None = None
-        for path, content in self._spec.files.items():
-            write_private(Path(path), content)
+        write_files(self._spec)
         self._log_to_file()
         # Ray makes every new loop of its workers uvloop's, and that opens no netlink sockets, which pyroute2 wants.
         asyncio.set_event_loop_policy(None)
@@ -207,6 +219,11 @@ class ComponentHost:
     def renew(self, spec_json: str) -> None:
         """Keeps a newer spec for the day when this actor is made again; what runs goes on as it is."""
         newest(HostSpec.model_validate_json(spec_json))
+
+    def renew_files(self, spec_json: str) -> None:
+        """Takes over the certificates of a spec, and nothing else of it: what runs reads them when they change."""
+        given = HostSpec.model_validate_json(spec_json)
+        write_files(newest(self._spec.model_copy(update={"files": given.files, "dated": given.dated})))
 
     def ask(self, question: str, argument: str) -> str:
         """The answer of the service that knows `question`, a coroutine method of its; "" while it does not serve."""

@@ -34,7 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
-RENEW_DAYS = 30
+RENEW_DAYS = LEAF_DAYS // 3  # a machine that is away for months comes back with certificates that are still valid
 SKEW = timedelta(minutes=5)  # machines whose clocks are a little behind must accept a fresh certificate
 STORE_CLIENT = "kube-apiserver-etcd-client"  # the only name that the store answers
 STORE_PEER = "kube-etcd-peer"

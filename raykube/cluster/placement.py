@@ -182,6 +182,7 @@ def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSp
         log_file=str(folders.log(placement.component)),
         spec_file=str(folders.spec(placement.component)),
         generation=state.generation,
+        dated=time.time(),
         cluster=state.id,
         containers_of=(state.id, placement.machine.name) if placement.component == "kubelet" else ("", ""),
     )
@@ -258,6 +259,21 @@ def renew(placements: Iterable[Placement], state: ClusterState, data_dir: Path) 
         handle = find(placement.name)
         if handle is not None:
             handle.renew.remote(spec_of(placement, state, data_dir).model_dump_json())
+
+
+def renew_files(placements: Iterable[Placement], state: ClusterState, data_dir: Path) -> None:
+    """Puts the certificates that `data_dir` has now on the machines of actors, which use them at once.
+
+    Waits CALL_TIMEOUT_S at most: an actor that does not answer by then has it to do.
+    """
+    ray = _ray()
+    calls = []
+    for placement in placements:
+        handle = find(placement.name)
+        if handle is not None:
+            calls.append(handle.renew_files.remote(spec_of(placement, state, data_dir).model_dump_json()))
+    if calls:
+        ray.wait(calls, num_returns=len(calls), timeout=CALL_TIMEOUT_S)
 
 
 def wait_ready(name: str, handle: Any, timeout_s: float) -> None:

@@ -129,7 +129,7 @@ def is_running(state: ClusterState) -> bool:
 
 
 def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> ClusterState:
-    _certify(state, wish.data_dir, listener)
+    renewed = _certify(state, wish.data_dir, listener)
     if state.local:
         _start_ray(state, wish, listener)
     placement.connect(state, wish.data_dir)
@@ -144,6 +144,8 @@ def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> Cluste
             if newest is None or attempt + 1 == STORE_MOVES_MAX or newest.control_plane == state.control_plane:
                 raise
             state = newest
+    if renewed:  # actors that ran before have what they were made with
+        placement.renew_files(plan(state, wish.data_dir), state, wish.data_dir)
     with step(listener, "Kubeconfig") as running:
         _write_kubeconfig(state, wish)
         running.detail = str(wish.kubeconfig)
@@ -156,10 +158,12 @@ def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> Cluste
     return state
 
 
-def _certify(state: ClusterState, data_dir: Path, listener: Listener) -> None:
+def _certify(state: ClusterState, data_dir: Path, listener: Listener) -> list[str]:
+    """Has certificates for all machines; returns the names of those that are new."""
     with step(listener, "Certificates") as running:
         written = certify(state, data_dir / "pki")
         running.detail = f"{len(written)} written" if written else "all valid"
+    return written
 
 
 def _start_ray(state: ClusterState, wish: Settings, listener: Listener) -> None:

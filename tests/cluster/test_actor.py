@@ -78,3 +78,44 @@ def test_an_actor_that_is_made_again_is_what_it_was_told_last(tmp_path: Path) ->
     assert newest(spec(1, "other")) == spec(1, "other"), "another cluster's is not ours"
     (tmp_path / "specs" / "kubelet.json").write_text("{")
     assert newest(spec(2)) == spec(2)
+
+
+def test_renewed_certificates_are_used_at_once_and_when_the_actor_is_made_again(tmp_path: Path) -> None:
+    certificate = tmp_path / "pki" / "kv.crt"
+    client_port, peer_port = free_ports(2)
+
+    def spec(content: bytes, dated: float, generation: int = 1) -> HostSpec:
+        flags = {
+            "name": f"m{generation}",
+            "data_dir": str(tmp_path / "kv"),
+            "listen_client_urls": [f"http://127.0.0.1:{client_port}"],
+            "advertise_client_urls": [f"http://127.0.0.1:{client_port}"],
+            "listen_peer_urls": [f"http://127.0.0.1:{peer_port}"],
+            "initial_advertise_peer_urls": [f"http://127.0.0.1:{peer_port}"],
+            "initial_cluster": [f"m{generation}=http://127.0.0.1:{peer_port}"],
+        }
+        return HostSpec(
+            name="kv-m",
+            services=[("raykube.kv", flags)],
+            files={str(certificate): content},
+            log_file=str(tmp_path / "log"),
+            spec_file=str(tmp_path / "specs" / "kv.json"),
+            generation=generation,
+            dated=dated,
+            cluster="c",
+        )
+
+    host = ComponentHost(spec(b"old", 1.0).model_dump_json())
+    try:
+        assert certificate.read_bytes() == b"old"
+        host.renew_files(spec(b"new", 2.0, generation=7).model_dump_json())
+        assert certificate.read_bytes() == b"new"
+    finally:
+        host.stop()
+    again = newest(spec(b"old", 1.0))
+    assert (again.files[str(certificate)], again.generation) == (b"new", 1), "its flags are as they were"
+    assert again.services == spec(b"", 0.0).services
+    # The control plane moved, as somebody says who has older certificates.
+    assert newest(spec(b"old", 1.5, generation=3)).files[str(certificate)] == b"new"
+    assert newest(spec(b"newest", 3.0)).files[str(certificate)] == b"newest"
+    assert newest(spec(b"old", 1.0)).generation == 3

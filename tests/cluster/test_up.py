@@ -61,6 +61,22 @@ def test_up_again_changes_nothing(cluster: Cluster) -> None:
     assert {(row["component"], row["machine"]): row["pid"] for row in cluster.status()["components"]} == before
 
 
+def test_up_gives_renewed_certificates_to_what_runs(cluster: Cluster) -> None:
+    before = {(row["component"], row["machine"]): row["pid"] for row in cluster.status()["components"]}
+    made = cluster.data_dir / "pki"
+    old = (made / "kv.crt").read_bytes()
+    (made / "kv.crt").unlink()
+    cluster.up()
+    assert (made / "kv.crt").read_bytes() != old
+    for machine in cluster.state().machines:
+        for name in ("kv.crt", "kv.key"):
+            assert (cluster.data_dir / "machines" / machine.name / "pki" / name).read_bytes() == (
+                made / name
+            ).read_bytes()
+    assert {(row["component"], row["machine"]): row["pid"] for row in cluster.status()["components"]} == before
+    until("all is healthy", cluster.healthy)
+
+
 def test_a_manifest_runs_and_is_served(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", str(EXAMPLE))
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")

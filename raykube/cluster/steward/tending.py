@@ -1,6 +1,7 @@
 """The steward's care for machines and actors: brings the record to what there is, and then the actors to the record."""
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_TIMEOUT_S = 90.0
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
+RENEWAL_S = 3600.0  # between two looks at certificates' dates; machines that were away meanwhile get theirs then
 REFUSAL_S = 60.0  # before a machine that could not be taken is asked again
 TOLD_TO_END = 1  # Ray's reason of a node's death: it was asked to end
 
@@ -47,6 +49,7 @@ class Tending:
         self._draining_since: dict[str, float] = {}
         self._refused: dict[str, tuple[float, str]] = {}  # address → until when it is not asked again, and why
         self._certified = 0  # generation of the record for whose machines there are certificates
+        self._renewed_at = -math.inf  # when all actors were given the certificates that there are
         self._told: tuple[Machine, ...] = ()  # the control plane that actors were told of
         self.detail = ""
 
@@ -176,7 +179,9 @@ class Tending:
             log.info("starting %s", ", ".join(missing))
             items = [placements[name] for name in missing]
             await self._on_ray(lambda: self._start(items, state), START_TIMEOUT_S)
-        await self._renew([item for item in placements.values() if item.machine.name in alive], state)
+        present = [item for item in placements.values() if item.machine.name in alive]
+        await self._renew(present, state)
+        await self.renew_certificates(present, state)
         if missing or surplus:
             self.detail = f"starting {len(missing)}, ending {len(surplus)} actors"
         return (missing, surplus) if missing or surplus else None
@@ -195,6 +200,19 @@ class Tending:
         for machine in state.machines:
             await nodes.show_role(self._client(state), machine.name, machine.control_plane)
         self._told = seats
+
+    async def renew_certificates(self, items: list[Placement], state: ClusterState) -> None:
+        """Renews certificates long before they end, and gives all actors those that there are, now and then."""
+        if time.monotonic() - self._renewed_at < RENEWAL_S:
+            return
+
+        def renew() -> None:
+            if written := certify(state, self._config.data_dir / "pki"):
+                log.info("certificates renewed: %s", ", ".join(written))
+            placement.renew_files(items, state, self._config.data_dir)
+
+        await self._on_ray(renew, START_TIMEOUT_S)
+        self._renewed_at = time.monotonic()
 
     def _start(self, items: list[Placement], state: ClusterState) -> None:
         self.certify(state)

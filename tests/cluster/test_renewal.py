@@ -1,0 +1,52 @@
+"""The steward renews certificates by their date, though nothing else changes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raykube.cluster import authority, pki, placement
+from raykube.cluster.plan import plan
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.steward import tending
+from raykube.cluster.steward.config import Config
+
+DAY_S = 86400.0
+
+
+def test_certificates_are_renewed_long_before_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(name="c-1", address="127.9.0.2", index=1, control_plane=True)
+    state = ClusterState(name="c", id="f" * 32, subnet=9, local=True, machines=[machine])
+    clock = SimpleNamespace(days=0.0)
+    given: list[set[str]] = []
+
+    def told(items: Any, *_: object) -> None:
+        given.append({item.name for item in items})
+
+    async def on_ray(call: Callable[[], Any], _timeout_s: float) -> Any:
+        return call()
+
+    begin = time.time()
+    monkeypatch.setattr(authority, "time", SimpleNamespace(time=lambda: begin + clock.days * DAY_S))
+    monkeypatch.setattr(tending, "time", SimpleNamespace(monotonic=lambda: clock.days * DAY_S))
+    monkeypatch.setattr(placement, "renew_files", told)
+    steward = tending.Tending(Config(state=state, machine="c-1", data_dir=tmp_path), on_ray)
+    items = plan(state, tmp_path)
+
+    def at(days: float) -> bytes:
+        clock.days = days
+        asyncio.run(steward.renew_certificates(items, state))
+        return pki.read_pair(tmp_path / "pki", "kv").cert
+
+    first = at(0.0)
+    assert given == [{item.name for item in items}], "a new leader's certificates are other ones"
+    assert at(0.01) == first
+    assert len(given) == 1, "not in every pass"
+    assert at(200.0) == first
+    assert len(given) == 2, "a machine that was away gets what it missed"
+    assert at(250.0) != first
+    assert len(given) == 3
