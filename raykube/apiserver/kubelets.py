@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
+from yarl import URL
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
 from raykube.apiserver.config import Config
 from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.reader import Reader
+from raykube.streaming.failures import dial_failure
 
 NODES = builtin("v1", "Node")
 PODS = builtin("v1", "Pod")
@@ -91,7 +93,8 @@ class Kubelets:
                     raise _refused(response.status, text, f'container "{container}" in pod "{name}"')
                 yield response
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
-            raise ApiError.internal(f'Get "{url}": {error}') from None
+            asked = URL(url).with_query(parameters)
+            raise ApiError.internal(f'Get "{asked}": {dial_failure(url, error)}') from None
 
 
 _LOG_PARAMETERS = frozenset(

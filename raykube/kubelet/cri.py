@@ -16,7 +16,7 @@ from raykube.streaming.core.channels import Channel
 def failure(error: RpcError) -> str:
     """A runtime's refusal, in the words in which Kubernetes shows one."""
     name = error.code.name.title().replace("_", "").replace("Cancelled", "Canceled")
-    return f"rpc error: code = {name} desc = {error.message}"
+    return f"rpc error: code = {name} desc = {error.message or 'the container runtime gave no reason'}"
 
 
 HEALTH_TIMEOUT_S = 10.0  # a runtime that hangs is told of within a few rounds of the node's status

@@ -7,15 +7,18 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
+from raykube.api.errors import ApiError
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.cri import Cri
+from raykube.kubelet.cri import Cri, failure
 from raykube.rpc import Code, RpcError
 from raykube.streaming import translate, wire
 from raykube.streaming.core import channels, http1, pairs
+from raykube.streaming.failures import dial_failure
 from raykube.streaming.splice import splice
 
-_STATUS = {Code.NOT_FOUND: 404, Code.RESOURCE_EXHAUSTED: 429}
+_STATUS = {Code.NOT_FOUND: (404, "NotFound"), Code.RESOURCE_EXHAUSTED: (429, "TooManyRequests")}
+_EXEC, _ATTACH, _FORWARD = "executing command in container", "attaching to container", "forwarding ports"
 
 
 class Refusal(Exception):
@@ -39,15 +42,15 @@ class Streams:
 
     def routes(self) -> list[web.RouteDef]:
         found = []
-        for path, handler in (
-            ("/exec/{namespace}/{pod}/{container}", self._exec),
-            ("/exec/{namespace}/{pod}/{uid}/{container}", self._exec),
-            ("/attach/{namespace}/{pod}/{container}", self._attach),
-            ("/attach/{namespace}/{pod}/{uid}/{container}", self._attach),
-            ("/portForward/{namespace}/{pod}", self._port_forward),
-            ("/portForward/{namespace}/{pod}/{uid}", self._port_forward),
+        for path, handler, doing in (
+            ("/exec/{namespace}/{pod}/{container}", self._exec, _EXEC),
+            ("/exec/{namespace}/{pod}/{uid}/{container}", self._exec, _EXEC),
+            ("/attach/{namespace}/{pod}/{container}", self._attach, _ATTACH),
+            ("/attach/{namespace}/{pod}/{uid}/{container}", self._attach, _ATTACH),
+            ("/portForward/{namespace}/{pod}", self._port_forward, _FORWARD),
+            ("/portForward/{namespace}/{pod}/{uid}", self._port_forward, _FORWARD),
         ):
-            found += [web.route(method, path, _answering(handler)) for method in ("GET", "POST")]
+            found += [web.route(method, path, _answering(handler, doing)) for method in ("GET", "POST")]
         return found
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
@@ -93,7 +96,7 @@ class Streams:
     # -- the runtime's side
 
     async def _dial(self, url: str, protocol: str) -> wire.Wire:
-        answer = await wire.dial(url, "POST", http1.spdy_headers(protocol))
+        answer = await _dialled(url, "POST", http1.spdy_headers(protocol))
         if answer.wire is None:
             raise Refusal(answer.head.status, answer.body.decode(errors="replace"))
         return answer.wire
@@ -102,7 +105,7 @@ class Streams:
         """Hands the client's own upgrade on, and then every byte."""
         if request.headers.get("Upgrade", "").lower() != "spdy/3.1":
             raise Refusal(400, "unable to upgrade: missing upgrade headers in request")
-        answer = await wire.dial(url, request.method, http1.upgrade_headers(request.headers.items()))
+        answer = await _dialled(url, request.method, http1.upgrade_headers(request.headers.items()))
         if answer.wire is None:
             raise Refusal(answer.head.status, answer.body.decode(errors="replace"))
         try:
@@ -133,8 +136,8 @@ class Streams:
         return found.id
 
 
-def _answering(handler: Handler) -> Handler:
-    """The handler with its refusals as answers."""
+def _answering(handler: Handler, doing: str) -> Handler:
+    """The handler with its refusals as answers; `doing`: what failed when the runtime refuses."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
@@ -142,13 +145,26 @@ def _answering(handler: Handler) -> Handler:
         except Refusal as refusal:
             return web.Response(status=refusal.code, text=str(refusal))
         except RpcError as error:
-            return web.Response(status=_STATUS.get(error.code, 500), text=error.message)
-        except ConnectionResetError:
-            raise  # the client's
-        except OSError as error:
-            return web.Response(status=502, text=f"the runtime's streaming server does not answer: {error}")
+            code, reason = _STATUS.get(error.code, (500, "InternalError"))
+            message = f"error {doing}: {failure(error)}"
+            return _failed(ApiError(code, reason, message) if code != 500 else ApiError.internal(message))
+        except ApiError as error:
+            return _failed(error)
 
     return answer
+
+
+def _failed(error: ApiError) -> web.Response:
+    """A Status: clients take plain text for YAML, and show nothing of `key: value`."""
+    return web.json_response(error.status(), status=error.code)
+
+
+async def _dialled(url: str, method: str, headers: http1.Headers) -> wire.Answer:
+    """What the runtime's streaming server answers. Raises ApiError."""
+    try:
+        return await wire.dial(url, method, headers)
+    except OSError as error:
+        raise ApiError.internal(f"error dialing backend: {dial_failure(url, error)}") from None
 
 
 def _streams(request: web.Request) -> tuple[channels.Channel, ...]:

@@ -89,6 +89,10 @@ async def test_logs_come_from_the_pods_kubelet(tmp_path) -> None:
         await kubelet.stop()
         code, status = await call(admin, "GET", f"{PODS}/p/log?container=one")
         assert (code, status["reason"]) == (500, "InternalError")
+        assert status["message"] == (
+            f'Internal error occurred: Get "https://127.0.0.1:{port}/containerLogs/default/p/one": '
+            f"dial tcp 127.0.0.1:{port}: connect: connection refused"
+        )
 
 
 def budget(allowed: int) -> dict:

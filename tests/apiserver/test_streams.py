@@ -139,7 +139,7 @@ async def test_no_kubelet(servers: Apiservers, kubelet: Kubelet) -> None:
     await kubelet.stop()
     status, _, body = await ask(servers, EXEC)
     assert status == 500
-    assert "error dialing backend: " in body
+    assert f"error dialing backend: dial tcp 127.0.0.1:{kubelet.port}: connect: connection refused" in body
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from raykube.apiserver.reader import Reader
 from raykube.apiserver.rest.context import Context
 from raykube.apiserver.rest.streams import is_upgrade, pass_upgrade
 from raykube.streaming import wire
+from raykube.streaming.failures import dial_failure
 
 SERVICES = builtin("v1", "Service")
 SLICES = builtin("discovery.k8s.io/v1", "EndpointSlice")
@@ -107,7 +108,7 @@ class Proxying:
             ) as upstream:
                 return await _relay(context, upstream)
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
-            message = f"error trying to reach service: {error or 'i/o timeout'}"
+            message = f"error trying to reach service: {dial_failure(url, error)}"
             raise ApiError(503, "ServiceUnavailable", message) from None
 
 

@@ -14,6 +14,7 @@ from raykube.apiserver.measures import Measures
 from raykube.apiserver.rest.context import Context
 from raykube.streaming import wire
 from raykube.streaming.core import http1
+from raykube.streaming.failures import dial_failure
 from raykube.streaming.splice import splice
 
 
@@ -94,7 +95,7 @@ async def pass_upgrade(
     try:
         answer = await wire.dial(url, context.request.method, headers, tls)
     except OSError as error:
-        raise ApiError(500, "", f"error dialing backend: {error or 'i/o timeout'}") from None
+        raise ApiError(500, "", f"error dialing backend: {dial_failure(url, error)}") from None
     if answer.wire is None:
         kind = answer.head.get("content-type") or "text/plain; charset=utf-8"
         return context.answer(answer.body, answer.head.status, kind)
