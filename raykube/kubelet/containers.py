@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,6 +33,7 @@ from raykube.rpc import Code, RpcError
 log = logging.getLogger(__name__)
 
 LOG_TAIL_BYTES, LOG_TAIL_LINES = 2048, 80
+LOG_TAIL_READ_BYTES = 64 * 1024  # of the file, in which those are looked for
 GRACE_AFTER_HOOK_S_MIN = 2
 
 
@@ -277,12 +279,15 @@ class ContainerActions:
         falls_back = spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         if message or not falls_back or run.exit_code == 0:
             return message
-        return _log_tail(self._volumes.log_directory(pod) / run.name / f"{run.attempt}.log")
+        return log_tail(self._volumes.log_directory(pod) / run.name / f"{run.attempt}.log")
 
 
-def _log_tail(path: Path) -> str:
+def log_tail(path: Path) -> str:
+    """The last lines of a container's log, as Kubernetes bounds them; "" without a log."""
     try:
-        data = path.read_bytes()[-64 * 1024 :]
+        with path.open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - LOG_TAIL_READ_BYTES, 0))
+            data = file.read(LOG_TAIL_READ_BYTES)
     except OSError:
         return ""
     lines = data[tail_start(data, LOG_TAIL_LINES) :].splitlines()
