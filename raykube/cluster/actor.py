@@ -183,9 +183,15 @@ class ComponentHost:
             for service in reversed(self._services):
                 await service.stop()
             if clear:
+                failures: list[Exception] = []
                 for service in reversed(self._services):
-                    await clear_up(service)
+                    try:
+                        await clear_up(service)
+                    except Exception as error:  # keeps no other service from it
+                        failures.append(error)
                 Path(self._spec.spec_file).unlink(missing_ok=True)
+                if failures:
+                    raise ExceptionGroup("not all is taken away from this machine", failures)
         finally:
             self._ended.set()
 

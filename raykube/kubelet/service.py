@@ -24,8 +24,8 @@ from raykube.kubelet.cgroups import PodCgroups, unified_hierarchy
 from raykube.kubelet.cleanup import Cleanup
 from raykube.kubelet.config import Config
 from raykube.kubelet.containers import ContainerActions
+from raykube.kubelet.core import criconfig, shutdown
 from raykube.kubelet.core import pod as pods
-from raykube.kubelet.core import shutdown
 from raykube.kubelet.core.criconfig import NodeSettings
 from raykube.kubelet.core.imagegc import largest
 from raykube.kubelet.core.nodestatus import MachineFacts, NodeConfig, parse_header, parse_pairs, parse_taint
@@ -447,22 +447,31 @@ class Service:
             self._failed.set_result(None)
 
     async def clear(self) -> None:
-        """Ends all pods of this node and takes its volumes off: the machine is no node any more. Needs no start."""
+        """Ends all pods of this node and takes its volumes off: the machine is no node any more. Needs no start.
+
+        Raises RuntimeError when some may still run; those keep their volumes.
+        """
         config = self._config
         cri = Cri(config.container_runtime_endpoint, self._name, config.runtime_request_timeout)
         try:
             sandboxes, containers = await asyncio.gather(cri.sandboxes(), cri.containers())
-            running = [item.id for item in containers if item.state == cri_pb2.CONTAINER_RUNNING]
-            await asyncio.gather(*(cri.stop_container(each, CLEAR_GRACE_S) for each in running))
-            await asyncio.gather(*(cri.stop_sandbox(item.id) for item in sandboxes))
-            await asyncio.gather(*(cri.remove_sandbox(item.id) for item in sandboxes))
-            if sandboxes:
-                log.info("%d pods ended", len(sandboxes))
+            results = await asyncio.gather(
+                *(_end_sandbox(cri, item.id, containers) for item in sandboxes), return_exceptions=True
+            )
         except RpcError as error:
-            log.info("the runtime does not end this node's pods: %s", error.message)
+            if self._tools is None or self._tools.facts.runtime_name != PROCESS_RUNTIME:
+                raise RuntimeError(f"the runtime does not tell which pods run: {error.message}") from error
+            sandboxes, results = [], []  # it is stopped already, and who stopped it ends its processes
         finally:
             await cri.close()
-        await asyncio.to_thread(mounts.detach_pods, config.root_dir)
+        failed = {item.id: result for item, result in zip(sandboxes, results, strict=True) if result is not None}
+        stay = {item.labels.get(criconfig.POD_UID, "") for item in sandboxes if item.id in failed}
+        if len(sandboxes) > len(failed):
+            log.info("%d pods ended", len(sandboxes) - len(failed))
+        await asyncio.to_thread(mounts.detach_pods, config.root_dir, stay)
+        if failed:
+            reasons = "; ".join(f"{item.metadata.name}: {failed[item.id]}" for item in sandboxes if item.id in failed)
+            raise RuntimeError(f"{len(failed)} pods may still run: {reasons}")
 
     def status(self) -> dict[str, object]:
         node = self._node
@@ -653,3 +662,14 @@ class Service:
 
     def _active_pods(self) -> Iterable[Object]:
         return [worker.sized_pod for worker in self._workers.values() if worker.admitted and not worker.finished]
+
+
+async def _end_sandbox(cri: Cri, sandbox_id: str, containers: Iterable[cri_pb2.Container]) -> None:
+    """Raises RpcError. A container that does not stop in time is killed with its sandbox."""
+    running = [item for item in containers if item.pod_sandbox_id == sandbox_id]
+    stops = (cri.stop_container(item.id, CLEAR_GRACE_S) for item in running if item.state == cri_pb2.CONTAINER_RUNNING)
+    for result in await asyncio.gather(*stops, return_exceptions=True):
+        if isinstance(result, BaseException):
+            log.warning("a container of the sandbox %s does not stop: %s", sandbox_id, result)
+    await cri.stop_sandbox(sandbox_id)
+    await cri.remove_sandbox(sandbox_id)

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from raykube.kubelet.cgroups import MOUNT, PodCgroups, unified_hierarchy
+from raykube.kubelet.core import criconfig
+from raykube.kubelet.cri import Cri
+from raykube.kubelet.volumes import mounts
+from raykube.rpc import Code, RpcError
 from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.kubelet.conftest import Node, running_node, shell, state
@@ -150,3 +154,59 @@ def test_a_weight_that_somebody_set_stays(groups: tuple[PodCgroups, list[Path]])
     weight.write_text("77")
     cgroups.apply(pod)
     assert weight.read_text().strip() == "77"
+
+
+def ends_without(monkeypatch: pytest.MonkeyPatch, method: str, place: str) -> None:
+    """From now on, this call of CRI times out for what is named so."""
+    call = getattr(Cri, method)
+
+    async def times_out(cri: Cri, item_id: str, *more: Any) -> None:
+        if item_id == place:
+            raise RpcError(Code.DEADLINE_EXCEEDED, "too slow")
+        await call(cri, item_id, *more)
+
+    monkeypatch.setattr(Cri, method, times_out)
+
+
+async def two_pods(node: Node) -> list[Path]:
+    """Two pods that run; the mounts of theirs."""
+    if not mounts.allowed():
+        missing("needs root, to mount")
+    places = []
+    for name in ("a", "b"):
+        volume = {"name": "v", "emptyDir": {"medium": "Memory"}}
+        spec = shell("exec sleep 1000", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        pod = await node.pod(name, spec, volumes=[volume])
+        await node.phase(name, "Running")
+        places.append(node.root / "kubelet" / "pods" / uid(pod) / "volumes" / "kubernetes.io~empty-dir" / "v")
+    assert all(map(os.path.ismount, places))
+    return places
+
+
+async def test_a_node_that_goes_ends_the_sandbox_of_a_container_that_does_not_stop(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = await two_pods(node)
+    cri = node.kubelet._cri
+    assert cri is not None
+    stuck = next(item for item in await cri.containers() if item.labels[criconfig.POD_NAME] == "a")
+    await node.kubelet.stop()
+    ends_without(monkeypatch, "stop_container", stuck.id)
+    await node.kubelet.clear()
+    assert not list(node.runtime._runtime.sandboxes())  # type: ignore[union-attr]
+    assert not any(map(os.path.ismount, places))
+
+
+async def test_a_node_that_goes_leaves_the_volumes_of_a_pod_that_runs_on(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = await two_pods(node)
+    cri = node.kubelet._cri
+    assert cri is not None
+    stuck = next(item for item in await cri.sandboxes() if item.labels[criconfig.POD_NAME] == "a")
+    await node.kubelet.stop()
+    ends_without(monkeypatch, "stop_sandbox", stuck.id)
+    with pytest.raises(RuntimeError, match=r"1 pods may still run: a: .*too slow"):
+        await node.kubelet.clear()
+    assert [item.id for item in node.runtime._runtime.sandboxes()] == [stuck.id]  # type: ignore[union-attr]
+    assert [os.path.ismount(place) for place in places] == [True, False]

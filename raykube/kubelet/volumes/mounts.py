@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from raykube.kubelet.core import mountinfo
@@ -64,13 +65,17 @@ def detach_below(directory: Path) -> None:
         detach(point)
 
 
-_OF_PODS = re.compile(r"/pods/[^/]+/(volumes/kubernetes\.io~[^/]+/[^/]+|volume-subpaths/.+)$")
+_OF_PODS = re.compile(r"/pods/([^/]+)/(?:volumes/kubernetes\.io~[^/]+/[^/]+|volume-subpaths/.+)$")
 
 
-def detach_pods(directory: Path) -> None:
-    """Takes off what kubelets below `directory` mounted for their pods, once no kubelet is left to do it."""
+def detach_pods(directory: Path, spared: Collection[str] = ()) -> None:
+    """Takes off what kubelets below `directory` mounted for their pods, once no kubelet is left to do it.
+
+    Pods with a uid in `spared` keep theirs.
+    """
     for point in below(directory):
-        if _OF_PODS.search(point):
+        found = _OF_PODS.search(point)
+        if found and found[1] not in spared:
             detach(point)
 
 
