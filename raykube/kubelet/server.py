@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 ALLOWED_USERS = {"kube-apiserver-kubelet-client"}
 ALLOWED_GROUPS = {"system:masters"}
+# Why there is no log, where that is told in other words than the reason.
+_WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 
 
 def _names(certificate: object) -> tuple[str, set[str]]:
@@ -206,5 +208,6 @@ def _no_log(pod: Object, container: str, previous: bool) -> str:
         waiting = (one.get("state") or {}).get("waiting")
         if one.get("name") == container and waiting:
             reason = waiting.get("reason", "")
-            return f'container "{container}" in pod "{pods.name(pod)}" is waiting to start: {reason}'
+            words = _WAITING.get(reason, reason)
+            return f'container "{container}" in pod "{pods.name(pod)}" is waiting to start: {words}'
     return f'container "{container}" in pod "{pods.name(pod)}" is not available'
