@@ -123,6 +123,16 @@ def test_a_pod_starts() -> None:
     assert world.phase == "Running"
 
 
+def test_a_container_that_could_not_start_has_times_all_the_same() -> None:
+    world = World(make_pod(policy="Never"))
+    world.settle()
+    world.runs[-1] = replace(world.runs[-1], started_at=0.0)
+    world.end("c", 128)
+    world.settle()
+    terminated = world.status()["containerStatuses"][0]["state"]["terminated"]
+    assert (terminated["startedAt"], terminated["finishedAt"]) == ("1970-01-01T00:00:00Z", "1970-01-01T00:16:40Z")
+
+
 def test_init_containers_come_one_by_one() -> None:
     world = World(make_pod(inits=("a", "b")))
     world.settle()

@@ -53,8 +53,9 @@ class Inputs:
     resize: list[Object] = field(default_factory=list)  # conditions of a resize under way
 
 
-def _time(seconds: float) -> str | None:
-    return rfc3339(seconds) if seconds > 0 else None
+def _time(seconds: float) -> str:
+    """Of a container that never started, the beginning of time: an absent one is shown as the year 1."""
+    return rfc3339(max(seconds, 0))
 
 
 def _terminated(inputs: Inputs, run: ObservedContainer, node: NodeFacts) -> Object:
