@@ -317,8 +317,8 @@ class Bulk:
             for name in ("follow", "previous", "timestamps"):
                 if getattr(request, name):
                     query[name] = "true"
-            async with self._kubelets.logs(request.namespace, request.pod, query) as upstream:
-                async for data in upstream.content.iter_any():
+            async with self._kubelets.logs(request.namespace, request.pod, query) as log:
+                async for data in log:
                     yield api_pb2.LogsResponse(data=data)
 
     def _user(self, call: Call) -> UserInfo:

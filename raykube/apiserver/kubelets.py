@@ -1,7 +1,7 @@
 """The way to kubelets: HTTPS with the apiserver's client certificate, to the address that the node reports."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -80,10 +80,16 @@ class Kubelets:
         return await self.base_url(node_name)
 
     @asynccontextmanager
-    async def logs(self, namespace: str, name: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer of `/containerLogs` for a pod's container; `query` as in the API's `pods/log`. Raises ApiError."""
+    async def logs(self, namespace: str, name: str, query: Mapping[str, str]) -> AsyncIterator[AsyncIterable[bytes]]:
+        """What `/containerLogs` answers for a pod's container, nothing while the pod is on no node.
+
+        `query` as in the API's `pods/log`. Raises ApiError.
+        """
         pod = await self.pod(namespace, name)
         container = container_of(pod, query.get("container", ""))
+        if not (pod.get("spec") or {}).get("nodeName"):
+            yield _nothing()
+            return
         parameters = {key: value for key, value in query.items() if key in _LOG_PARAMETERS and value}
         url = f"{await self.location(pod)}/containerLogs/{namespace}/{name}/{container}"
         try:
@@ -91,10 +97,15 @@ class Kubelets:
                 if response.status >= 400:
                     text = (await response.text())[:2000].strip()
                     raise _refused(response.status, text, f'container "{container}" in pod "{name}"')
-                yield response
+                yield response.content.iter_any()
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             asked = URL(url).with_query(parameters)
             raise ApiError.internal(f'Get "{asked}": {dial_failure(url, error)}') from None
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for chunk in ():
+        yield chunk
 
 
 _LOG_PARAMETERS = frozenset(

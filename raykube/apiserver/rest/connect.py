@@ -24,13 +24,13 @@ class Connects:
         info = context.info
         query = _log_query(context)
         labels = ("CONNECT", "", "v1", "pods")
-        async with self._kubelets.logs(info.namespace, info.name, query) as upstream:
+        async with self._kubelets.logs(info.namespace, info.name, query) as log:
             response = web.StreamResponse(headers=context.headers("text/plain"))
             response.enable_chunked_encoding()
             await response.prepare(context.request)
             self._measures.long_running.add(labels)
             try:
-                async for chunk in upstream.content.iter_any():
+                async for chunk in log:
                     await response.write(chunk)
             finally:
                 self._measures.long_running.add(labels, -1)
