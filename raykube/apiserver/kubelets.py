@@ -104,7 +104,8 @@ class Kubelets:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for chunk in ():
+    empty: tuple[bytes, ...] = ()
+    for chunk in empty:
         yield chunk
 
 
