@@ -25,7 +25,9 @@ from dnslib.server import BaseResolver, DNSServer
 from rich.console import Console
 from rich.table import Table
 
+from raykube.dns.config import PRIVATE
 from raykube.dns.core.cache import Cache
+from raykube.dns.core.clients import Clients
 from raykube.dns.core.metrics import Metrics
 from raykube.dns.core.responder import Responder
 from raykube.dns.core.zone import Zone
@@ -81,7 +83,9 @@ def serve(pipe: Connection, services: int, endpoints: int) -> None:
             [f"{HOST}:{upstream}"], Path("/dev/null"), cache=Cache(10_000), cache_ttl_s=30, edns_size=1232,
             metrics=metrics, clock=clock,
         )  # fmt: skip
-        answers = Answers(Responder(zone), forwarder, metrics, clock, concurrent_max=1000)
+        answers = Answers(
+            Responder(zone), forwarder, metrics, clock, Clients(PRIVATE), concurrent_max=1000, client_concurrent_max=100
+        )
         listeners = Listeners(answers, metrics)
         listeners.bind([HOST], 0)
         await listeners.start()

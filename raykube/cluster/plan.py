@@ -12,6 +12,7 @@ from typing import Any, Literal
 from raykube.cluster import addresses as at
 from raykube.cluster import pki
 from raykube.cluster.state import ClusterState, Machine
+from raykube.dns.config import PRIVATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,8 @@ class _Flags:
             "port": at.DNS_PORT,
             "cluster_domain": CLUSTER_DOMAIN,
             "cluster_dns": at.cluster_dns(self.state),
+            # Pods and Services have private addresses; machines may have public ones.
+            "allow_networks": [*PRIVATE, *(machine.address for machine in self.state.machines)],
             "healthz_bind_address": f"{self.machine.address}:{at.DNS_METRICS_PORT}",
             "lameduck": "1s",  # an actor has not long to stop, and kube-proxies hear of it sooner
         }

@@ -1,6 +1,6 @@
 """The flags of `raykube dns`: cluster DNS has no flags upstream; defaults are those of kubeadm's Corefile."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,18 @@ from raykube.base.duration import Duration
 from raykube.client.config import ApiConfig
 from raykube.dns.core.wire import UDP_BYTES_MIN, wire_name
 from raykube.rpc.listen import split_address
+
+PRIVATE = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+]
 
 
 class Config(ApiConfig):
@@ -35,6 +47,12 @@ class Config(ApiConfig):
     cache_ttl: int = Field(30, ge=0, description="seconds that upstream's answers are remembered at most")
     cache_size: int = Field(10_000, ge=0, description="how many of upstream's answers are remembered")
     max_concurrent: int = Field(1000, ge=1, description="queries that wait for upstream; more are refused")
+    max_concurrent_per_client: int = Field(
+        100, ge=1, description="those of one address, unless it is a loopback one, which may be a proxy's"
+    )
+    allow_networks: list[str] = Field(
+        PRIVATE, description="networks of clients that are answered, beside --bind-addresses; others get REFUSED"
+    )
     max_udp_size: int = Field(1232, ge=UDP_BYTES_MIN, le=4096, description="longest answer over UDP, in bytes")
     healthz_bind_address: str = Field(
         "127.0.0.1:9153", description="host:port of /health, /ready and /metrics; empty: not served"
@@ -47,6 +65,11 @@ class Config(ApiConfig):
     @classmethod
     def _ips(cls, value: list[str]) -> list[str]:
         return [str(ip_address(text)) for text in value]
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        return [str(ip_network(text, strict=False)) for text in value]
 
     @field_validator("forward")
     @classmethod

@@ -1,18 +1,20 @@
 """The sockets: UDP and TCP in front of `core.responder`, and the wait for upstream behind it.
 
 Over UDP a burst is read and answered in one turn of the loop, without a task or a transport. Queries for upstream wait
-in a task each, at most `max_concurrent`; more are refused at once.
+in a task each, at most `max_concurrent`, and few of one client; more are refused at once.
 """
 
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
 from raykube.base.clock import Clock
 from raykube.dns.core.cache import Entry
+from raykube.dns.core.clients import Clients
 from raykube.dns.core.metrics import Metrics
 from raykube.dns.core.responder import Ask, Responder
 from raykube.dns.core.wire import REFUSED, read_query
@@ -35,20 +37,35 @@ class Answers:
     """Answers queries, now or when upstream has said something."""
 
     def __init__(
-        self, responder: Responder, forwarder: Forwarder, metrics: Metrics, clock: Clock, *, concurrent_max: int
+        self,
+        responder: Responder,
+        forwarder: Forwarder,
+        metrics: Metrics,
+        clock: Clock,
+        clients: Clients,
+        *,
+        concurrent_max: int,
+        client_concurrent_max: int,
     ) -> None:
         self._responder = responder
         self._forwarder = forwarder
         self._metrics = metrics
         self._clock = clock
+        self._clients = clients
         self._concurrent_max = concurrent_max
+        self._client_concurrent_max = client_concurrent_max
         self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting_of: Counter[str] = Counter()  # by client
 
-    def handle(self, data: bytes, tcp: bool, send: Send, done: Callable[[], None] | None = None) -> bool:
-        """Answers through `send`; returns whether that is still to come, and then calls `done` behind it."""
+    def handle(self, data: bytes, client: str, tcp: bool, send: Send, done: Callable[[], None] | None = None) -> bool:
+        """Answers `client` through `send`; returns whether that is still to come, and then calls `done` behind it."""
         started = self._clock.monotonic()
         query = read_query(data)
         if query is None:
+            return False
+        if not self._clients.allows(client):
+            self._metrics.requests[tcp, query.type, False] += 1
+            self._finish(self._responder.refuse(query, REFUSED), started, send)
             return False
         found = self._responder.answer(query, tcp=tcp)
         metrics = self._metrics
@@ -65,16 +82,28 @@ class Answers:
             self._finish(self._relay(found, entry, tcp), started, send)
             return False
         metrics.cache_misses += 1
-        if len(self._waiting) >= self._concurrent_max:
+        if self._is_full(client):
             metrics.rejected += 1
             self._finish(self._responder.refuse(query, REFUSED), started, send)
             return False
         task = asyncio.get_running_loop().create_task(self._wait(found, tcp, started, send))
         self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
+        self._waiting_of[client] += 1
+        task.add_done_callback(partial(self._waited, client))
         if done is not None:
             task.add_done_callback(lambda _: done())
         return True
+
+    def _is_full(self, client: str) -> bool:
+        if len(self._waiting) >= self._concurrent_max:
+            return True
+        return self._waiting_of.get(client, 0) >= self._client_concurrent_max and not Clients.may_be_many(client)
+
+    def _waited(self, client: str, task: "asyncio.Task[None]") -> None:
+        self._waiting.discard(task)
+        self._waiting_of[client] -= 1
+        if not self._waiting_of[client]:
+            del self._waiting_of[client]
 
     async def _wait(self, ask: Ask, tcp: bool, started: float, send: Send) -> None:
         entry = await self._forwarder.resolve(ask.wanted)
@@ -117,7 +146,7 @@ class UdpServer:
                 log.debug("receiving: %s", error)
                 continue
             try:
-                handle(data, False, partial(self._send, client))
+                handle(data, client[0], False, partial(self._send, client))
             except Exception:
                 # One client's query must not take the others' server with it.
                 log.exception("cannot answer %s from %s", data.hex(), client[0])
@@ -142,12 +171,18 @@ class TcpConnection(asyncio.Protocol):
         self._server = server
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._client = ""
         self._pending = 0
         self._writable = True
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # gone already
+            self.close()
+            return
+        self._client = peer[0]
         if not self._server.admit(self):
             self.close()
             return
@@ -176,7 +211,7 @@ class TcpConnection(asyncio.Protocol):
             self._rest()
             try:
                 self._pending += 1
-                if not self._server.answers.handle(message, True, self._send, self._answered):
+                if not self._server.answers.handle(message, self._client, True, self._send, self._answered):
                     self._pending -= 1
             except Exception:
                 log.exception("cannot answer %s", message.hex())

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine
+from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
@@ -21,6 +22,7 @@ from raykube.client.core.listwatch import Change
 from raykube.client.informer import Informer
 from raykube.dns.config import Config
 from raykube.dns.core.cache import Cache
+from raykube.dns.core.clients import Clients
 from raykube.dns.core.metrics import Metrics
 from raykube.dns.core.responder import Responder
 from raykube.dns.core.upstreams import DNS_PORT
@@ -67,8 +69,15 @@ class Service:
             metrics=self._metrics,
             clock=clock,
         )
+        own = [address for address in config.bind_addresses if not ip_address(address).is_unspecified]
         self._answers = Answers(
-            self.responder, self.forwarder, self._metrics, clock, concurrent_max=config.max_concurrent
+            self.responder,
+            self.forwarder,
+            self._metrics,
+            clock,
+            Clients([*config.allow_networks, *own]),
+            concurrent_max=config.max_concurrent,
+            client_concurrent_max=config.max_concurrent_per_client,
         )
         self._listeners = Listeners(self._answers, self._metrics)
         self._health = HealthServer(
