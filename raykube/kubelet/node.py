@@ -33,6 +33,10 @@ def reference(name: str) -> Object:
     return {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "uid": name}}
 
 
+def _revision(node: Object) -> int:
+    return int(node["metadata"].get("resourceVersion") or 0)
+
+
 class NodeAgent:
     def __init__(
         self,
@@ -62,13 +66,12 @@ class NodeAgent:
         self._images = images
         self._problems = problems
         self._look = asyncio.Event()
-        self._was_under: frozenset[str] = frozenset()
         self._clock = SystemClock()
         self._runtime = ""
         self._lease: Object | None = None
         self._reported_at = 0.0
         self._pod_cidr = config.pod_cidr
-        self._was_ready: bool | None = None
+        self._has_reported = False
         self.registered = asyncio.Event()
         # Before the first answer of the apiserver: what we would register.
         self.node: Object = nodestatus.new_node(config, machine, Health("", "starting"), self._clock.now())
@@ -172,7 +175,9 @@ class NodeAgent:
         now = self._clock.now()
         try:
             # Old state is good enough to compare with, and costs the store nothing.
-            self.node = await self._client.get(NODES, "", self._config.name, resource_version=-1)
+            found = await self._client.get(NODES, "", self._config.name, resource_version=-1)
+            if _revision(found) > _revision(self.node):
+                self.node = found  # else an apiserver has not seen yet what was written here
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -181,17 +186,24 @@ class NodeAgent:
         old = self.node.get("status") or {}
         status = nodestatus.node_status(self._config, self._machine, health, old, now)
         changed = nodestatus.significant(status) != nodestatus.significant(old)
-        if not changed and now - self._reported_at < self._report_s:
-            return
-        change = {name: value for name, value in status.items() if old.get(name) != value}
-        self.node = await self._client.patch(NODES, "", self._config.name, {"status": change}, api_pb2.MERGE, "status")
-        self._reported_at = now
-        states = nodestatus.transitions(self._was_under, health.pressures)
-        if self._was_ready is not None and self._was_ready != self.healthy:
-            states.append("NodeReady" if self.healthy else "NodeNotReady")
-        for state in states:
-            self._events.record(self._reference(), "Normal", state, f"Node {self._config.name} status is now: {state}")
-        self._was_ready, self._was_under = self.healthy, health.pressures
+        if changed or now - self._reported_at >= self._report_s:
+            change = {name: value for name, value in status.items() if old.get(name) != value}
+            self.node = await self._client.patch(
+                NODES, "", self._config.name, {"status": change}, api_pb2.MERGE, "status"
+            )
+            self._reported_at = now
+        self._tell(old, status)
+
+    def _tell(self, old: Object, status: Object) -> None:
+        """Records what changed since the stored status, whoever wrote that; the first time, pressures in any case."""
+        name = self._config.name
+        if nodestatus.rebooted(old, status):
+            message = f"Node {name} has been rebooted, boot id: {self._machine.boot_id}"
+            self._events.record(self._reference(), "Warning", "Rebooted", message)
+        before = old if self._has_reported else nodestatus.without_pressures(old)
+        for state in nodestatus.transitions(before, status):
+            self._events.record(self._reference(), "Normal", state, f"Node {name} status is now: {state}")
+        self._has_reported = True
 
     async def _follow_pod_cidr(self) -> None:
         """Tells the runtime which addresses pods get, when the cluster (not a flag) decides that."""

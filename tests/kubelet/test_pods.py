@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykube.pb import cri_pb2
+from raykube.api.resources import builtin
+from raykube.pb import api_pb2, cri_pb2
 from raykube.runtime.containers import Runtime
 from tests.kit.waiting import until
 from tests.kubelet.conftest import PODS, Node, Object, container, shell, state
@@ -402,4 +403,30 @@ async def test_the_node(node: Node) -> None:
 
     await until(lambda: ready()["status"] == "False", 20)
     assert "container runtime is down" in ready()["message"]
+    await node.event("NodeNotReady", "Node n1 status is now: NodeNotReady")
     await node.start_runtime()
+
+
+async def test_events_of_a_node_that_comes_back(node: Node) -> None:
+    key = ("nodes", "", "n1")
+
+    def ready() -> bool:
+        conditions = node.store.objects.get(key, {}).get("status", {}).get("conditions", ())
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    await until(ready, 20, "the node is ready")
+    await node.kubelet.stop()
+    # Another boot, and a machine that was silent for a while.
+    found = await node.client.get(builtin("v1", "Node"), "", "n1")
+    boot = found["status"]["nodeInfo"]["bootID"]
+    silent = [one | {"status": "Unknown"} for one in found["status"]["conditions"]]
+    change = {"conditions": silent, "nodeInfo": {"bootID": "another"}}
+    await node.client.patch(builtin("v1", "Node"), "", "n1", {"status": change}, api_pb2.MERGE, "status")
+    for name in [name for name in node.store.objects if name[0] == "events"]:
+        del node.store.objects[name]
+    await node.start_kubelet()
+    await node.event("Rebooted", f"Node n1 has been rebooted, boot id: {boot}")
+    for reason in ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"):
+        await node.event(reason, f"Node n1 status is now: {reason}")
+    counts = {obj["reason"]: obj.get("count", 1) for name, obj in node.store.objects.items() if name[0] == "events"}
+    assert counts["NodeReady"] == counts["NodeHasNoDiskPressure"] == counts["Rebooted"] == 1

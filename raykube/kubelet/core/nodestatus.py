@@ -137,13 +137,30 @@ def _conditions(health: Health, old: list[Object], now: float) -> list[Object]:
     return result + list(before.values())
 
 
-def transitions(before: frozenset[str], now: frozenset[str]) -> list[str]:
-    """Reasons of the events that tell which pressures came and went: NodeHasDiskPressure, NodeHasNoDiskPressure..."""
-    return [
-        PRESSURES[kind][kind in now][0].replace("Kubelet", "Node", 1)
-        for kind in PRESSURES
-        if (kind in before) != (kind in now)
-    ]
+def transitions(before: Object, now: Object) -> list[str]:
+    """Reasons of the events that tell what changed between two statuses: NodeReady, NodeHasDiskPressure...
+
+    A condition about pressure that is new is told of as well, one about readiness is not.
+    """
+    was = {one["type"]: one["status"] for one in before.get("conditions") or ()}
+    states = []
+    for one in now["conditions"]:
+        kind, status = one["type"], one["status"]
+        if kind in PRESSURES and was.get(kind) != status:
+            states.append(PRESSURES[kind][status == "True"][0].replace("Kubelet", "Node", 1))
+        elif kind == "Ready" and was.get(kind, status) != status:
+            states.append("NodeReady" if status == "True" else "NodeNotReady")
+    return states
+
+
+def without_pressures(status: Object) -> Object:
+    return {**status, "conditions": [one for one in status.get("conditions") or () if one["type"] not in PRESSURES]}
+
+
+def rebooted(before: Object, now: Object) -> bool:
+    """Whether the machine began anew between two statuses."""
+    known = (before.get("nodeInfo") or {}).get("bootID")
+    return bool(known) and known != now["nodeInfo"]["bootID"]
 
 
 def node_status(config: NodeConfig, machine: MachineFacts, health: Health, old: Object, now: float) -> Object:
