@@ -201,7 +201,7 @@ class ContainerActions:
             # Volumes come before the sandbox; those that show the pod's address know it only now.
             await self._volumes.mount(pod, self.pod_facts(pod_ip))
             self._volumes.write_hosts(pod, pod_ip, self._settings.cluster_domain)
-            mounts = self._volumes.mounts(pod, spec, attempt, environment)
+            mounts = await self._volumes.mounts(pod, spec, attempt, environment)
             return environment, mounts, self._volumes.devices(pod, spec)
         except (SourceMissing, ValueError, VolumeFailed, ApiError) as error:
             self._events.record(pod, "Warning", "Failed", f"Error: {error}", _place(spec))

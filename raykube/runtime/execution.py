@@ -77,11 +77,13 @@ class Command:
 
     async def end(self) -> None:
         """Kills what is left of it, and reaps it."""
-        if self.child.poll() is None:
-            processes.kill_session(self.child.pid)
-            self.child.wait()
-        self._running.discard(self.child)
-        self.close_ends()
+        try:
+            if self.child.poll() is None:
+                processes.kill_session(self.child.pid)
+                await processes.wait_child(self.child)  # one in a system call that hangs dies only after it
+        finally:
+            self._running.discard(self.child)
+            self.close_ends()
 
 
 class Session:

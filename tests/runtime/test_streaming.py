@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
+from raykube.runtime.containers import Entry
+from raykube.runtime.execution import Command
 from raykube.streaming.core import channels, http1, pairs
 from raykube.streaming.core.channels import Channel
 from raykube.streaming.wire import dial
@@ -337,3 +340,18 @@ async def test_no_file_descriptors_stay_open(machine: Machine) -> None:
     for _ in range(5):
         await round_trip()
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+async def test_a_command_that_does_not_die_at_once_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykube.runtime.processes.kill_session", lambda leader: None)  # as in a call that hangs
+    running: set[subprocess.Popen[bytes]] = set()
+    command = Command(Entry(["sleep", "5"], {"PATH": os.environ["PATH"]}, None, running), {}, terminal=False)
+    end = asyncio.create_task(command.end())
+    await asyncio.sleep(0)
+    try:
+        assert not end.done()
+        assert running
+    finally:
+        command.child.kill()
+        await end
+    assert not running

@@ -1,6 +1,7 @@
 """The volumes of pods, from the first mount to the last trace."""
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from raykube.kubelet.objects import Objects
 from raykube.kubelet.volumes import atomicwriter, emptydir, hostpath, mounts, ownership, removal, subpath
 from raykube.kubelet.volumes.claims import Claims
 from raykube.kubelet.volumes.failure import VolumeFailed
+from raykube.kubelet.volumes.places import Places
 from raykube.pb import cri_pb2
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Volumes:
         self._root = root.resolve()
         self._objects = objects
         self._claims = Claims(objects.client, node)
+        self._places = Places()
         self.may_mount = mounts.allowed()
         self.recursive_read_only = False  # whether the runtime can make mounts below a volume read-only
         self.image_volumes = ""  # why the runtime cannot mount images; "" when it can
@@ -101,9 +104,11 @@ class Volumes:
             if emptydir.prepare(directory, in_memory, size) and group is not None:
                 ownership.give(directory, group, read_only=False)
         elif found.kind == "hostPath":
-            hostpath.prepare(found.source["path"], found.source.get("type") or "")
+            path, kind = found.source["path"], found.source.get("type") or ""
+            await self._places.look(path, functools.partial(hostpath.prepare, path, kind))
         elif found.kind == "local":
-            hostpath.check_local(found.source["path"], found.block)
+            path = found.source["path"]
+            await self._places.look(path, functools.partial(hostpath.check_local, path, found.block))
             if group is not None and not found.block and not found.read_only:
                 await self._give_local(pod, Path(found.source["path"]), group)
         elif found.kind == "image":
@@ -115,8 +120,12 @@ class Volumes:
     async def _give_local(self, pod: Object, directory: Path, group: int) -> None:
         """Once for each pod, in a thread: a disk may hold millions of files."""
         mark = self.pod_directory(pods.uid(pod)) / "owned" / str(directory).replace("/", "~")
-        if mark.exists() or (only_on_mismatch(pod) and not ownership.needs_change(directory, group)):
+        if mark.exists():
             return
+        if only_on_mismatch(pod):
+            differs = functools.partial(ownership.needs_change, directory, group)
+            if not await self._places.look(str(directory), differs):
+                return
         await asyncio.to_thread(ownership.give, directory, group, False)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
@@ -134,7 +143,7 @@ class Volumes:
 
     # -- mounts of a container
 
-    def mounts(
+    async def mounts(
         self, pod: Object, spec: Object, attempt: int, environment: dict[str, str | bytes]
     ) -> list[cri_pb2.Mount]:
         """Raises VolumeFailed."""
@@ -145,7 +154,7 @@ class Volumes:
             if volume is None:
                 raise VolumeFailed(f'volume "{wanted["name"]}" of container "{spec["name"]}" is not in the pod')
             try:
-                found.append(self._mount(pod, spec, volume, wanted, index, environment))
+                found.append(await self._mount(pod, spec, volume, wanted, index, environment))
             except (NotUsable, imagename.InvalidImageName) as error:
                 raise VolumeFailed(str(error)) from None
         taken = {mount.container_path for mount in found}
@@ -161,7 +170,7 @@ class Volumes:
             found.append(cri_pb2.Mount(container_path=message_path, host_path=str(path)))
         return found
 
-    def _mount(
+    async def _mount(
         self,
         pod: Object,
         spec: Object,
@@ -181,7 +190,10 @@ class Volumes:
         base = str(resolved.source["path"]) if in_place else str(self._directory(pod, volume))
         if path:
             place = self._subpaths(pods.uid(pod)) / resolved.name / spec["name"] / str(index)
-            base = subpath.prepare(base, path, place, self.may_mount, wanted["name"], spec["name"])
+            prepare = functools.partial(
+                subpath.prepare, base, path, place, self.may_mount, wanted["name"], spec["name"]
+            )
+            base = await self._places.look(base, prepare)
         return cri_pb2.Mount(
             container_path=wanted["mountPath"],
             host_path=base,
