@@ -10,5 +10,5 @@ shim is told. A *skeleton* is a directory rebuilt in a mount namespace so that s
 
 Containers share the machine's file tree and network. Volumes, host names and users are namespaces (root, or an ordinary
 user where the machine allows user namespaces); limits are control groups where they may be written.
-Not done: images, attach, exec with a terminal, port forwarding.
+Not done: images.
 """

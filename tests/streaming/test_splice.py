@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
-from raykube.streaming.splice import splice
+from raykube.streaming.splice import Idle, splice
 from raykube.streaming.wire import Wire
 
 
@@ -75,13 +76,36 @@ async def test_idle_for_too_long(ends: Ends) -> None:
     assert await read_all(ends.server) == b""
 
 
-async def test_traffic_keeps_it_open(ends: Ends) -> None:
-    await ends.join(idle_s=1.0)
-    for _ in range(6):
-        await asyncio.sleep(0.3)
-        await ends.client.write(b"tick")
-        assert await ends.server.read() == b"tick"
+async def test_traffic_either_way_is_a_touch(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[None] = []
+    monkeypatch.setattr(Idle, "touch", lambda _idle: touched.append(None))
+    await ends.join(idle_s=3600)
+    for number, (source, sink) in enumerate(((ends.client, ends.server), (ends.server, ends.client)), 1):
+        await source.write(b"tick")
+        assert await sink.read() == b"tick"
+        assert len(touched) == number
     assert not ends.splicing.done()
+
+
+async def test_idleness_is_counted_from_the_last_touch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = 100.0, []
+
+    async def sleep(delay_s: float) -> None:
+        nonlocal now
+        slept.append(delay_s)
+        if len(slept) == 1:
+            now += 0.25
+            idle.touch()
+            delay_s -= 0.25
+        now += delay_s
+
+    clock = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr(
+        "raykube.streaming.splice.asyncio", SimpleNamespace(get_running_loop=lambda: clock, sleep=sleep)
+    )
+    idle = Idle(1.0)
+    await idle.watch()
+    assert (slept, now) == ([1.0, 0.25], 101.25)
 
 
 async def test_the_last_word_arrives_though_input_was_not_read(ends: Ends) -> None:

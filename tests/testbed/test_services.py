@@ -2,7 +2,6 @@
 without a kube-proxy that runs."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,9 +123,7 @@ def test_a_local_node_port_keeps_the_address_of_who_asks(served: Served) -> None
 
 
 def test_nobody_there_is_a_refusal(served: Served) -> None:
-    began = time.monotonic()
     assert served.ask(served.cluster.hosts[0], served.cluster_ip("nobody"), 80) == "refused"
-    assert time.monotonic() - began < 3  # the client's own patience
 
 
 def test_rules_outlive_a_kube_proxy_that_was_killed(served: Served) -> None:
