@@ -1,5 +1,6 @@
 """The host of a component's services, in this process: Ray adds only where it runs and that it is made again."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Iterator
@@ -119,3 +120,30 @@ def test_renewed_certificates_are_used_at_once_and_when_the_actor_is_made_again(
     assert newest(spec(b"old", 1.5, generation=3)).files[str(certificate)] == b"new"
     assert newest(spec(b"newest", 3.0)).files[str(certificate)] == b"newest"
     assert newest(spec(b"old", 1.0)).generation == 3
+
+
+def test_a_service_that_cannot_clear_up_keeps_no_other_from_it(tmp_path: Path) -> None:
+    cleared = []
+
+    class Leaves:
+        def __init__(self, name: str, fails: bool) -> None:
+            self.name, self.fails = name, fails
+
+        async def stop(self) -> None:
+            pass
+
+        async def clear(self) -> None:
+            if self.fails:
+                raise RuntimeError("a pod may still run")
+            cleared.append(self.name)
+
+    spec = HostSpec(name="x", services=[], files={}, log_file=str(tmp_path / "log"), spec_file=str(tmp_path / "spec"))
+    newest(spec)
+    host = ComponentHost.__new__(ComponentHost)
+    host._spec, host._ended = spec, asyncio.Event()
+    host._services = [Leaves("first", False), Leaves("last", True)]
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(host._end(clear=True))
+    assert [str(error) for error in raised.value.exceptions] == ["a pod may still run"]
+    assert cleared == ["first"]
+    assert not (tmp_path / "spec").exists()
