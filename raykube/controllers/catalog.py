@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from raykube.api.resources import Resource
 from raykube.controllers.core.deployment import DeploymentController
+from raykube.controllers.core.disruption import DisruptionController
 from raykube.controllers.core.endpoints import EndpointsController
 from raykube.controllers.core.endpointslice import EndpointSliceController
 from raykube.controllers.core.ephemeral_volumes import EphemeralVolumes
@@ -137,6 +138,7 @@ MAKERS: dict[str, Maker] = {
     "persistentvolume-protection-controller": lambda config, _: Part(
         VolumeProtection(), "persistentvolume-protection-controller"
     ),
+    "disruption-controller": lambda config, _: Part(DisruptionController(), "controllermanager"),
     "ephemeral-volume-controller": lambda config, _: Part(EphemeralVolumes(), "ephemeral_volume"),
 }
 NAMES = tuple(MAKERS)

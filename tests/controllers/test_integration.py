@@ -21,6 +21,7 @@ DEPLOYMENTS = builtin("apps/v1", "Deployment")
 JOBS = builtin("batch/v1", "Job")
 SLICES = builtin("discovery.k8s.io/v1", "EndpointSlice")
 ENDPOINTS = builtin("v1", "Endpoints")
+BUDGETS = builtin("policy/v1", "PodDisruptionBudget")
 LEASES = builtin("coordination.k8s.io/v1", "Lease")
 
 
@@ -321,6 +322,37 @@ async def test_pods_of_a_silent_node_are_replaced(plane: Plane) -> None:
     assert {"node.kubernetes.io/unreachable"} == {taint["key"] for taint in node["spec"]["taints"]}
     other = await plane.client.get(builtin("v1", "Node"), "", "two")
     assert not (other.get("spec") or {}).get("taints")
+
+
+async def test_evictions_within_a_budget_go_on_as_pods_are_replaced(plane: Plane) -> None:
+    await plane.manager()
+    await plane.client.create(deployment(2))
+    body = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    meta = {"name": "web", "namespace": "default"}
+    await plane.client.create(
+        {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": body}
+    )
+
+    async def healthy(count: int) -> list[Obj]:
+        status = (await plane.client.get(BUDGETS, "default", "web")).get("status") or {}
+        pods = [pod for pod in await listed(plane, PODS) if "deletionTimestamp" not in pod["metadata"]]
+        return pods if status.get("currentHealthy") == count and status["disruptionsAllowed"] == count - 1 else []
+
+    async def replaced() -> list[Obj]:
+        await set_pods(plane, "Running")
+        return await healthy(2)
+
+    old = {pod["metadata"]["name"]: pod for pod in await until(replaced)}
+    for pod in old.values():
+        pods = await until(replaced)
+        (result,) = await plane.client.write([operations.evict(pod)])
+        assert result.code < 300, result
+        await until(lambda: healthy(1))
+        other = next(each for each in pods if each["metadata"]["name"] != pod["metadata"]["name"])
+        (result,) = await plane.client.write([operations.evict(other)])
+        assert result.code == 429
+    left = await until(replaced)
+    assert len(left) == 2 and not old.keys() & {pod["metadata"]["name"] for pod in left}
 
 
 async def test_a_broken_controller_stops_no_other(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,32 @@ def test_a_namespace_is_emptied(plane: ControlPlane) -> None:
     assert "room" not in plane.kubectl("get", "namespaces")
 
 
+def test_drain_evicts_what_a_budget_covers(plane: ControlPlane) -> None:
+    """On nodes that have no kubelet: pods go at once, without grace, so that the drain's end is the budget's matter."""
+    plane.kubectl("create", "poddisruptionbudget", "calm", "--selector=app=calm", "--min-available=1")
+    objects: list[dict[str, object]] = [
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in ("left", "right")
+    ]
+    for name, node in (("one", "left"), ("two", "left"), ("three", "right")):
+        spec = {
+            "nodeName": node,
+            "containers": [{"name": "c", "image": "x"}],
+            "tolerations": [{"operator": "Exists"}],  # the nodes are not ready
+        }
+        meta = {"name": name, "labels": {"app": "calm"}}
+        objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    running = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+    for name in ("one", "two", "three"):
+        plane.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps(running))
+    plane.kubectl("drain", "left", "--force", "--grace-period=0", "--timeout=30s")
+    assert [each["metadata"]["name"] for each in plane.objects("pods", "-l", "app=calm")] == ["three"]
+    refused = plane.kubectl_run("drain", "right", "--force", "--grace-period=0", "--timeout=3s")
+    assert refused.returncode and "would violate the pod's disruption budget" in refused.stderr
+    assert plane.objects("pods", "-l", "app=calm"), "the last one stays"
+    plane.kubectl("delete", "pdb/calm", "pod/three", "node/left", "node/right", "--grace-period=0", "--force")
+
+
 def test_a_killed_manager_is_followed_up(plane: ControlPlane) -> None:
     """Work that comes while it is dead is done by the next one."""
     plane.kill("controller-manager-plane-1")
