@@ -12,6 +12,7 @@ from raykube.api.resources import builtin
 from raykube.apiserver.config import Config
 from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.reader import Reader
+from raykube.rpc.tls import Tls, client_context
 from raykube.streaming.failures import dial_failure
 
 NODES = builtin("v1", "Node")
@@ -42,6 +43,9 @@ class Kubelets:
     def context(self) -> ssl.SSLContext:
         """For connections to kubelets."""
         config = self._config
+        ca, certificate = config.kubelet_certificate_authority, config.kubelet_client_certificate
+        if ca is not None and certificate is not None and config.kubelet_client_key is not None:
+            return client_context(Tls(certificate, config.kubelet_client_key, ca))
         if config.kubelet_certificate_authority is not None:
             context = ssl.create_default_context(cafile=str(config.kubelet_certificate_authority))
         else:

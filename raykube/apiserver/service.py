@@ -45,6 +45,7 @@ from raykube.client.kv import KvClient
 from raykube.pb import api_pb2
 from raykube.rpc import Tls
 from raykube.rpc.server import Server
+from raykube.rpc.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -269,10 +270,8 @@ def _store_tls(config: Config) -> Tls | None:
 
 def _server_context(tls: Tls) -> ssl.SSLContext:
     """TLS that asks for a client certificate and does without: tokens and anonymous requests have none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = server_context(tls)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert_file, tls.key_file)
-    context.load_verify_locations(tls.ca_file)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -5,7 +5,6 @@ Every client shows a certificate of the cluster's CA; only the apiserver's clien
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,8 @@ from raykube.kubelet.cri import Cri
 from raykube.kubelet.logreader import LogReader
 from raykube.kubelet.reports import Reports
 from raykube.kubelet.streams import Streams
-from raykube.rpc import RpcError
+from raykube.rpc import RpcError, Tls
+from raykube.rpc.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +114,8 @@ class KubeletServer:
         self.port = 0
 
     async def start(self, address: str, port: int, certificate: Path, key: Path, client_ca: Path) -> None:
-        """Raises OSError when the address is taken or a file cannot be read."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(client_ca))
-        context.load_cert_chain(certificate, key)
-        context.verify_mode = ssl.CERT_REQUIRED
+        """Raises OSError when the address is taken, ValueError when a file cannot be used."""
+        context = server_context(Tls(certificate, key, client_ca))
         app = web.Application(middlewares=[_authorize])
         app.add_routes(
             [

@@ -20,7 +20,7 @@ from raykube.rpc.link import Link, Timing, pump
 from raykube.rpc.listen import split_address
 from raykube.rpc.methods import Method, methods_of
 from raykube.rpc.pushed import OnFinished, OnMessage, PushedCall
-from raykube.rpc.tls import Followed, Tls, client_context
+from raykube.rpc.tls import Tls, client_context
 
 __all__ = ["Channel", "Stub", "Timing", "once"]
 
@@ -150,11 +150,9 @@ class Channel:
         self.link: Link | None = None  # takes calls, or is spent
         self._timing = timing or Timing()
         self._context: ssl.SSLContext | None = None
-        self._certificate: Followed | None = None
         if tls is not None:
             self._context = client_context(tls)
             self._context.set_alpn_protocols(["h2"])
-            self._certificate = Followed(tls, self._context)
         self._connecting: asyncio.Task[Link] | None = None
         self._failures = 0  # attempts in a row
         self._retry_at = 0.0  # by the loop's clock
@@ -247,8 +245,6 @@ class Channel:
     async def _attempt(self, loop: asyncio.AbstractEventLoop) -> Link:
         """A ready link. Raises RpcError."""
         self.attempts += 1
-        if self._certificate is not None:
-            self._certificate.refresh()
         link: Link | None = None
         try:
             async with asyncio.timeout(self._timing.connect_s):

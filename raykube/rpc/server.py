@@ -15,7 +15,7 @@ from raykube.rpc.core.limits import Limits
 from raykube.rpc.handlers import Call, Served, served_by
 from raykube.rpc.listen import BACKLOG, bind, split_address
 from raykube.rpc.serving import ServedConnection
-from raykube.rpc.tls import Followed, Tls, server_context
+from raykube.rpc.tls import Tls, server_context
 
 __all__ = ["Call", "Server"]
 
@@ -49,7 +49,6 @@ class Server:
         self._keepalive_timeout_s = keepalive_timeout_s
         self._methods: dict[str, Served] = {}
         self._listeners: list[tuple[socket.socket, ssl.SSLContext | None]] = []
-        self._certificates: list[Followed] = []
         self._paths: dict[Path, int] = {}  # of our unix sockets, with their inodes
         self._servers: list[asyncio.Server] = []
         self._connections: set[ServedConnection] = set()
@@ -71,7 +70,6 @@ class Server:
         if tls is not None:
             context = server_context(tls)
             context.set_alpn_protocols(["h2"])
-            self._certificates.append(Followed(tls, context))
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:"))
             self._listeners.append((_bind_path(path), context))
@@ -103,13 +101,11 @@ class Server:
             self._none_left.set()
 
     async def _watch(self) -> None:
-        """Finds clients that vanished without a word, and certificates that were renewed."""
+        """Finds clients that vanished without a word."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(self._keepalive_s, self._keepalive_timeout_s) / 4)
             now_s = loop.time()
-            for certificate in self._certificates:
-                certificate.refresh()
             for connection in list(self._connections):
                 connection.check(now_s, self._keepalive_s, self._keepalive_timeout_s)
 

@@ -4,6 +4,7 @@ import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -21,25 +22,49 @@ class Tls:
 
 
 def client_context(tls: Tls, *, check_hostname: bool = True) -> ssl.SSLContext:
-    """For connecting: shows the certificate, asks for one of the CA. Raises ValueError with a line for the user."""
-    return _context(tls, ssl.Purpose.SERVER_AUTH, check_hostname)
+    """For connecting: shows the certificate, asks for one of the CA. Raises ValueError with a line for the user.
+
+    A long-lived context follows its files: new connections show the certificate that is there then.
+    """
+    return _followed(tls, _context(tls, ssl.Purpose.SERVER_AUTH, check_hostname))
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """For listening: clients must show a certificate of the CA. Raises ValueError with a line for the user."""
+    """For listening: clients must show a certificate of the CA. Raises ValueError with a line for the user.
+
+    It follows its files as `client_context`'s does.
+    """
     context = _context(tls, ssl.Purpose.CLIENT_AUTH, False)
     context.verify_mode = ssl.CERT_REQUIRED
+    return _followed(tls, context)
+
+
+class _Context(ssl.SSLContext):
+    """A context that looks at its files whenever a connection begins."""
+
+    followed: "Followed | None" = None
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        if self.followed is not None:
+            self.followed.refresh()
+        return super().wrap_bio(*arguments, **options)
+
+
+def _followed(tls: Tls, context: _Context) -> _Context:
+    context.followed = Followed(tls, context)
     return context
 
 
-def _context(tls: Tls, purpose: ssl.Purpose, check_hostname: bool) -> ssl.SSLContext:
+def _context(tls: Tls, purpose: ssl.Purpose, check_hostname: bool) -> _Context:
     for path in (tls.ca_file, tls.cert_file, tls.key_file):
         try:
             path.read_bytes()
         except OSError as error:  # ssl's own does not say which file it is
             raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    is_client = purpose is ssl.Purpose.SERVER_AUTH
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT if is_client else ssl.PROTOCOL_TLS_SERVER)
     try:
-        context = ssl.create_default_context(purpose, cafile=str(tls.ca_file))
+        context.load_verify_locations(tls.ca_file)
     except ssl.SSLError as error:
         raise ValueError(f"{tls.ca_file} holds no certificates of an authority: {error.reason}") from None
     context.check_hostname = check_hostname

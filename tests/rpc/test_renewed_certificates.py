@@ -11,6 +11,7 @@ import pytest
 from raykube.rpc import Identity, Tls
 from raykube.rpc.channel import Channel
 from raykube.rpc.server import Call, Server
+from raykube.rpc.tls import client_context, server_context
 from tests.kit import pki
 from tests.kit.waiting import until
 from tests.rpc.echo import ECHO, Bytes, Handler
@@ -82,6 +83,35 @@ async def test_a_server_shows_the_new_one_and_a_client_too(tmp_path: Path) -> No
     finally:
         await channel.close()
         await server.stop(0)
+
+
+async def test_contexts_of_other_protocols_follow_their_files(tmp_path: Path) -> None:
+    first, second = (pki.tls(name, server=True) for name in ("kube-apiserver", "renewed"))
+    own, mine = files(tmp_path / "server", first), files(tmp_path / "client", pki.tls("alice"))
+    names: list[str] = []
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        certificate = writer.get_extra_info("peercert")
+        names.append(dict(field for (field,) in certificate["subject"])["commonName"])
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context(own))
+    port = server.sockets[0].getsockname()[1]
+    context = client_context(mine, check_hostname=False)
+
+    async def seen() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        shown_to_us: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        await reader.read()
+        writer.close()
+        return shown_to_us
+
+    async with server:
+        assert await seen() == der(first)
+        replace(own, second)
+        replace(mine, pki.tls("bob"))
+        assert await seen() == der(second)
+    assert names == ["alice", "bob"]
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
