@@ -43,6 +43,9 @@ CLAIMS, VOLUMES = builtin("v1", "PersistentVolumeClaim"), builtin("v1", "Persist
 ASK = Backoff(initial_s=0.2, max_s=5.0)
 
 
+ClaimKey = tuple[str, str]  # namespace, name
+
+
 class Decision(NamedTuple):
     pending: Pending
     node: str
@@ -78,7 +81,7 @@ class Binder:
         self._wake = wake
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._storage = asyncio.Event()  # set and replaced whenever claims changed
+        self._waiters: dict[ClaimKey, set[asyncio.Event]] = {}  # of pods, by the claims that they wait for
 
     async def bind(self, decisions: list[Decision]) -> None:
         """Starts a bulk request; waits only when too many are under way."""
@@ -92,10 +95,10 @@ class Binder:
             await self._slots.acquire()
             self._start(self._bind(ready), release=True)
 
-    def on_storage(self) -> None:
-        """Claims changed: pods that wait for theirs look again."""
-        self._storage.set()
-        self._storage = asyncio.Event()
+    def on_claim(self, key: ClaimKey) -> None:
+        """A claim changed: pods that wait for it look again."""
+        for changed in self._waiters.get(key, ()):
+            changed.set()
 
     async def reject(self, rejections: list[Rejection]) -> None:
         """Puts the pods aside, and says why in their status and in events."""
@@ -125,11 +128,24 @@ class Binder:
 
     async def _reserve(self, decision: Decision) -> None:
         """Reserves the volumes of a pod, waits until its claims are bound, then binds the pod."""
+        changed = asyncio.Event()
+        keys = {claim_key(one.claim) for one in decision.reservations}
+        for key in keys:
+            self._waiters.setdefault(key, set()).add(changed)
+        try:
+            await self._reserve_and_wait(decision, changed)
+        finally:
+            for key in keys:
+                self._waiters[key].discard(changed)
+                if not self._waiters[key]:
+                    del self._waiters[key]
+
+    async def _reserve_and_wait(self, decision: Decision, changed: asyncio.Event) -> None:
         pending = decision.pending
         problem = await self._write_reservations(decision.reservations)
         deadline = self._clock.monotonic() + CLAIMS_TIMEOUT_S
         while not problem:
-            changed = self._storage
+            changed.clear()
             if self._queue.get(pending.pod.uid) is not pending:
                 self._cluster.forget(pending.pod.uid)  # deleted meanwhile
                 return
@@ -255,6 +271,10 @@ class Binder:
         for (pod, _), result in zip(changed, results, strict=True):
             if result.code >= 400 and result.code not in (404, 409):  # gone, or another of its name
                 log.warning("condition of %s/%s not written: %s", pod.namespace, pod.name, result.body)
+
+
+def claim_key(claim: operations.Object) -> ClaimKey:
+    return claim["metadata"]["namespace"], claim["metadata"]["name"]
 
 
 def reservation_write(reservation: Reservation) -> api_pb2.Operation:

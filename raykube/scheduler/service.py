@@ -165,7 +165,10 @@ class Service:
         for change in changes:
             changed |= take(self._cluster.volumes, change.object["metadata"], change.new)
         assert self._binder is not None
-        self._binder.on_storage()
+        for change in changes:
+            metadata = change.object["metadata"]
+            if metadata.get("namespace"):  # only claims are in one
+                self._binder.on_claim((metadata["namespace"], metadata["name"]))
         if changed and self._queue.on_event(Event.STORAGE, self._clock.monotonic()):
             self._wake.set()
 

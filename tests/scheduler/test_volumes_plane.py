@@ -100,8 +100,8 @@ async def test_pods_get_volumes_and_nodes_together(plane: Plane) -> None:
     where = {}
     for index in range(6):
         bound = await sees(plane, PODS, f"p{index}", lambda pod: pod["spec"].get("nodeName"))
-        has = await plane.client.get(CLAIMS, "default", f"c{index}")
-        assert volumes.phase(has) == "Bound"
+        # The phase is written after what the binding waits for.
+        has = await sees(plane, CLAIMS, f"c{index}", lambda claim: volumes.phase(claim) == "Bound")
         disk = await plane.client.get(VOLUMES, "", has["spec"]["volumeName"])
         assert volumes.on_node(disk, {"kubernetes.io/hostname": bound["spec"]["nodeName"]}, "")
         where[disk["metadata"]["name"]] = bound["spec"]["nodeName"]
