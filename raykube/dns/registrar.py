@@ -11,7 +11,7 @@ import uuid
 from contextlib import suppress
 
 from raykube.api.errors import ApiError
-from raykube.api.resources import Resource, by_kind
+from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.client.api import ApiClient
 from raykube.client.core.listwatch import Change
@@ -26,12 +26,6 @@ RETRY = Backoff(initial_s=0.2, max_s=30.0)
 LEASE = "kube-dns"
 LEASE_S, RENEW_S, RETRY_S = 30.0, 20.0, 8.0  # a machine that is lost is noticed by its Node after longer than that
 LEAVE_S = 1.0  # how long a server that stops waits for an apiserver
-
-
-def resource(group: str, kind: str) -> Resource:
-    found = by_kind(group, "v1", kind)
-    assert found is not None
-    return found
 
 
 class Registrar:
@@ -62,7 +56,7 @@ class Registrar:
         self._wake = asyncio.Event()
         self._nodes: dict[str, bool] | None = None  # while elected
         self._watching: asyncio.Task[None] | None = None
-        self._slice_resource = resource("discovery.k8s.io", "EndpointSlice")
+        self._slice_resource = builtin("discovery.k8s.io/v1", "EndpointSlice")
         services.add_batch_handler(self._on_services)
         slices.add_index("ours", lambda obj: ["1"] if registration.is_ours(obj) else [])
         slices.add_batch_handler(self._on_slices)
@@ -194,7 +188,7 @@ class Registrar:
             if news:
                 self._wake.set()
 
-        informer = Informer(self._client, resource("", "Node"))
+        informer = Informer(self._client, builtin("v1", "Node"))
         informer.add_batch_handler(on_nodes)
         running = asyncio.get_running_loop().create_task(informer.run())
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raykube.api.resources import builtin
 from raykube.client.api import ApiClient
 from raykube.client.core.listwatch import Change
 from raykube.client.informer import Informer
@@ -28,7 +29,7 @@ from raykube.dns.core.responder import Responder
 from raykube.dns.core.upstreams import DNS_PORT
 from raykube.dns.core.zone import Zone
 from raykube.dns.forward import Forwarder
-from raykube.dns.registrar import Registrar, resource
+from raykube.dns.registrar import Registrar
 from raykube.dns.server import Answers, Listeners
 from raykube.rpc.clock import SystemClock
 from raykube.rpc.health import HealthServer
@@ -110,9 +111,9 @@ class Service:
         own = [(address, self._listeners.port) for address in config.bind_addresses]
         self.forwarder.upstreams.own = {*own, *((address, DNS_PORT) for address in config.cluster_dns)}
         self.forwarder.look()
-        services = Informer(client, resource("", "Service"))
-        slices = Informer(client, resource("discovery.k8s.io", "EndpointSlice"))
-        namespaces = Informer(client, resource("", "Namespace"))
+        services = Informer(client, builtin("v1", "Service"))
+        slices = Informer(client, builtin("discovery.k8s.io/v1", "EndpointSlice"))
+        namespaces = Informer(client, builtin("v1", "Namespace"))
         services.add_batch_handler(self._on_services)
         slices.add_batch_handler(self._on_slices)
         namespaces.add_batch_handler(self._on_namespaces)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from raykube.api.errors import ApiError
-from raykube.api.resources import Resource, by_kind
+from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.base.clock import parse_rfc3339
 from raykube.client.api import ApiClient
@@ -49,12 +49,6 @@ TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"  # such Services are another proxy's
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 ANNOUNCE = Backoff(initial_s=0.5, max_s=30.0)
-
-
-def _resource(group: str, kind: str) -> Resource:
-    found = by_kind(group, "v1", kind)
-    assert found is not None
-    return found
 
 
 def _key(obj: Object) -> tuple[str, str]:
@@ -165,14 +159,14 @@ class Service:
         )
 
     def _informers(self, client: ApiClient) -> list[Informer]:
-        services = Informer(client, _resource("", "Service"), label_selector=f"!{PROXY_NAME_LABEL}")
+        services = Informer(client, builtin("v1", "Service"), label_selector=f"!{PROXY_NAME_LABEL}")
         slices = Informer(
             client,
-            _resource("discovery.k8s.io", "EndpointSlice"),
+            builtin("discovery.k8s.io/v1", "EndpointSlice"),
             label_selector=f"!{HEADLESS_LABEL},!{PROXY_NAME_LABEL}",
         )
         only = f"metadata.name={self._node}" if self._mode == "never" else ""
-        nodes = Informer(client, _resource("", "Node"), field_selector=only)
+        nodes = Informer(client, builtin("v1", "Node"), field_selector=only)
         services.add_batch_handler(self._on_services)
         slices.add_batch_handler(self._on_slices)
         nodes.add_batch_handler(self._on_nodes)
@@ -284,7 +278,7 @@ class Service:
                     self._relay = relay
                 if own.relay != self._relay.address:
                     annotations: dict[str, Any] = {"annotations": {RELAY_ANNOTATION: self._relay.address}}
-                    await client.patch(_resource("", "Node"), "", self._node, {"metadata": annotations})
+                    await client.patch(builtin("v1", "Node"), "", self._node, {"metadata": annotations})
                 failures = 0
             except (OSError, ValueError, ApiError) as error:
                 failures += 1

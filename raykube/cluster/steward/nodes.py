@@ -2,21 +2,14 @@
 
 from typing import Any
 
-from raykube.api import resources
 from raykube.api.errors import ApiError
-from raykube.api.resources import Resource
+from raykube.api.resources import builtin
 from raykube.client import operations
 from raykube.client.api import ApiClient
 
 MIRROR = "kubernetes.io/config.mirror"
 ROLE_LABEL = "node-role.kubernetes.io/control-plane"
 TIMEOUT_S = 10.0
-
-
-def _resource(kind: str) -> Resource:
-    found = resources.by_kind("", "v1", kind)
-    assert found is not None  # rows of the table
-    return found
 
 
 def stays(pod: dict[str, Any]) -> bool:
@@ -36,12 +29,12 @@ async def drain(client: ApiClient, node: str) -> int:
     Budgets are kept: a pod whose eviction is refused is tried again next time. Raises ApiError.
     """
     try:
-        await client.patch(_resource("Node"), "", node, {"spec": {"unschedulable": True}})
+        await client.patch(builtin("v1", "Node"), "", node, {"spec": {"unschedulable": True}})
     except ApiError as error:
         if error.code != 404:
             raise
         return 0
-    pods, _ = await client.list(_resource("Pod"), field_selector=f"spec.nodeName={node}", timeout=TIMEOUT_S)
+    pods, _ = await client.list(builtin("v1", "Pod"), field_selector=f"spec.nodeName={node}", timeout=TIMEOUT_S)
     moving = [pod for pod in pods if not stays(pod)]
     waiting = [pod for pod in moving if "deletionTimestamp" not in pod["metadata"]]
     # A refusal is an answer of its own for each pod, and nothing to do about.
@@ -53,7 +46,7 @@ async def show_role(client: ApiClient, node: str, is_control_plane: bool) -> Non
     """Labels the Node by which kubectl shows that it has a part of the control plane. Raises ApiError."""
     labels = {ROLE_LABEL: "" if is_control_plane else None}
     try:
-        await client.patch(_resource("Node"), "", node, {"metadata": {"labels": labels}})
+        await client.patch(builtin("v1", "Node"), "", node, {"metadata": {"labels": labels}})
     except ApiError as error:
         if error.code != 404:  # it registers later, and says so itself then
             raise
@@ -62,7 +55,7 @@ async def show_role(client: ApiClient, node: str, is_control_plane: bool) -> Non
 async def delete(client: ApiClient, node: str) -> None:
     """Deletes the Node; its pods follow. It is no error when there is none. Raises ApiError."""
     try:
-        await client.delete(_resource("Node"), "", node)
+        await client.delete(builtin("v1", "Node"), "", node)
     except ApiError as error:
         if error.code != 404:
             raise
