@@ -50,13 +50,13 @@ def test_finds_by_cluster_machine_and_role(cluster_id: str) -> None:
     finally:
         processes.end(other, grace_s=0)
         for process in (one, two, stranger):
-            process.wait(5)
+            process.wait(60)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(cluster_id: str) -> None:
     stubborn = spawn(STUBBORN, processes.marker(cluster_id, "m1"))
     assert processes.end(cluster_id, grace_s=0.2) == 1
-    assert stubborn.wait(5) == -signal.SIGKILL
+    assert stubborn.wait(60) == -signal.SIGKILL
 
 
 def test_a_child_that_left_its_session_is_found(cluster_id: str) -> None:
@@ -65,7 +65,7 @@ def test_a_child_that_left_its_session_is_found(cluster_id: str) -> None:
         " start_new_session=True); print('up', flush=True); os._exit(0)"
     )
     parent = spawn([sys.executable, "-c", script], processes.marker(cluster_id, "m1"))
-    parent.wait(5)
+    parent.wait(60)
     assert len(list(processes.find(cluster_id))) == 1
     assert processes.end(cluster_id, grace_s=0) == 1
 

@@ -14,9 +14,17 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+
     from raykube.runtime.process import namespaces
 else:
+    # What `signal` wraps in enums, which a start need not pay for.
+    import _signal as signal
+
     import namespaces
+
+# Of a runtime that was started in the background of a shell, and of Python itself: children would ignore them, too.
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGPIPE)
 
 
 def become(command: list[str]) -> None:
@@ -35,6 +43,8 @@ def become(command: list[str]) -> None:
 
 def main(pid: int, uid: str, gid: str, directory: str, mode: str, groups: str, command: list[str]) -> None:
     try:
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_DFL)
         for path in filter(None, groups.split(":")):
             with open(path, "w") as file:
                 file.write("0")

@@ -201,7 +201,9 @@ def run_program(directory: str, outputs: tuple[int, int], stdin: int, terminal: 
     """The child's side of the fork: becomes the program, or writes why not to `failure`."""
     try:
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGPIPE):
+        ours = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGPIPE)
+        # A runtime that was started in the background of a shell ignores these, and children would, too.
+        for number in (*ours, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         os.umask(0o022)
