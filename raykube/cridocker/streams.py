@@ -115,7 +115,7 @@ class StreamingServer(server.StreamingServer[Request]):
                 raise ConnectionRefusedError(error.message) from None
             if not found["State"]["Running"]:
                 raise ConnectionRefusedError("the sandbox is not running")
-            await _copy(*await _connect(found["State"]["Pid"], port), data)
+            await sessions.copy(*await _connect(found["State"]["Pid"], port), data)
 
         await sessions.port_forward(link, forward)
 
@@ -231,23 +231,3 @@ async def _connect(pid: int, port: int) -> tuple[asyncio.StreamReader, asyncio.S
         raise ConnectionRefusedError(f"failed to connect to localhost:{port} inside the pod: {reason}") from None
     connection.setblocking(False)
     return await asyncio.open_connection(sock=connection)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: Stream) -> None:
-    """Until the pod closes its side; the client may close its own before."""
-
-    async def up() -> None:
-        with suppress(OSError):
-            while part := await data.read():
-                writer.write(part)
-                await writer.drain()
-            writer.write_eof()
-
-    upwards = asyncio.ensure_future(up())
-    try:
-        while part := await reader.read(PIECE_BYTES):
-            await data.write(part)
-    finally:
-        upwards.cancel()
-        await asyncio.gather(upwards, return_exceptions=True)
-        writer.close()

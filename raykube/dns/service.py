@@ -33,6 +33,7 @@ from raykube.dns.registrar import Registrar
 from raykube.dns.server import Answers, Listeners
 from raykube.rpc.clock import SystemClock
 from raykube.rpc.health import HealthServer
+from raykube.rpc.lifetime import until_stopped
 from raykube.rpc.listen import join_address, split_address
 
 log = logging.getLogger(__name__)
@@ -183,14 +184,7 @@ class Service:
 
     async def wait(self) -> None:
         """Returns after `stop`; raises what ended a part of the service."""
-        stopped = asyncio.ensure_future(self._stopped.wait())
-        try:
-            done, _ = await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-            if not self._stopped.is_set():
-                for task in done:
-                    task.result()
-        finally:
-            stopped.cancel()
+        await until_stopped(self._stopped, self._tasks)
 
     async def stop(self) -> None:
         """Leaves the Service, answers on for the lame duck's time, then ends."""

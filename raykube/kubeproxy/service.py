@@ -40,6 +40,7 @@ from raykube.kubeproxy.proxier import Proxier
 from raykube.kubeproxy.relay import Relay
 from raykube.rpc import Tls
 from raykube.rpc.clock import SystemClock
+from raykube.rpc.lifetime import until_stopped
 from raykube.rpc.listen import join_address, split_address
 from raykube.rpc.tls import client_context, server_context
 
@@ -295,14 +296,7 @@ class Service:
 
     async def wait(self) -> None:
         """Returns after `stop`; raises what ended a part of the service."""
-        stopped = asyncio.ensure_future(self._stopped.wait())
-        try:
-            done, _ = await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-            if not self._stopped.is_set():
-                for task in done:
-                    task.result()
-        finally:
-            stopped.cancel()
+        await until_stopped(self._stopped, self._tasks)
 
     async def stop(self) -> None:
         self._stopped.set()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from contextlib import suppress
 
 from raykube.pb import cri_pb2
 from raykube.rpc import RpcError
@@ -11,7 +10,6 @@ from raykube.streaming import sessions
 from raykube.streaming.link import Link, Stream
 
 CONNECT_S = 10.0
-READ_BYTES = 64 * 1024
 
 
 async def serve(runtime: Runtime, request: cri_pb2.PortForwardRequest, link: Link) -> None:
@@ -31,26 +29,6 @@ async def serve(runtime: Runtime, request: cri_pb2.PortForwardRequest, link: Lin
         except OSError as error:
             reason = (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
             raise ConnectionRefusedError(f"failed to connect to {host}:{port} inside the pod: {reason}") from None
-        await _copy(reader, writer, data)
+        await sessions.copy(reader, writer, data)
 
     await sessions.port_forward(link, forward)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: Stream) -> None:
-    """Until the pod closes its side; the client may close its own before."""
-
-    async def up() -> None:
-        with suppress(OSError):
-            while part := await data.read():
-                writer.write(part)
-                await writer.drain()
-            writer.write_eof()
-
-    upwards = asyncio.ensure_future(up())
-    try:
-        while part := await reader.read(READ_BYTES):
-            await data.write(part)
-    finally:
-        upwards.cancel()
-        await asyncio.gather(upwards, return_exceptions=True)
-        writer.close()

@@ -10,6 +10,7 @@ from raykube.streaming.core.pairs import Pair, PairError, Pairs
 from raykube.streaming.link import Link, Stream
 
 STREAMS_WAIT_S = 30.0  # upstream's --streaming-stream-creation-timeout
+PIECE_BYTES = 64 * 1024
 
 
 async def remote_command(link: Link, wanted: Sequence[Channel]) -> dict[Channel, Stream]:
@@ -92,3 +93,23 @@ async def _serve(link: Link, pair: Pair, error: Stream, data: Stream, forward: F
     finally:
         link.forget(data)
         link.forget(error)
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: Stream) -> None:
+    """Joins a connection to a pod and a forwarded port, until the pod closes its side; the client may do so before."""
+
+    async def up() -> None:
+        with suppress(OSError):
+            while part := await data.read():
+                writer.write(part)
+                await writer.drain()
+            writer.write_eof()
+
+    upwards = asyncio.ensure_future(up())
+    try:
+        while part := await reader.read(PIECE_BYTES):
+            await data.write(part)
+    finally:
+        upwards.cancel()
+        await asyncio.gather(upwards, return_exceptions=True)
+        writer.close()
