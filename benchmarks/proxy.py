@@ -26,11 +26,12 @@ from raykube.kubeproxy.config import Config
 from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.nftables.layout import Options
 from raykube.kubeproxy.core.table import Table
-from raykube.kubeproxy.nft import Kernel
 from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
+from raykube.nftables.kernel import Kernel
 from raykube.rpc.clock import SystemClock
 from tests.kit.netns import Namespace
 
+WIDTH_MIN = 100  # of the table
 ENDPOINTS = 4
 PODS = "10.0.0.0/8"
 CHANGES_PER_S = 100
@@ -247,7 +248,9 @@ def main() -> None:
                 ms(found["live p50"]),
                 ms(found["live p99"]),
             )
-    Console().print(printed)
+    console = Console()
+    # Numbers are whole also where the output is a file, or the terminal narrow.
+    Console(width=max(console.width, WIDTH_MIN)).print(printed)
 
 
 if __name__ == "__main__":

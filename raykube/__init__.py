@@ -1,14 +1,15 @@
 """raykube: Kubernetes as a distributed actor system on Ray.
 
-`raykube.Client` is the synchronous client for programs and notebooks.
+`raykube.Client` is the synchronous client for programs and notebooks; `raykube.inputs` draws pods to Ray's objects.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykube.client.facade import Client
+    from raykube.cluster.inputs import inputs
 
-__all__ = ["Client"]
+__all__ = ["Client", "inputs"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from raykube.client.facade import Client
 
         return Client
+    if name == "inputs":
+        from raykube.cluster.inputs import inputs
+
+        return inputs
     raise AttributeError(f"module 'raykube' has no attribute {name!r}")

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.control_plane import TICKS_PER_S, free_port
+from raykube.bench.plane import TICKS_PER_S, free_port
 from raykube.client.kv import KvClient
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError

@@ -1,7 +1,7 @@
 """Where an endpoint's IP address leads: not back to whoever connects, and not to what is near its machine.
 
-Local clusters have machines and pods all over 127.0.0.0/8, and what listens on localhost alone registers that: a
-Service may lead there, though the apiserver itself proxies nobody to its own localhost.
+Where pods have loopback addresses, all over 127.0.0.0/8, a Service may lead there, though the apiserver itself proxies
+nobody to its own localhost.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -19,11 +19,19 @@ def parse(text: str) -> Address:
     return mapped or address
 
 
-def endpoint_problem(address: Address) -> str:
-    """Why no Service may lead there, in upstream's words; empty when one may."""
+def is_loopback(text: str) -> bool:
+    """Whether it is an address of the machine for itself; a host's name is none."""
+    try:
+        return parse(text).is_loopback
+    except ValueError:
+        return False
+
+
+def endpoint_problem(address: Address, *, loopback: bool = False) -> str:
+    """Why no Service may lead there, in upstream's words; empty when one may. `loopback`: 127.0.0.0/8 has pods."""
     if address.is_unspecified:
         return f"may not be unspecified ({address})"
-    if address.version == 6 and address.is_loopback:
+    if address.is_loopback and not (loopback and address.version == 4):
         return "may not be in the loopback range (127.0.0.0/8, ::1/128)"
     if address.is_link_local:
         return "may not be in the link-local range (169.254.0.0/16, fe80::/10)"

@@ -68,7 +68,7 @@ def _service(obj: Object) -> None:
         _fill(port, protocol="TCP")
         if not port.get("targetPort"):
             port["targetPort"] = port.get("port", 0)
-    if spec["type"] in ("NodePort", "LoadBalancer") or spec.get("externalIPs"):
+    if spec["type"] in ("NodePort", "LoadBalancer") or (spec["type"] == "ClusterIP" and spec.get("externalIPs")):
         _fill(spec, externalTrafficPolicy="Cluster")
     if spec["type"] != "ExternalName":
         _fill(spec, internalTrafficPolicy="Cluster")
@@ -282,6 +282,7 @@ def _csi_driver(obj: Object) -> None:
 
 def _priority_class(obj: Object) -> None:
     _fill(obj, preemptionPolicy="PreemptLowerPriority")
+    obj.setdefault("value", 0)
 
 
 def _binding(obj: Object) -> None:

@@ -9,7 +9,6 @@ the rest, without `metadata.resourceVersion`: that is the revision of the key, a
 Neither kind nor apiVersion can hold the text `"metadata":{`, so the first occurrence is the object's own.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -94,11 +93,6 @@ def resource_version(obj: Object) -> str:
     return str(obj.get("metadata", {}).get("resourceVersion") or "")
 
 
-def deletion_timestamp(obj: Object) -> str:
-    """ "" unless the object is being deleted."""
-    return str(obj.get("metadata", {}).get("deletionTimestamp") or "")
-
-
 def owner_references(obj: Object) -> list[Object]:
     return obj.get("metadata", {}).get("ownerReferences") or []
 
@@ -120,20 +114,6 @@ def owner_reference(owner: Object, controller: bool = True) -> Object:
 def controller_of(obj: Object) -> Object | None:
     """The owner reference that manages this object, if any."""
     return next((each for each in owner_references(obj) if each.get("controller")), None)
-
-
-def object_reference(obj: Object) -> Object:
-    """A reference as Events carry it."""
-    metadata = obj.get("metadata", {})
-    reference = {
-        "kind": obj.get("kind"),
-        "namespace": metadata.get("namespace"),
-        "name": metadata.get("name"),
-        "uid": metadata.get("uid"),
-        "apiVersion": obj.get("apiVersion"),
-        "resourceVersion": metadata.get("resourceVersion"),
-    }
-    return {key: value for key, value in reference.items() if value}
 
 
 def condition(obj: Object, type_: str) -> Object | None:
@@ -171,12 +151,3 @@ def remove_condition(conditions: list[Object], type_: str) -> bool:
     changed = len(kept) != len(conditions)
     conditions[:] = kept
     return changed
-
-
-def list_object(api_version: str, kind: str, items: Iterable[Object], revision: int) -> Object:
-    return {
-        "kind": kind,
-        "apiVersion": api_version,
-        "metadata": {"resourceVersion": str(revision)},
-        "items": list(items),
-    }

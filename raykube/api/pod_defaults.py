@@ -7,7 +7,6 @@ Object = dict[str, Any]
 
 _MODE = 0o644
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
-_PROBE_NUMBERS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 _VOLUME_MODES = ("secret", "configMap", "downwardAPI", "projected")
 
 

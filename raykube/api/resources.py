@@ -343,6 +343,10 @@ def _table() -> Iterable[Resource]:
     g = _Group("scheduling.k8s.io", "v1")
     yield g.row("priorityclasses", "PriorityClass", "pc", cluster=True)
 
+    g = _Group("scheduling.k8s.io", "v1alpha2")
+    yield g.row("podgroups", "PodGroup", status=True)
+    yield g.row("workloads", "Workload")
+
     g = _Group("coordination.k8s.io", "v1")
     yield g.row("leases", "Lease")
 

@@ -60,6 +60,19 @@ def conform(resource: Typed, obj: Object) -> list[str]:
     return walk.unknown
 
 
+def conforms(resource: Typed, name: str, value: Any) -> bool:
+    """Whether `conform` surely changes nothing in the field `name` of an object that has this `value` there."""
+    judge = _field_judge(resource.group, resource.version, resource.kind, name)
+    return judge is not None and judge.is_valid(value)
+
+
+@cache
+def _field_judge(group: str, version: str, kind: str, name: str) -> jsonschema_rs.Draft4Validator | None:
+    root = typetree.of_kind(group, version, kind)
+    field = root.fields.get(name) if root is not None else None
+    return _validator(field.definition) if field is not None and field.kind == typetree.STRUCT else None
+
+
 def cannot_handle(resource: Typed, problem: str) -> ApiError:
     """The 400 of a body that does not decode into this type."""
     kind = resource.kind

@@ -28,6 +28,7 @@ __all__ = [
     "decode_yaml",
     "media_type",
     "strict_error",
+    "type_object",
 ]
 
 Object = dict[str, Any]
@@ -72,11 +73,16 @@ def decode_object(
         raise ApiError.bad_request(
             f"the object provided is unrecognized (must be of type {resource.kind}): {error.message} ({summary})"
         ) from None
+    return obj, problems + type_object(resource, obj)
+
+
+def type_object(resource: Typed, obj: Object) -> list[str]:
+    """Makes a parsed body an object of `resource`, in place; the rest of `decode_object`. Returns unknown fields."""
     check_kind(resource, obj)
-    problems += schema.conform(resource, obj)
+    problems = schema.conform(resource, obj)
     if not isinstance(obj.get("metadata"), dict):
         obj["metadata"] = {}
-    return obj, problems
+    return problems
 
 
 def check_kind(resource: Typed, obj: Object) -> None:

@@ -17,9 +17,9 @@ Vocabulary
 The order of a merged list: items of the patch in the patch's order, the others in the object's, woven together so that
 every pair that the object knows keeps its order where the patch does not say otherwise."""
 
-import copy
-from collections.abc import Callable
 from typing import Any, Protocol
+
+import orjson
 
 from raykube.api.errors import ApiError
 from raykube.api.shapes import Shape, root_shape
@@ -28,6 +28,7 @@ PATCH = "$patch"
 RETAIN_KEYS = "$retainKeys"
 DELETE_FROM = "$deleteFromPrimitiveList/"
 ELEMENT_ORDER = "$setElementOrder/"
+_NESTED = (dict, list)  # a union of types would be made anew at each question
 
 Object = dict[str, Any]
 
@@ -44,11 +45,12 @@ class Kinded(Protocol):
 
 
 def strategic_merge(resource: Kinded, obj: Object, patch: Any) -> Object:
-    """`obj` with `patch` merged in, by the schema of `resource`'s kind. Neither argument is changed."""
+    """`obj` with `patch` merged in, by the schema of `resource`'s kind. Neither argument is changed.
+
+    The outcome has nothing of `patch` in it, but shares with `obj` the maps and lists that the patch leaves alone."""
     if not isinstance(patch, dict):
         raise ApiError.bad_request("Invalid JSON document")
-    shape = root_shape(resource.group, resource.version, resource.kind)
-    return _merge_map(copy.deepcopy(obj), copy.deepcopy(patch), shape)
+    return _merge_map(obj, patch, root_shape(resource.group, resource.version, resource.kind))
 
 
 def _bad_format(what: str) -> ApiError:
@@ -61,31 +63,50 @@ def _server_error(message: str) -> ApiError:
 
 
 def _merge_map(original: Object, patch: Object, shape: Shape) -> Object:
-    if PATCH in patch:
-        directive = patch.pop(PATCH)
-        if directive == "replace":
-            return patch
-        if directive == "delete":
-            return {}
-        raise _server_error(f"unknown patch type: {go_text(directive)} in map: {go_text(patch)}")
-    _retain_keys(original, patch)
-    _set_element_orders(original, patch, shape)
-    for directive in [name for name in patch if name.startswith(DELETE_FROM)]:
-        _delete_from(original, directive.removeprefix(DELETE_FROM), patch.pop(directive))
+    merged = dict(original)
+    if any(name.startswith("$") for name in patch):
+        patch = dict(patch)
+        if PATCH in patch:
+            return _directed(patch)
+        _retain_keys(merged, patch)
+        _set_element_orders(merged, patch, shape)
+        for directive in [name for name in patch if name.startswith(DELETE_FROM)]:
+            _delete_from(merged, directive.removeprefix(DELETE_FROM), patch.pop(directive))
     for name, value in patch.items():
         if value is None:
-            original.pop(name, None)
-            continue
-        target = original.get(name)
-        field = shape.child(name)
-        if isinstance(target, dict) and isinstance(value, dict):
-            replaced = "replace" in field.strategies
-            original[name] = value if replaced else _merge_map(target, value, field)
-        elif isinstance(target, list) and isinstance(value, list):
-            original[name] = _merge_list(target, value, field) if "merge" in field.strategies else value
-        elif (fresh := _fresh(value)) is not _NOTHING:
-            original[name] = fresh
-    return original
+            merged.pop(name, None)
+        elif not isinstance(value, _NESTED):
+            merged[name] = value
+        else:
+            _merge_field(merged, name, value, shape.child(name))
+    return merged
+
+
+def _merge_field(merged: Object, name: str, value: Any, field: Shape) -> None:
+    """A map or list of the patch goes into the field `name`."""
+    target = merged.get(name)
+    if isinstance(target, dict) and isinstance(value, dict):
+        replaced = "replace" in field.strategies
+        merged[name] = _copy(value) if replaced else _merge_map(target, value, field)
+    elif isinstance(target, list) and isinstance(value, list):
+        merged[name] = _merge_list(target, value, field) if "merge" in field.strategies else _copy(value)
+    elif (fresh := _fresh(value)) is not _NOTHING:
+        merged[name] = fresh
+
+
+def _directed(patch: Object) -> Object:
+    """What a map becomes whose patch says `$patch`."""
+    directive = patch.pop(PATCH)
+    if directive == "replace":
+        replacement: Object = _copy(patch)
+        return replacement
+    if directive == "delete":
+        return {}
+    raise _server_error(f"unknown patch type: {go_text(directive)} in map: {go_text(patch)}")
+
+
+def _copy(value: Any) -> Any:
+    return orjson.loads(orjson.dumps(value))
 
 
 def _retain_keys(original: Object, patch: Object) -> None:
@@ -129,11 +150,11 @@ def _set_element_orders(original: Object, patch: Object, shape: Shape) -> None:
         if name not in patch:
             merged = target or []
         elif name not in original:
-            merged = _fresh(change)
+            merged = _fresh(change or [])
         elif "merge" in field.strategies:
             merged = _merge_list(target or [], change or [], field)
         else:
-            merged = change or []
+            merged = _copy(change or [])
         original[name] = _ordered(merged, order, target or [], key)
         patch.pop(name, None)
 
@@ -167,19 +188,22 @@ def _merge_list(original: list[Any], patch: list[Any], field: Shape) -> list[Any
     if not original and not patch:
         return original
     items = original + patch
-    if any(isinstance(item, dict) != isinstance(items[0], dict) or isinstance(item, list) for item in items):
+    kinds = set(map(type, items))
+    if list in kinds or (dict in kinds and len(kinds) > 1):
         raise _server_error("list element types are not identical")
     key = field.merge_key
-    if not isinstance(items[0], dict):
+    if dict not in kinds:
         merged = list(dict.fromkeys(items))
         return _ordered(merged, patch, original, "")
     if not key:
         raise _server_error(f"cannot merge lists without merge key for {field.name or field.item.name}")
     merged, changes = _apply_item_directives(original, patch, key)
+    places = _places(merged, key)
     for change in changes:
-        identity = _identity(change, key)
-        at = next((i for i, item in enumerate(merged) if item.get(key) == identity), None)
+        mark = _mark(_identity(change, key))
+        at = places.get(mark)
         if at is None:
+            places[mark] = len(merged)
             merged.append(_appended(change))
         else:
             merged[at] = _merge_map(merged[at], change, field.item)
@@ -204,26 +228,43 @@ def _apply_item_directives(original: list[Object], patch: list[Object], key: str
             raise _server_error("merging lists cannot yet be specified in the patch")
         else:
             raise _server_error(f"unknown patch type: {go_text(directive)} in map: {go_text(item)}")
-    return (changes, []) if replace else (merged, changes)
+    return (_copy(changes), []) if replace else (merged, changes)
 
 
 def _ordered(merged: list[Any], order: list[Any], server_order: list[Any], key: str) -> list[Any]:
     """Weaves `merged`: items named in `order` by that order, the others by the server's, pair by pair."""
+    wanted, known = _places(order, key), _places(server_order, key)
+    marks = [_mark(item.get(key) if key else item) for item in merged]
+    ours = sorted((at for at, mark in enumerate(marks) if mark in wanted), key=lambda at: wanted[marks[at]])
+    if len(ours) == len(merged):
+        return [merged[at] for at in ours]
+    rest = (at for at, mark in enumerate(marks) if mark not in wanted)
+    theirs = sorted(rest, key=lambda at: known.get(marks[at], -1))
+    woven: list[int] = []
+    left = right = 0
+    while left < len(theirs) and right < len(ours):
+        if 0 <= known.get(marks[theirs[left]], -1) < known.get(marks[ours[right]], -1):
+            woven.append(theirs[left])
+            left += 1
+        else:
+            woven.append(ours[right])
+            right += 1
+    return [merged[at] for at in (*woven, *theirs[left:], *ours[right:])]
 
-    def positions(items: list[Any]) -> Callable[[Any], int]:
-        identities = [item.get(key) if key else item for item in items]
-        return lambda item: next(
-            (i for i, each in enumerate(identities) if each == (item.get(key) if key else item)), -1
-        )
 
-    wanted, known = positions(order), positions(server_order)
-    ours = sorted((item for item in merged if wanted(item) >= 0), key=wanted)
-    theirs = sorted((item for item in merged if wanted(item) < 0), key=known)
-    woven: list[Any] = []
-    while ours and theirs:
-        left, right = known(theirs[0]), known(ours[0])
-        woven.append(theirs.pop(0) if 0 <= left < right else ours.pop(0))
-    return woven + theirs + ours
+def _places(items: list[Any], key: str) -> dict[Any, int]:
+    """Where the first item of each identity stands."""
+    places: dict[Any, int] = {}
+    for at, item in enumerate(items):
+        places.setdefault(_mark(item.get(key) if key else item), at)
+    return places
+
+
+def _mark(identity: Any) -> Any:
+    """What equal identities have in common that can be a key: themselves, unless they are maps or lists."""
+    if isinstance(identity, _NESTED):
+        return orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
+    return identity
 
 
 _NOTHING = object()
@@ -231,25 +272,39 @@ _NOTHING = object()
 
 def _fresh(value: Any) -> Any:
     """A patch's value for a field that the object lacks: nulls vanish, and so does whatever carries `$patch`."""
+    text = orjson.dumps(value)
+    return orjson.loads(text) if _is_plain(text) else _sifted(value)
+
+
+def _sifted(value: Any) -> Any:
     if isinstance(value, dict):
         if PATCH in value:
             return _NOTHING
-        fresh = {name: _fresh(each) for name, each in value.items() if each is not None and not _is_directive(name)}
+        fresh = {name: _sifted(each) for name, each in value.items() if each is not None and not _is_directive(name)}
         return {name: each for name, each in fresh.items() if each is not _NOTHING}
     if isinstance(value, list):
-        return [each for each in map(_fresh, value) if each is not _NOTHING]
+        return [each for each in map(_sifted, value) if each is not _NOTHING]
     return value
 
 
 def _appended(value: Any) -> Any:
     """A patch's item that is new to a list: nulls and directives vanish, what they stand in stays."""
     if isinstance(value, dict):
-        return {name: _appended(each) for name, each in value.items() if each is not None and not _is_directive(name)}
+        return {
+            name: _appended(each) if isinstance(each, _NESTED) else each
+            for name, each in value.items()
+            if each is not None and not _is_directive(name)
+        }
     return [_appended(each) for each in value] if isinstance(value, list) else value
 
 
+def _is_plain(text: bytes) -> bool:
+    """Whether encoded JSON surely has neither nulls nor directives."""
+    return b"null" not in text and b'"$' not in text
+
+
 def _is_directive(name: str) -> bool:
-    return name in (PATCH, RETAIN_KEYS) or name.startswith((DELETE_FROM, ELEMENT_ORDER))
+    return name.startswith("$") and (name in (PATCH, RETAIN_KEYS) or name.startswith((DELETE_FROM, ELEMENT_ORDER)))
 
 
 def go_text(value: Any) -> str:

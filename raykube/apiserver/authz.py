@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
+from raykube.apiserver.core.assignments import Assignments
 from raykube.apiserver.core.authn import impersonate
 from raykube.apiserver.core.feed import Feed
+from raykube.apiserver.core.item import Change
 from raykube.apiserver.core.node_authorizer import restriction
 from raykube.apiserver.core.rbac import RBAC_GROUP, Attributes, Authorizer, Decision, forbidden
 from raykube.apiserver.core.requestinfo import RequestInfo
 from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.core.users import UserInfo, node_name
-from raykube.apiserver.core.watchcache import Change
 
 Guard = Callable[[Object | None, Object | None], None]
 
@@ -26,8 +27,7 @@ _FOLLOWED = (
     (RBAC_GROUP, "rolebindings"),
     ("", "persistentvolumeclaims"),
 )
-_NODE_RESTRICTED = frozenset({"pods", "nodes", "leases"})
-_ASSIGNED = b'"nodeName":"'
+_NODE_RESTRICTED = frozenset({"pods", "nodes", "leases", "resourceslices"})
 
 
 class Authorization:
@@ -38,7 +38,9 @@ class Authorization:
         self.authorizer = Authorizer(node="Node" in modes, rbac="RBAC" in modes)
         for place in _FOLLOWED:
             feed.caches[place].listeners.append(self._on_change)
-        feed.caches["", "pods"].listeners.append(self._on_pod)
+        pods = feed.caches["", "pods"]
+        self._assignments = Assignments(self.authorizer.nodes, pods.get)
+        pods.listeners.append(self._assignments.on_change)
 
     def _on_change(self, change: Change) -> None:
         if change.after is None:
@@ -47,20 +49,13 @@ class Authorization:
         else:
             self.authorizer.on_event("ADDED" if change.before is None else "MODIFIED", change.after.parsed())
 
-    def _on_pod(self, change: Change) -> None:
-        """What a pod refers to never changes once it has a node: of its writes only bind and deletion are parsed."""
-        before, after = change.before, change.after
-        assigned = before is not None and _ASSIGNED in before.data
-        if after is None:
-            if assigned and before is not None:
-                self.authorizer.on_event("DELETED", before.decode())
-        elif not assigned and _ASSIGNED in after.data:
-            self.authorizer.on_event("ADDED", after.decode())
-
     def decide(self, attributes: Attributes) -> Decision:
         """Whether a request may go on."""
         if "AlwaysAllow" in self._modes:
             return Decision(True)
+        node = node_name(attributes.user)
+        if node:
+            self._assignments.read(node)
         return self.authorizer.authorize(attributes)
 
     def require(self, attributes: Attributes) -> None:
@@ -68,6 +63,10 @@ class Authorization:
         decision = self.decide(attributes)
         if not decision.allowed:
             raise forbidden(attributes, decision)
+
+    def standing(self, user: UserInfo) -> "Standing":
+        """The same question for a request with many operations."""
+        return Standing(self, user)
 
     def check(self, user: UserInfo, info: RequestInfo, fields: tuple[tuple[str, str], ...] = ()) -> None:
         """The request of a REST client. Raises ApiError 403."""
@@ -108,3 +107,23 @@ class Authorization:
 
             return escalates
         return None
+
+
+class Standing:
+    """What a user may do to objects of whatever name, asked once for all operations of one request."""
+
+    def __init__(self, authorization: Authorization, user: UserInfo) -> None:
+        self._authorization = authorization
+        self._user = user
+        self._is_node = bool(node_name(user))  # may do things to objects of some names, of which one is none
+        self._known: dict[tuple[str, str, str, str, str], bool] = {}
+
+    def require(self, verb: str, group: str, resource: str, subresource: str, name: str, namespace: str) -> None:
+        """Raises ApiError 403."""
+        asked = verb, group, resource, subresource, namespace
+        may = self._known.get(asked)
+        if may is None:
+            any_name = Attributes(self._user, verb, group, resource, subresource, "", namespace)
+            may = self._known[asked] = not self._is_node and self._authorization.decide(any_name).allowed
+        if not may:
+            self._authorization.require(Attributes(self._user, verb, group, resource, subresource, name, namespace))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from raykube.api.addresses import is_loopback
+from raykube.apiserver.core.planning import Networks
 from raykube.base.duration import Duration
 
 
@@ -44,8 +46,9 @@ class Config(BaseModel):
         None, description="private key that ServiceAccount tokens are signed with"
     )
     api_audiences: list[str] = Field([], description="audiences of this API; default: the issuer")
-    service_cluster_ip_range: str = Field(
-        "10.96.0.0/12", description="network that Services get their cluster IPs from"
+    service_cluster_ip_range: list[str] = Field(
+        ["10.96.0.0/12"],
+        description="network that Services get their cluster IPs from; two, of different families, for dual stack",
     )
     service_node_port_range: str = Field("30000-32767", description="ports that NodePort Services get theirs from")
     kubelet_client_certificate: Path | None = Field(None, description="client certificate for kubelets")
@@ -63,6 +66,11 @@ class Config(BaseModel):
     )
     default_unreachable_toleration_seconds: int = Field(
         300, ge=0, description="how long pods that say nothing stay on a node that is out of reach"
+    )
+    allow_loopback_endpoints: bool | None = Field(
+        None,
+        description="whether Services may lead to 127.0.0.0/8, where the process runtime has its pods;"
+        " default: whether this server is reached there itself",
     )
     event_ttl: Duration = Field(3600.0, gt=0, description="how long Events are kept")
     default_watch_cache_size: int = Field(
@@ -85,10 +93,19 @@ class Config(BaseModel):
     def _servers(cls, value: list[str]) -> list[str]:
         return [each.removeprefix("https://").removeprefix("http://").rstrip("/") for each in value]
 
+    @field_validator("service_cluster_ip_range", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value  # of --extra-config
+
     @field_validator("service_cluster_ip_range")
     @classmethod
-    def _network(cls, value: str) -> str:
-        ip_network(value)
+    def _networks(cls, value: list[str]) -> list[str]:
+        versions = [ip_network(each).version for each in value]
+        if len(versions) not in (1, 2):
+            raise ValueError("one network, or one of each family")
+        if len(set(versions)) < len(versions):
+            raise ValueError("the two networks must be of different IP families")
         return value
 
     @field_validator("service_node_port_range")
@@ -120,6 +137,13 @@ class Config(BaseModel):
     def node_ports(self) -> range:
         first, _, last = self.service_node_port_range.partition("-")
         return range(int(first), int(last) + 1)
+
+    @property
+    def networks(self) -> Networks:
+        """What the planner needs to know of the cluster's networks."""
+        families = tuple("IPv6" if ":" in each else "IPv4" for each in self.service_cluster_ip_range)
+        loopback = self.allow_loopback_endpoints
+        return Networks(families, is_loopback(self.reachable_address) if loopback is None else loopback)
 
     @property
     def reachable_address(self) -> str:

@@ -1,6 +1,7 @@
 """Evictions: deletions of pods within what their disruption budgets allow.
 
-The budget's status is written first, by compare-and-swap: two evictions never spend the same disruption.
+The budget's status is written first, by compare-and-swap: two evictions never spend the same disruption. The write that
+deletes the pod says why it goes, in its condition DisruptionTarget.
 """
 
 import time
@@ -11,9 +12,9 @@ from raykube.api.resources import Resource, builtin
 from raykube.api.selectors import LabelSelector
 from raykube.apiserver.authz import Guard
 from raykube.apiserver.core import pods
+from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.planning import DELETE, Operation
 from raykube.apiserver.core.strategy import DeleteOptions, Object
-from raykube.apiserver.core.watchcache import Item
 from raykube.apiserver.reader import Reader
 from raykube.apiserver.writer import Writer
 from raykube.base.clock import rfc3339
@@ -21,6 +22,12 @@ from raykube.pb import batch_pb2
 
 BUDGETS = builtin("policy/v1", "PodDisruptionBudget")
 DISRUPTED_PODS_MAX = 2000
+DISRUPTION = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "EvictionByEvictionAPI",
+    "message": "Eviction API: evicting",
+}
 _TRIES = 10
 
 
@@ -48,6 +55,7 @@ class Evictions:
             if budgets and not (options.dry_run or _spares(budgets[0], pod)):
                 await self._spend(namespace, budgets[0].name, name)
         options.uid = options.uid or pod["metadata"]["uid"]
+        options.condition = DISRUPTION
         await self._writer.one(Operation(DELETE, resource, namespace, name, deletion=options, dry_run=options.dry_run))
 
     async def _spend(self, namespace: str, name: str, pod: str) -> None:

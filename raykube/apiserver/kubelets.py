@@ -104,7 +104,7 @@ class Kubelets:
                 yield response.content.iter_any()
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             asked = URL(url).with_query(parameters)
-            raise ApiError.internal(f'Get "{asked}": {dial_failure(url, error)}') from None
+            raise ApiError(500, "", f'Get "{asked}": {dial_failure(url, error)}') from None
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -6,21 +6,32 @@ absent            most recent         most recent                       most rec
 N                 not older than N    not older than N, or exactly N    what follows N
 """
 
+from collections.abc import AsyncIterator
+
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
 from raykube.apiserver.core import continuation, conversion
+from raykube.apiserver.core.history import Expired
+from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.options import EXACT, ListOptions
-from raykube.apiserver.core.watchcache import Expired, Item, Page, ResourceCache, Selection, Watcher
+from raykube.apiserver.core.scan import Page, Scan
+from raykube.apiserver.core.selecting import Selection
+from raykube.apiserver.core.watchcache import ResourceCache
+from raykube.apiserver.core.watcher import Watcher
 from raykube.apiserver.store import Store
+from raykube.apiserver.turns import Turns
 
 WATCHER_QUEUE_MAX = 10_000
+FIRST_ITEMS = 1000  # so that a page of kubectl's, of 500, needs no second step, and nothing is copied for it
+SCAN_ITEMS = 500  # in one turn of the event loop: some milliseconds, also where each has to be parsed
 
 
 class Reader:
     """Reads from the watch caches."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, turns: Turns) -> None:
         self.store = store
+        self.turns = turns
 
     def cache(self, resource: Resource) -> ResourceCache:
         return self.store.cache(conversion.stored(resource))
@@ -51,30 +62,55 @@ class Reader:
             revision, start = continuation.decode(options.token)
             if revision == continuation.INCONSISTENT:
                 await self.store.fresh()
-                return cache.page(selection, options.limit, start)
+                return await self._finished(cache.scan(selection, options.limit, start))
             await self.store.not_older_than(revision)
             try:
-                return cache.page(selection, options.limit, start, revision)
+                return await self._finished(cache.scan(selection, options.limit, start, revision))
             except Expired:
                 raise ApiError.from_status(continuation.expired(start)) from None
         await self._settle(options.resource_version)
         exact = options.match == EXACT or (not options.match and options.limit and options.revision)
         try:
-            return cache.page(selection, options.limit, revision=options.revision if exact else 0)
+            scan = cache.scan(selection, options.limit, revision=options.revision if exact else 0)
+            return await self._finished(scan)
         except Expired:
             # What upstream's store says of a revision that is compacted.
             raise ApiError.expired("The resourceVersion for the provided list is too old.") from None
 
+    async def _finished(self, scan: Scan) -> Page:
+        """Everything that it finds. Others have their turns meanwhile."""
+        scan.step(FIRST_ITEMS)
+        while not scan.done:
+            await self.turns.next()
+            scan.step(SCAN_ITEMS)
+        return scan.page
+
+    async def steps(self, scan: Scan) -> AsyncIterator[list[Item]]:
+        """What it finds, as it is found, and nothing of it twice. Others have their turns meanwhile."""
+        while True:
+            items = scan.take()
+            if items:
+                yield items
+            if scan.done:
+                return
+            await self.turns.next()
+            scan.step(SCAN_ITEMS)
+
     async def watch(
         self, resource: Resource, selection: Selection, options: ListOptions
-    ) -> tuple[list[Item] | None, Watcher]:
-        """The state to begin with (None: none was asked for) and the watcher of what follows it."""
+    ) -> tuple[Scan | None, Watcher]:
+        """The state to begin with, for `steps` (None: none was asked for), and the watcher of what follows it."""
         cache = self.cache(resource)
         wants_state = options.initial_events or (options.initial_events is None and options.revision == 0)
         if wants_state or options.revision == 0:
             await self._settle(options.resource_version)
-            items = cache.page(selection).items if wants_state else None
-            return items, cache.watch(selection, self.store.feed.revision, WATCHER_QUEUE_MAX)
+            state = cache.scan(selection) if wants_state else None
+            lag_max = WATCHER_QUEUE_MAX
+            if state is not None:
+                state.step(FIRST_ITEMS)
+                # Whoever reads so much first is as far behind when he comes to the changes.
+                lag_max += 0 if state.done else len(cache)
+            return state, cache.watch(selection, self.store.feed.revision, lag_max)
         await self.store.not_older_than(options.revision)
         try:
             return None, cache.watch(selection, options.revision, WATCHER_QUEUE_MAX)

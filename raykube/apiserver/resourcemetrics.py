@@ -18,8 +18,8 @@ from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
 from raykube.apiserver.core import options, selecting
 from raykube.apiserver.core.resourcemetrics import UsageStore, node_metrics, parse, pod_metrics
+from raykube.apiserver.core.selecting import Selection
 from raykube.apiserver.core.strategy import Object
-from raykube.apiserver.core.watchcache import Selection
 from raykube.apiserver.kubelets import NODES, PODS, Kubelets, url_of
 from raykube.apiserver.reader import Reader
 from raykube.apiserver.rest import render

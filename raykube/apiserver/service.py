@@ -40,6 +40,7 @@ from raykube.apiserver.rest.write import Writes
 from raykube.apiserver.services import ServiceAddresses
 from raykube.apiserver.store import Store
 from raykube.apiserver.tokens import Tokens
+from raykube.apiserver.turns import Turns
 from raykube.apiserver.writer import Writer
 from raykube.client.kv import KvClient
 from raykube.pb import api_pb2
@@ -96,14 +97,15 @@ class Service:
         authorization = Authorization(self._feed, config.authorization_mode)
         await store.start(self._store_wait_s)
         measures = Measures()
-        reader = Reader(store)
+        turns = Turns()
+        reader = Reader(store, turns)
         addresses = ServiceAddresses(
             store, builtin("v1", "Service"), config.service_cluster_ip_range, config.node_ports
         )
         tolerations = DefaultTolerations(
             config.default_not_ready_toleration_seconds, config.default_unreachable_toleration_seconds
         )
-        writer = Writer(store, addresses, config.event_ttl, tolerations)
+        writer = Writer(store, turns, addresses, config.event_ttl, tolerations, config.networks)
         await Bootstrap(reader, writer, addresses.first, config.kubernetes_service_port).run()
         issuer, verifier = _token_keys(config)
         authenticator = Authenticator(verifier, self._lookup, anonymous=config.anonymous_auth)

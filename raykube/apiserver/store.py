@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
-from raykube.apiserver.core.feed import PREFIX, Feed
+from raykube.apiserver.core.feed import PREFIX, Feed, Loading
 from raykube.apiserver.core.watchcache import ResourceCache
 from raykube.client.kv import Compacted, KvClient, UnknownOutcome
+from raykube.client.residents import residents
 from raykube.pb import batch_pb2, mvcc_pb2
 from raykube.rpc.errors import RpcError
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # The whole key space: a revision that some other client of the store made must move the caches on too.
 _ALL_KEYS = b"\0"
-_LOAD_CHUNK = 5_000
+_LOAD_CHUNK = 1_000  # at the store, and here, a few milliseconds
 TOO_LARGE_WAIT_S = 3.0
 FRESH_WAIT_S = 10.0
 LEASE_MISSING = "requested lease not found"
@@ -82,28 +83,30 @@ class Store:
     def _apply(self, events: Sequence[mvcc_pb2.Event], revision: int) -> None:
         feed = self.feed
         deleted = mvcc_pb2.Event.DELETE
-        for event in events:
-            kv = event.kv
-            if kv.mod_revision <= feed.revision:
-                continue  # a resumed watch may repeat what was applied
-            try:
-                feed.apply(kv.key.decode(), kv.mod_revision, None if event.type == deleted else kv.value)
-            except Exception:
-                # Somebody wrote what is no object past the apiservers: nothing else is to suffer from it.
-                log.exception("passed over revision %d of %r", kv.mod_revision, kv.key)
+        with residents.arrival(len(events)):
+            for event in events:
+                kv = event.kv
+                if kv.mod_revision <= feed.revision:
+                    continue  # a resumed watch may repeat what was applied
+                try:
+                    feed.apply(kv.key.decode(), kv.mod_revision, None if event.type == deleted else kv.value)
+                except Exception:
+                    # Somebody wrote what is no object past the apiservers: nothing else is to suffer from it.
+                    log.exception("passed over revision %d of %r", kv.mod_revision, kv.key)
         feed.advance(max(revision, events[-1].kv.mod_revision if events else 0))
 
     async def _load(self) -> None:
-        entries: list[tuple[str, int, bytes]] = []
+        loading = Loading(self.feed)
         start, end, revision = PREFIX.encode(), _after(PREFIX.encode()), 0
         while True:
             answer = await self.kv.range(start, end, revision=revision, limit=_LOAD_CHUNK)
             revision = revision or answer.header.revision
-            entries.extend((kv.key.decode(), kv.mod_revision, kv.value) for kv in answer.kvs if _is_object(kv.value))
+            loading.add((kv.key.decode(), kv.mod_revision, kv.value) for kv in answer.kvs if _is_object(kv.value))
             if not answer.more:
                 break
             start = answer.kvs[-1].key + b"\0"
-        self.feed.load(entries, revision)
+        loading.finish(revision)
+        residents.settle()
 
     # -- reading
 

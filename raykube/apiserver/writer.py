@@ -10,61 +10,39 @@ caches before the client gets the error.
 """
 
 import asyncio
-import logging
 import os
 import random
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from raykube.api.errors import ApiError
 from raykube.api.meta import with_resource_version
+from raykube.apiserver.cache_view import CacheView
+from raykube.apiserver.charges import Charges
 from raykube.apiserver.core import conversion, planning, scaling
 from raykube.apiserver.core.admission import DefaultTolerations, Missing
-from raykube.apiserver.core.planning import Current, Operation, Plan, Planner
-from raykube.apiserver.core.strategy import Draw, Object
-from raykube.apiserver.core.watchcache import Item
-from raykube.apiserver.services import ServiceAddresses
+from raykube.apiserver.core.item import Item
+from raykube.apiserver.core.planning import Current, Networks, Operation, Plan, Planner
+from raykube.apiserver.core.strategy import Draw
+from raykube.apiserver.outcome import Outcome, broken, failed, not_alone
+from raykube.apiserver.services import Held, ServiceAddresses, late
 from raykube.apiserver.store import Store
+from raykube.apiserver.turns import Turns
 from raykube.pb import batch_pb2
 
-log = logging.getLogger(__name__)
-
 ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again
-PLANS_AT_ONCE = 100  # then others get their turn: a bulk of thousands must not stop watches and leases
+PLANS_AT_ONCE = 100  # in a turn of the loop: a bulk of thousands must not stop watches and leases
+SHORT = 10  # so many operations of one request wait for no turn
+_WRITTEN_WITH_MORE = frozenset({"services", "events"})  # their addresses, their leases
 NAMES_MAX = 8  # names drawn for one generateName
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The answer to one operation. `body` is complete JSON; for an error it is a Status."""
-
-    code: int
-    body: bytes
-    revision: int = 0
-    warnings: tuple[str, ...] = ()
-
-
-class CacheView:
-    """What admission sees: the watch caches."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def find(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
-        item = self._store.feed.caches[group, plural].get(f"{namespace}/{name}" if namespace else name)
-        return item.parsed() if item is not None else None
-
-    def every(self, group: str, plural: str, namespace: str = "") -> list[Object]:
-        return [item.parsed() for item in self._store.feed.caches[group, plural].items(namespace)]
 
 
 class _Attempt:
     """One operation on its way."""
 
-    __slots__ = ("confirmed", "current", "deadline", "names", "op", "outcome", "plan", "refreshed", "tries")
+    __slots__ = ("confirmed", "current", "deadline", "held", "names", "op", "outcome", "plan", "refreshed", "tries")
 
     def __init__(self, op: Operation) -> None:
         self.op = op
@@ -76,19 +54,28 @@ class _Attempt:
         self.refreshed = False
         self.confirmed = False  # `current` is what is there, not what was cached
         self.deadline = 0.0
+        self.held = Held()
 
 
 class Writer:
     """Writes objects."""
 
     def __init__(
-        self, store: Store, addresses: ServiceAddresses, event_ttl_s: float, tolerations: DefaultTolerations
+        self,
+        store: Store,
+        turns: Turns,
+        addresses: ServiceAddresses,
+        event_ttl_s: float,
+        tolerations: DefaultTolerations,
+        networks: Networks,
     ) -> None:
         self.store = store
+        self.turns = turns
         self.draw = Draw(os.urandom, random.Random(os.urandom(16)).randrange)
-        self.planner = Planner(CacheView(store), self.draw, tolerations)
+        self.planner = Planner(CacheView(store), self.draw, tolerations, networks)
         self._addresses = addresses
         self._event_ttl_s = int(event_ttl_s)
+        self._charges = Charges(store, turns, lambda attempt: self._write_of(attempt, time.time()))
 
     async def one(self, op: Operation) -> Outcome:
         """One operation. Raises ApiError."""
@@ -106,7 +93,87 @@ class Writer:
         waiting = attempts
         while waiting:
             waiting = await self._round(waiting)
+        for attempt in attempts:
+            if attempt.held.keys:
+                await self._addresses.abandon(attempt.held)
         return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+
+    async def together(self, ops: list[Operation]) -> list[Outcome]:
+        """All operations in one step of the store, or none: what was refused says why, the others that it was not they.
+
+        Not for Services, whose addresses are taken before they are written, nor for what quotas are charged for.
+        """
+        attempts = [_Attempt(op) for op in ops]
+        for attempt in attempts:
+            self._look(attempt)
+        await self._wait_for_seen(attempts)
+        for _ in range(ATTEMPTS_MAX):
+            now = time.time()
+            for number, attempt in enumerate(attempts):
+                if number % PLANS_AT_ONCE == PLANS_AT_ONCE - 1:
+                    await self.turns.next()
+                if attempt.outcome is None:
+                    self._plan_one(attempt, now)
+            if any(attempt.outcome is not None for attempt in attempts):
+                if await self._confirm(attempts):
+                    continue
+                break
+            if await self._write_together(attempts, now):
+                return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+        for attempt in attempts:
+            attempt.outcome = attempt.outcome or not_alone(attempt.op)
+        return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+
+    def _plan_one(self, attempt: _Attempt, now: float) -> None:
+        op = attempt.op
+        try:
+            attempt.plan = self.planner.plan(op, attempt.current, now)
+            if _is_service(op) or self._charges.concern(attempt):
+                raise ApiError.bad_request("Services and what quotas count cannot be written together with others")
+        except Missing as error:
+            attempt.outcome = failed(error.error, op)
+        except ApiError as error:
+            attempt.outcome = failed(error, op)
+        except Exception:
+            attempt.outcome = broken(op)
+
+    async def _confirm(self, attempts: list[_Attempt]) -> bool:
+        """Whether what was refused may have been so for an old state: then all is planned again."""
+        if all(attempt.confirmed for attempt in attempts):
+            return False
+        try:
+            await self.store.fresh()
+        except ApiError as error:
+            for attempt in attempts:
+                attempt.outcome = failed(error, attempt.op)
+            return False
+        for attempt in attempts:
+            attempt.outcome, attempt.confirmed = None, True
+            self._look(attempt)
+        return True
+
+    async def _write_together(self, attempts: list[_Attempt], now: float) -> bool:
+        """True when all have their outcome; False: some were lost, and are to be planned again."""
+        sent = [attempt for attempt in attempts if attempt.plan is not None and attempt.plan.write]
+        try:
+            writes = [await self._write_of(attempt, now) for attempt in sent]
+            for write in writes[1:]:
+                write.joined = True
+            results = await self.store.write(writes) if writes else []
+        except ApiError as error:
+            for attempt in attempts:
+                attempt.outcome = failed(error, attempt.op)
+            return True
+        if all(result.applied for result in results):
+            revisions = {id(attempt): result.revision for attempt, result in zip(sent, results, strict=True)}
+            for attempt in attempts:
+                known = attempt.current.revision if attempt.current is not None else 0
+                self._finish(attempt, revisions.get(id(attempt), known))
+            return True
+        for attempt, result in zip(sent, results, strict=True):
+            # Those whose comparison held come back as they were known.
+            self._lost(attempt, result)
+        return False
 
     # -- what is known at the start
 
@@ -137,7 +204,7 @@ class Writer:
         except ApiError as error:
             for attempt in attempts:
                 if attempt.op.verb != planning.CREATE:
-                    attempt.outcome = _failed(error, attempt.op)
+                    attempt.outcome = failed(error, attempt.op)
             return
         if absent or needed:
             for attempt in attempts:
@@ -151,8 +218,8 @@ class Writer:
         doubtful: list[tuple[_Attempt, ApiError]] = []
         planned: list[_Attempt] = []
         for number, attempt in enumerate(attempts):
-            if number % PLANS_AT_ONCE == PLANS_AT_ONCE - 1:
-                await asyncio.sleep(0)
+            if len(attempts) > SHORT and number % PLANS_AT_ONCE == 0:
+                await self.turns.next()
             if attempt.outcome is not None:
                 continue
             try:
@@ -162,11 +229,12 @@ class Writer:
             except ApiError as error:
                 doubtful.append((attempt, error))
             except Exception:
-                log.exception("cannot plan %s of %s %s", attempt.op.verb, attempt.op.resource.plural, attempt.op.name)
-                attempt.outcome = _failed(ApiError.internal("the server could not carry out this write"), attempt.op)
+                attempt.outcome = broken(attempt.op)
             else:
                 if attempt.plan.write:
                     planned.append(attempt)
+                elif attempt.op.dry_run and self._is_refused(attempt, doubtful):
+                    continue
                 else:
                     self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
         again = await self._write(planned, now) if planned else []
@@ -182,7 +250,7 @@ class Writer:
                 await self.store.fresh()
             except ApiError as unavailable:
                 for attempt in suspects:
-                    attempt.outcome = _failed(unavailable, attempt.op)
+                    attempt.outcome = failed(unavailable, attempt.op)
         doubted = set(map(id, suspects))
         again = []
         for attempt, error in refused:
@@ -192,53 +260,98 @@ class Writer:
                 if attempt.current != before:
                     again.append(attempt)
                     continue
-            attempt.outcome = attempt.outcome or _failed(error, attempt.op)
+            attempt.outcome = attempt.outcome or failed(error, attempt.op)
         return again
 
+    def _is_refused(self, attempt: _Attempt, refused: list[tuple[_Attempt, ApiError]]) -> bool:
+        """Whether what is only tried would not fit into a quota."""
+        try:
+            if self._charges.concern(attempt):
+                self._charges.check(attempt)
+        except ApiError as error:
+            refused.append((attempt, error))
+            return True
+        return False
+
     async def _write(self, attempts: list[_Attempt], now: float) -> list[_Attempt]:
+        """Writes what was planned: what quotas are charged for in its namespace's line. Those to be planned again."""
+        lines: dict[str, list[_Attempt]] = {}
+        free: list[_Attempt] = []
+        for attempt in attempts:
+            if self._charges.concern(attempt):
+                lines.setdefault(attempt.op.namespace, []).append(attempt)
+            else:
+                free.append(attempt)
+        if not lines:
+            return await self._write_free(free, now)
+        parts = [self._write_charged(namespace, line) for namespace, line in lines.items()]
+        found = await asyncio.gather(self._write_free(free, now), *parts)
+        return [attempt for again in found for attempt in again]
+
+    async def _write_charged(self, namespace: str, attempts: list[_Attempt]) -> list[_Attempt]:
+        again = []
+        for attempt, charged in zip(attempts, await self._charges.write(namespace, [*attempts]), strict=True):
+            if charged.error is not None:
+                attempt.outcome = failed(charged.error, attempt.op)
+                if charged.is_unknown:
+                    attempt.held = Held()
+            elif charged.result is not None and await self._take(attempt, charged.result):
+                again.append(attempt)
+        return again
+
+    async def _write_free(self, attempts: list[_Attempt], now: float) -> list[_Attempt]:
+        drafts: list[tuple[_Attempt, batch_pb2.Write]] = []
+        for attempt in attempts:
+            if attempt.op.resource.plural not in _WRITTEN_WITH_MORE:
+                drafts.append((attempt, _write(attempt.plan)))
+                continue
+            try:
+                drafts.append((attempt, await self._write_of(attempt, now)))
+            except ApiError as error:
+                attempt.outcome = failed(error, attempt.op)
         writes: list[batch_pb2.Write] = []
         sent: list[_Attempt] = []
-        for attempt in attempts:
-            try:
-                writes.append(await self._write_of(attempt, now))
+        sending = time.time()
+        for attempt, write in drafts:
+            if attempt.held.is_old(sending):
+                attempt.outcome = failed(late(), attempt.op)
+            else:
+                writes.append(write)
                 sent.append(attempt)
-            except ApiError as error:
-                attempt.outcome = _failed(error, attempt.op)
         if not writes:
             return []
         try:
             results = await self.store.write(writes)
         except ApiError as error:
             for attempt in sent:
-                attempt.outcome = _failed(error, attempt.op)
-                self._addresses.forget(attempt.op)
+                attempt.outcome = failed(error, attempt.op)
+                attempt.held = Held()  # nobody knows whether it happened: `repair` will
             return []
-        again = []
-        for attempt, result in zip(sent, results, strict=True):
-            if result.applied:
+        return [attempt for attempt, result in zip(sent, results, strict=True) if await self._take(attempt, result)]
+
+    async def _take(self, attempt: _Attempt, result: batch_pb2.WriteResult) -> bool:
+        """The store's answer to one write. Whether to plan it again."""
+        if result.applied:
+            if attempt.op.resource.plural in _WRITTEN_WITH_MORE:
                 await self._settle(attempt)
-                self._finish(attempt, result.revision)
-            elif self._lost(attempt, result):
-                again.append(attempt)
-            elif _is_service(attempt.op):
-                await self._addresses.abandon(attempt.op)
-        return again
+            self._finish(attempt, result.revision)
+            return False
+        return self._lost(attempt, result)
 
     async def _write_of(self, attempt: _Attempt, now: float) -> batch_pb2.Write:
         plan, op = attempt.plan, attempt.op
         assert plan is not None
         if _is_service(op) and plan.value is not None:
-            allocated = await self._addresses.allocate(op, plan.value, attempt.current)
+            allocated = await self._addresses.allocate(op, plan.value, attempt.current, attempt.held)
             plan.value = plan.reply = allocated
         lease = 0
         if op.resource.plural == "events" and plan.value is not None:
             lease = await self.store.lease(self._event_ttl_s, now)
-        if plan.value is None:
-            return batch_pb2.Write(key=plan.key.encode(), expected_revision=plan.expected, lease=lease)
-        return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
+        return _write(plan, lease)
 
     async def _settle(self, attempt: _Attempt) -> None:
         """After the write: addresses that the Service gave up are free again."""
+        attempt.held = Held()
         if _is_service(attempt.op):
             assert attempt.plan is not None
             await self._addresses.settle(attempt.op, attempt.plan.value, attempt.current)
@@ -261,7 +374,7 @@ class Writer:
             return True
         else:
             error = planning.stale(op.resource, op.name)
-        attempt.outcome = _failed(error, op)
+        attempt.outcome = failed(error, op)
         return False
 
     async def _look_again(self, missing: list[tuple[_Attempt, Missing]]) -> list[_Attempt]:
@@ -275,7 +388,7 @@ class Writer:
             elif error.patience_s and now < attempt.deadline:
                 again.append(attempt)
             else:
-                attempt.outcome = _failed(error.error, attempt.op)
+                attempt.outcome = failed(error.error, attempt.op)
         if again:
             if all(attempt.refreshed and attempt.deadline > now for attempt in again):
                 await asyncio.sleep(0.02)
@@ -283,14 +396,16 @@ class Writer:
                 await self.store.fresh()
             except ApiError as error:
                 for attempt in again:
-                    attempt.outcome = _failed(error, attempt.op)
+                    attempt.outcome = failed(error, attempt.op)
                 return []
         return again
 
     def _finish(self, attempt: _Attempt, revision: int) -> None:
         plan, op = attempt.plan, attempt.op
         assert plan is not None
-        body = plan.reply if plan.complete else self._reply(op, plan.reply, revision)
+        body = b""
+        if not op.is_quiet:
+            body = plan.reply if plan.complete else self._reply(op, plan.reply, revision)
         attempt.outcome = Outcome(plan.code, body, revision, tuple(op.warnings))
 
     def _reply(self, op: Operation, data: bytes, revision: int) -> bytes:
@@ -300,6 +415,14 @@ class Writer:
         if stored is not op.resource:
             data = orjson.dumps(conversion.convert(orjson.loads(data), stored, op.resource))
         return with_resource_version(data, revision) if revision else data
+
+
+def _write(plan: Plan | None, lease: int = 0) -> batch_pb2.Write:
+    """What the store is asked for."""
+    assert plan is not None
+    if plan.value is None:
+        return batch_pb2.Write(key=plan.key.encode(), expected_revision=plan.expected, lease=lease)
+    return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
 
 
 def _is_service(op: Operation) -> bool:
@@ -319,7 +442,3 @@ def _wanted_version(op: Operation) -> int:
         metadata = op.body.get("metadata")
         text = metadata.get("resourceVersion") if isinstance(metadata, dict) else ""
     return int(text) if isinstance(text, str) and text.isdigit() else 0
-
-
-def _failed(error: ApiError, op: Operation) -> Outcome:
-    return Outcome(error.code, orjson.dumps(error.status()), 0, tuple(op.warnings))

@@ -3,7 +3,6 @@
 Randomness comes in as bytes or as a drawing function."""
 
 from collections.abc import Callable
-from uuid import UUID
 
 # Kubernetes' alphabet for generated names: no vowels and no look-alikes, so that no word appears by accident.
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -13,7 +12,9 @@ NAME_LENGTH_MAX = 63
 
 def uid(entropy: bytes) -> str:
     """A version 4 UUID of 16 random bytes."""
-    return str(UUID(bytes=entropy[:16], version=4))
+    digits = entropy[:16].hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def name_suffix(below: Callable[[int], int], length: int = SUFFIX_LENGTH) -> str:

@@ -10,12 +10,16 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 from rich.table import Table
 
 from raykube.cli import flags
 from raykube.cluster import settings
+
+HEALTH = {True: "[green]healthy[/]", False: "[red]unhealthy[/]", None: "[yellow]unknown[/]"}
+WIDTH_MAX = 100_000
+DETAIL_WIDTH_MIN = 24  # characters of a line of DETAIL on a terminal that is too narrow for the rest
 
 
 class Shown:
@@ -100,6 +104,9 @@ def parse_selector(given: str) -> dict[str, str]:
 @click.option("--address", default="", help="GCS address (host:port) of a running Ray cluster to use")
 @click.option("--ray-timeout", default=30.0, show_default=True, help="seconds to wait for Ray at --address")
 @click.option(
+    "--existing", is_flag=True, help="the cluster exists: wait for machines that know it, and never make a new one"
+)
+@click.option(
     "--control-plane-selector",
     default="",
     metavar="KEY=VALUE,…",
@@ -108,9 +115,13 @@ def parse_selector(given: str) -> dict[str, str]:
 @click.option(
     "--container-runtime-endpoint",
     default="",
-    help="CRI runtime of all machines: unix:///…, or 'process' for the embedded one [default: as found]",
+    help="container runtime of all machines: unix:///… (CRI), 'docker', or 'process' for the embedded one"
+    " [default: what is found on each: containerd, CRI-O, Docker, else 'process']",
 )
 @click.option("--insecure-ray", is_flag=True, help=settings.INSECURE_RAY)
+@click.option(
+    "--hollow", type=int, default=None, metavar="N", help="simulated machines; 0 ends them [default: as it is, or 0]"
+)
 @click.option(
     "--extra-config", multiple=True, metavar="COMPONENT.FLAG=VALUE", help="a flag for a component (repeatable)"
 )
@@ -122,9 +133,11 @@ def up(
     kubeconfig: Path | None,
     address: str,
     ray_timeout: float,
+    existing: bool,
     control_plane_selector: str,
     container_runtime_endpoint: str,
     insecure_ray: bool,
+    hollow: int | None,
     extra_config: tuple[str, ...],
 ) -> None:
     """Start a cluster, or bring an existing one to what is asked.
@@ -147,8 +160,10 @@ def up(
             kubeconfig=kubeconfig,
             address=address,
             ray_timeout_s=ray_timeout,
+            existing=existing,
             control_plane_selector=parse_selector(control_plane_selector),
             container_runtime_endpoint=container_runtime_endpoint,
+            hollow=hollow,
             extra_config=extra,
             insecure_ray=insecure_ray,
         )
@@ -264,7 +279,10 @@ def _refuse_another(name: str, data_dir: Path) -> None:
 @_data_dir_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="output format")
 def status(name: str, data_dir: Path | None, output: str) -> None:
-    """Show every component of a cluster. Exit code 1 when one is not healthy."""
+    """Show every component of a cluster. Exit code 1 when one is not healthy.
+
+    While Ray's head is away, components are asked themselves.
+    """
     data_dir = (data_dir or settings.default_data_dir(name)).expanduser().absolute()
     try:
         from raykube.cluster import health
@@ -273,8 +291,12 @@ def status(name: str, data_dir: Path | None, output: str) -> None:
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if found is None:
+        if any(data_dir.glob("machines/*/specs/*")):
+            raise click.ClickException(
+                f"{data_dir} has a machine's part of a cluster, not its record: ask on a machine of the control plane"
+            )
         raise click.ClickException(f"no cluster in {data_dir}: start one with 'raykube up'")
-    healthy = all(row.healthy for row in found.components)
+    healthy = not found.stopped and all(row.healthy is not False for row in found.components)
     if output == "json":
         document = dataclasses.asdict(found) | {"failures_tolerated": found.failures_tolerated, "healthy": healthy}
         click.echo(json.dumps(document, indent=2))
@@ -285,19 +307,25 @@ def status(name: str, data_dir: Path | None, output: str) -> None:
 
 
 def _print_status(found: Any) -> None:
-    # A pipe has no width: what reads it wants whole lines.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if found.stopped:
+        click.echo(f"Cluster {found.name} is stopped: 'raykube up' starts it")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("COMPONENT", "MACHINE", "ADDRESS", "PID", "ROLE", "HEALTH"):
         table.add_column(column, no_wrap=True)
-    table.add_column("DETAIL", overflow="ellipsis", no_wrap=True)
+    table.add_column("DETAIL", overflow="fold", max_width=DETAIL_WIDTH_MIN)
     for row in found.components:
-        health = "[green]healthy[/]" if row.healthy else "[red]unhealthy[/]"
-        table.add_row(row.component, row.machine, row.address, str(row.pid or "-"), row.role or "-", health, row.detail)
+        known = (str(row.pid or "-"), row.role or "-", HEALTH[row.healthy], escape(row.detail))
+        table.add_row(row.component, row.machine, row.address, *known)
+    console = Console(highlight=False)
+    # A pipe has no width: what reads it wants whole lines. On a narrow terminal DETAIL alone is folded.
+    needed = Console(width=WIDTH_MAX).measure(table).maximum if sys.stdout.isatty() else WIDTH_MAX
+    console.size = ConsoleDimensions(max(console.width, needed), console.height)
+    table.columns[-1].max_width = None
     console.print(f"Cluster [bold]{found.name}[/]  {found.server}\n")
     console.print(table)
     if found.note:
-        console.print(f"\n[yellow]{found.note}[/]")
+        console.print(f"\n[yellow]{escape(found.note)}[/]")
     tolerated = found.failures_tolerated
     members = f"{found.store_healthy} of {found.store_members} store members healthy"
     if tolerated < 0:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -18,6 +19,7 @@ COMPONENTS = {
     "kube-proxy": ("raykube.kubeproxy", "Run the service proxy of a machine."),
     "pod-network": ("raykube.podnetwork", "Run the pod network of a machine: routes, CNI file, NetworkPolicy."),
     "dns": ("raykube.dns", "Run a DNS server of the cluster."),
+    "hollow": ("raykube.hollow", "Play many machines: hollow kubelets in one process."),
     "cri-docker": ("raykube.cridocker", "Run a CRI server for a kubelet whose containers are Docker's."),
     "runtime": ("raykube.runtime", "Run the embedded container runtime: pods as plain processes, over CRI."),
 }
@@ -28,6 +30,7 @@ SUBCOMMANDS = {
 COMMANDS = {
     "up": ("raykube.cli.cluster", "up", "Start a cluster, or bring an existing one to what is asked."),
     "down": ("raykube.cli.cluster", "down", "Stop a cluster; its data directory stays."),
+    "bench": ("raykube.cli.bench", "bench", "Measure a cluster: named scenarios on hollow machines."),
     "doctor": ("raykube.cli.doctor", "doctor", "Look for what goes wrong on machines, and say what to do."),
     "leave": ("raykube.cli.cluster", "leave", "Take a machine out of a cluster: drained first, then forgotten."),
     "machine": (
@@ -35,6 +38,10 @@ COMMANDS = {
         "machine",
         "Run Ray on this host, as a machine of a cluster.",
     ),
+    "plan": ("raykube.cli.plan", "plan", "Show where the pods of a manifest would run, and why not elsewhere."),
+    "drain": ("raykube.cli.plan", "drain", "Show where the pods of a node would go (--plan)."),
+    "record": ("raykube.cli.replay", "record", "Record what schedulers see of a cluster."),
+    "replay": ("raykube.cli.replay", "replay", "Schedule a recording anew, and compare."),
     "status": ("raykube.cli.cluster", "status", "Show every component of a cluster."),
     "version": ("raykube.cli.version", "version", "Show the version of raykube and of the API it serves."),
 }
@@ -76,14 +83,25 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines would stand between ours, and repeat what we say
     try:
         code = root.main(prog_name="raykube", standalone_mode=False)  # a command's Exit arrives as a number
-        sys.exit(code if isinstance(code, int) else 0)
+        _exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
-        click.echo(f"raykube: {error.format_message()}", err=True)
+        lines = [f"raykube: {error.format_message()}"]
         if error.ctx is not None:
-            click.echo(f"See '{error.ctx.command_path} --help'.", err=True)
-        sys.exit(2)
+            lines.append(f"See '{error.ctx.command_path} --help'.")
+        _exit(2, *lines)
     except click.ClickException as error:
-        click.echo(f"raykube: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
+        _exit(error.exit_code, f"raykube: {error.format_message()}")
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        _exit(130)
+
+
+def _exit(code: int, *lines: str) -> NoReturn:
+    """Says so, and ends with this code also where nothing can be said, as on a full disk: Python would make it 120."""
+    try:
+        for line in lines:
+            click.echo(line, err=True)
+        if sys.stderr is not None:  # it was closed by whoever started this
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    sys.exit(code)

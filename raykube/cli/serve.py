@@ -10,6 +10,7 @@ from typing import Any
 import click
 import uvloop
 
+from raykube.base import collector
 from raykube.cli import flags
 
 LOG_FORMAT = "%(asctime)s %(levelname).1s %(name)s %(message)s"
@@ -102,6 +103,7 @@ class ComponentCommand(click.Command):
         level = _level(verbosity, getattr(config, "log_level", "info"))
         logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
         service_type = importlib.import_module(f"{self._package}.service").Service
+        collector.settle()
         try:
             uvloop.run(_run(service_type(config)))
         except (OSError, ValueError) as error:

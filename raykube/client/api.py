@@ -27,14 +27,14 @@ from raykube.client.failures import (
     contains,
     error_of_body,
     error_of_rpc,
-    never_sent,
     repeatable,
     status,
     unknown_outcome,
 )
 from raykube.client.operations import Object, Operation, PatchType, Result, wire
+from raykube.client.residents import residents
 from raykube.pb import api_pb2
-from raykube.rpc import Code, RpcError, Tls
+from raykube.rpc import Code, RpcError, Tls, Unprocessed
 from raykube.rpc.clock import SystemClock
 
 TIMEOUT_S = 30.0
@@ -46,6 +46,7 @@ Operations = list[Operation]
 Results = list[Result]
 Addresses = list[str]
 OptionalResults = list[Result | None]
+Decode = Callable[[bytes], Any]
 _EVENT_NAMES = {
     api_pb2.ADDED: "ADDED",
     api_pb2.MODIFIED: "MODIFIED",
@@ -107,6 +108,13 @@ class ApiClient:
             return []
         self._endpoints.start()
         return await (self._full if return_objects else self._plain).write(list(batch))
+
+    async def write_together(self, batch: Sequence[Operation]) -> list[Result]:
+        """As `write`, but all operations are carried out in one step of the store, or none of them."""
+        if not batch:
+            return []
+        self._endpoints.start()
+        return await self._send(list(batch), return_objects=False, together=True)
 
     async def write_one(self, operation: Operation) -> Object:
         """Runs one operation; the resulting object. Raises ApiError."""
@@ -212,8 +220,12 @@ class ApiClient:
         field_selector: str = "",
         resource_version: int = 0,
         send_initial_events: bool = False,
+        nodes: Sequence[str] = (),
+        decode: Decode = orjson.loads,
     ) -> AsyncIterator[Events]:
         """Batches of events from one apiserver until it ends the stream or breaks; the caller resumes (see Informer).
+
+        `nodes`, of pods alone: those of any of these nodes. `decode` makes of an object's JSON what the caller keeps.
 
         Raises ApiError (410 Expired when `resource_version` is too old; 503 when the connection broke).
         """
@@ -224,10 +236,11 @@ class ApiClient:
             field_selector=field_selector,
             resource_version=resource_version,
             send_initial_events=send_initial_events,
+            nodes=nodes,
         )
         async with aclosing(self._stream(lambda peer: peer.stub.Watch(request))) as responses:
             async for response in responses:
-                yield decode_events(response)
+                yield decode_events(response, decode)
 
     async def logs(
         self,
@@ -299,7 +312,7 @@ class ApiClient:
             raise ApiError.from_status(status(503, "ServiceUnavailable", message)) from None
         await asyncio.sleep(pause_s)
 
-    async def _send(self, batch: Operations, return_objects: bool) -> Results:
+    async def _send(self, batch: Operations, return_objects: bool, together: bool = False) -> Results:
         """One bulk request, repeated on other apiservers as far as that is honest."""
         deadline = self._clock.monotonic() + TIMEOUT_S
         results: OptionalResults = [None] * len(batch)
@@ -308,14 +321,16 @@ class ApiClient:
         peer: Peer | None = None
         while True:
             peer = self._endpoints.pick(avoid=peer)
-            request = api_pb2.WriteRequest(operations=[batch[i] for i in left], return_objects=return_objects)
+            request = api_pb2.WriteRequest(
+                operations=[batch[i] for i in left], return_objects=return_objects, together=together
+            )
             try:
                 response = await peer.stub.Write(request, timeout=max(0.001, deadline - self._clock.monotonic()))
             except RpcError as error:
                 if error.code != Code.UNAVAILABLE:
                     raise error_of_rpc(error) from None
                 self._endpoints.on_failure(peer)
-                if not never_sent(error):
+                if not isinstance(error, Unprocessed):
                     repeated = True
                     for i in left:
                         if not repeatable(batch[i]):
@@ -359,14 +374,15 @@ def response_of(result: Result | None) -> Result:
     return result
 
 
-def decode_events(response: api_pb2.WatchResponse) -> list[WatchEvent]:
+def decode_events(response: api_pb2.WatchResponse, decode: Decode = orjson.loads) -> list[WatchEvent]:
     """Parses a batch. Raises ApiError for an ERROR event that comes first; one behind events ends the batch there."""
     events: list[WatchEvent] = []
-    for event in response.events:
-        if event.type == api_pb2.ERROR:
-            if events:
-                break  # deliver what came before; the server ends the stream, and resuming meets the error again
-            raise error_of_body(event.object)
-        obj = orjson.loads(event.object) if event.object and event.type != api_pb2.BOOKMARK else None
-        events.append(WatchEvent(_EVENT_NAMES[event.type], obj, event.resource_version, event.initial_events_end))
+    with residents.arrival(len(response.events)):
+        for event in response.events:
+            if event.type == api_pb2.ERROR:
+                if events:
+                    break  # deliver what came before; the server ends the stream, and resuming meets the error again
+                raise error_of_body(event.object)
+            obj = decode(event.object) if event.object and event.type != api_pb2.BOOKMARK else None
+            events.append(WatchEvent(_EVENT_NAMES[event.type], obj, event.resource_version, event.initial_events_end))
     return events

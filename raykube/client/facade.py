@@ -11,7 +11,6 @@ survive the loss of one. Errors of the API are `ApiError`, with the server's wor
 them: `pods`, `deploy`, `deployments.apps`.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,53 +19,36 @@ from typing import Any
 import orjson
 
 from raykube.api.errors import ApiError
-from raykube.api.resources import Resource
 from raykube.client import manifests, operations
 from raykube.client.api import ApiClient
 from raykube.client.environment import kubeconfig_paths
-from raykube.client.failures import error_of_body
-from raykube.client.goals import Goal, reached
-from raykube.client.informer import Informer
-from raykube.client.kinds import resource_named, split_name
+from raykube.client.goals import Goal
+from raykube.client.kinds import resource_named
 from raykube.client.kubeconfig import Connection, connect
 from raykube.client.loop import LoopThread
 from raykube.client.manifests import Manifest
 from raykube.client.objects import Change, Object
 from raykube.client.operations import Operation
+from raykube.client.outcomes import complete, outcome
+from raykube.client.places import Place, place_of, placed, scope_of, summary, typed
 from raykube.client.progress import Progress
 from raykube.client.remotecommand import RemoteCommands
 from raykube.client.streamcalls import StreamCalls
+from raykube.client.waiting import wait_for
+from raykube.client.watching import changes
 from raykube.pb import api_pb2
 from raykube.rpc import Tls
 
 # Aliases: inside Client the name `list` is the method.
 Objects = list[Object]
-MaybeObjects = list[Object | None]
-Place = tuple[Resource, str, str]  # resource, namespace, name
 Places = list[Place]
 Operations = list[Operation]
 Outcomes = list[Object | ApiError]
 
-CHANGES_MAX = 100_000  # that wait for the reader of a watch, beyond what was there at its start
-REFUSALS = frozenset({400, 401, 403, 404, 405})  # asking again would not help
 FIELD_MANAGER = "raykube"
 PATCH_TYPES = {"merge": api_pb2.MERGE, "strategic": api_pb2.STRATEGIC, "json": api_pb2.JSON, "apply": api_pb2.APPLY}
 # Applied before everything else of a manifest, which may live in it or refer to it.
 FIRST_KINDS = ("Namespace", "CustomResourceDefinition", "PriorityClass", "ServiceAccount")
-
-
-class BulkError(Exception):
-    """Some operations of a bulk call failed. `errors`: by index; `objects`: the results, None where it failed."""
-
-    def __init__(self, errors: dict[int, ApiError], objects: MaybeObjects) -> None:
-        index, first = next(iter(errors.items()))
-        super().__init__(f"{len(errors)} of {len(objects)} operations failed, first number {index}: {first}")
-        self.errors = errors
-        self.objects = objects
-
-
-class WaitTimeout(TimeoutError):
-    """What was waited for did not happen in time; the message names what is missing."""
 
 
 class Client(StreamCalls):
@@ -127,23 +109,20 @@ class Client(StreamCalls):
         A manifest is YAML or JSON text, a path, a dict, or a list of these. `force` takes over fields that others own;
         without it that is a 409 Conflict. Raises ApiError (one object) or BulkError.
         """
-        objects = [self._placed(obj, namespace) for obj in manifests.load(manifest)]
-        results: MaybeObjects = [None] * len(objects)
-        errors: dict[int, ApiError] = {}
+        objects = [placed(obj, self._in(namespace)) for obj in manifests.load(manifest)]
+        results: Outcomes = [Object({})] * len(objects)
         for first in (True, False):
             indexes = [index for index, obj in enumerate(objects) if (obj["kind"] in FIRST_KINDS) == first]
-            batch = [self._apply(objects[index], force) for index in indexes]
+            batch = [_apply(objects[index], force) for index in indexes]
             for index, found in zip(indexes, self._write(batch), strict=True):
-                if isinstance(found, ApiError):
-                    errors[index] = found
-                else:
-                    results[index] = found
-        return _complete(results, errors)
+                results[index] = found
+        return complete(results)
 
     def create_many(self, objects: Iterable[Any], *, namespace: str | None = None) -> Objects:
         """Creates objects (dicts or `Object`s) in bulk. Raises ApiError (one object) or BulkError."""
-        placed = [self._placed(obj.raw if isinstance(obj, Object) else obj, namespace) for obj in objects]
-        return self._bulk([operations.create(obj, field_manager=FIELD_MANAGER) for obj in placed])
+        within = self._in(namespace)
+        found = [placed(obj.raw if isinstance(obj, Object) else obj, within) for obj in objects]
+        return self._bulk([operations.create(obj, field_manager=FIELD_MANAGER) for obj in found])
 
     def delete(
         self,
@@ -171,10 +150,11 @@ class Client(StreamCalls):
             places = [self._place(kind, name, namespace)]
         batch = [operations.delete(*place, grace_period_s=grace_period, propagation=propagation) for place in places]
         results = self._write(batch)
-        errors = {index: found for index, found in enumerate(results) if isinstance(found, ApiError)}
-        fatal = {index: error for index, error in errors.items() if not (missing_ok and error.code == 404)}
-        _complete([Object({})] * len(results), fatal)
-        return len(results) - len(errors)
+        missing = {index for index, found in enumerate(results) if isinstance(found, ApiError) and found.code == 404}
+        if missing_ok:
+            results = [Object({}) if index in missing else found for index, found in enumerate(results)]
+        complete(results)
+        return len(results) - len(missing)
 
     def patch(
         self,
@@ -225,12 +205,12 @@ class Client(StreamCalls):
         found, _ = self._loop.call(
             self._api.list(
                 resource,
-                self._scope(resource, namespace, all_namespaces),
+                scope_of(resource, self._in(namespace), all_namespaces),
                 label_selector=label_selector,
                 field_selector=field_selector,
             )
         )
-        return [Object(_typed(obj, resource)) for obj in found]
+        return [Object(typed(obj, resource)) for obj in found]
 
     def pods(self, *, namespace: str | None = None, label_selector: str = "", field_selector: str = "") -> Objects:
         """Short for `list("pods")`."""
@@ -252,47 +232,9 @@ class Client(StreamCalls):
         refuses (403 …), and BufferError when the program reads more slowly than changes come, 100,000 behind.
         """
         resource = resource_named(kind)
-        scope = self._scope(resource, namespace, all_namespaces)
+        scope = scope_of(resource, self._in(namespace), all_namespaces)
 
-        async def changes() -> AsyncIterator[Change]:
-            queue: asyncio.Queue[Change | None] = asyncio.Queue()
-            waiting_max = CHANGES_MAX
-            informer = Informer(self._api, resource, scope, label_selector, field_selector)
-
-            def put(event: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-                nonlocal waiting_max
-                if not informer.has_synced:
-                    waiting_max += 1
-                elif queue.qsize() >= waiting_max:
-                    task.cancel()
-                    return
-                found = new if new is not None else old
-                assert found is not None
-                queue.put_nowait(Change(event, Object(_typed(found, resource))))
-
-            informer.add_handler(put)
-            loop = asyncio.get_running_loop()
-            deadline = None if timeout is None else loop.time() + timeout
-            task = loop.create_task(informer.run(refusals=REFUSALS))
-            task.add_done_callback(lambda _task: queue.put_nowait(None))
-            try:
-                while True:
-                    try:
-                        # Around this wait only: every item is asked for by a task of its own.
-                        async with asyncio.timeout_at(deadline):
-                            change = await queue.get()
-                    except TimeoutError:
-                        return
-                    if change is not None:
-                        yield change
-                    elif task.cancelled():
-                        raise BufferError(f"{CHANGES_MAX} changes of {resource.plural} wait to be read: watch again")
-                    else:
-                        task.result()
-            finally:
-                task.cancel()
-
-        return self._loop.iterate(changes())
+        return self._loop.iterate(changes(self._api, resource, scope, label_selector, field_selector, timeout))
 
     def logs(
         self,
@@ -349,61 +291,16 @@ class Client(StreamCalls):
         """Waits until the objects meet a condition (see `goals`); the objects as they then are.
 
         `target`: `deployment/web`, an Object, several of these, or a kind with `label_selector`: those that exist now.
-        A progress bar shows on a terminal. Raises WaitTimeout, `goals.Unreachable` when it cannot happen any more, or
-        ApiError when the apiserver refuses to tell.
+        A progress bar shows on a terminal. Raises WaitTimeout, `goals.Unreachable` when it cannot happen any more, and
+        ApiError when the apiserver refuses to tell, or (404) when there is no such object: to wait for one that is yet
+        to come, say "exists" first.
         """
         places = self._targets(target, namespace, label_selector)
         if not places:
             raise ValueError(f"no {target} matches: there is nothing to wait for")
         text = condition if isinstance(condition, str) else "ready" if condition is None else "done"
-        with Progress(f"Waiting for {_summary(places)} to be {text}", len(places), progress) as bar:
-            return self._loop.call(self._wait(places, condition, timeout, bar))
-
-    async def _wait(self, places: Places, goal: Goal, timeout: float, bar: Progress) -> Objects:
-        current: dict[Place, Object | None] = dict.fromkeys(places)
-        done: set[Place] = set()
-        wake = asyncio.Event()
-        informers: dict[tuple[Resource, str], Informer] = {}
-
-        def judge(place: Place) -> None:
-            found = informers[place[0], place[1]].get(place[1], place[2])
-            current[place] = Object(_typed(found, place[0])) if found is not None else current[place]
-            done.discard(place)
-            if reached(goal, Object(_typed(found, place[0])) if found is not None else None):
-                done.add(place)
-
-        for resource, scope, name in places:
-            if (resource, scope) not in informers:
-                alone = sum(place[:2] == (resource, scope) for place in places) == 1
-                selector = f"metadata.name={name}" if alone else ""
-                informer = informers[resource, scope] = Informer(self._api, resource, scope, field_selector=selector)
-                informer.add_batch_handler(lambda _changes: wake.set())
-        tasks = [asyncio.create_task(informer.run(refusals=REFUSALS)) for informer in informers.values()]
-        synced = asyncio.gather(*(informer.synced() for informer in informers.values()))
-        under_way: list[asyncio.Future[Any]] = [synced, *tasks]
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in tasks:
-                    if task.done():
-                        task.result()
-                while True:
-                    wake.clear()
-                    for place in places:
-                        judge(place)
-                    bar.update(len(done))
-                    if len(done) == len(places):
-                        return [found for found in current.values() if found is not None]
-                    await wake.wait()
-        except TimeoutError:
-            missing = [f"{place[0].kind.lower()}/{place[2]}" for place in places if place not in done]
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise WaitTimeout(f"not within {timeout:g} s: {', '.join(missing[:3])}{more}") from None
-        finally:
-            synced.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(synced, *tasks, return_exceptions=True)
+        with Progress(f"Waiting for {summary(places)} to be {text}", len(places), progress) as bar:
+            return self._loop.call(wait_for(self._api, places, condition, timeout, bar))
 
     def _targets(
         self, target: str | Object | Iterable[str | Object], namespace: str | None, label_selector: str
@@ -417,34 +314,18 @@ class Client(StreamCalls):
 
     # Names and places
 
-    def _scope(self, resource: Resource, namespace: str | None, all_namespaces: bool = False) -> str:
-        if not resource.namespaced or all_namespaces:
-            return ""
+    def _in(self, namespace: str | None) -> str:
         return self.namespace if namespace is None else namespace
 
     def _place(self, kind: str | Object, name: str, namespace: str | None) -> Place:
-        if isinstance(kind, Object):
-            resource = operations.resource_of(kind.raw)
-            return resource, kind.namespace or self._scope(resource, namespace), kind.name
-        if not name:
-            kind, name = split_name(kind)
-        resource = resource_named(kind)
-        return resource, self._scope(resource, namespace), name
-
-    def _placed(self, obj: dict[str, Any], namespace: str | None) -> dict[str, Any]:
-        """The object with its namespace filled in."""
-        resource = operations.resource_of(obj)
-        metadata = obj.get("metadata") or {}
-        if not resource.namespaced or metadata.get("namespace"):
-            return obj
-        return obj | {"metadata": metadata | {"namespace": self._scope(resource, namespace)}}
+        return place_of(kind, name, self._in(namespace))
 
     def _commands(self) -> RemoteCommands:
         return RemoteCommands(self._api, self._connection.tls)
 
     def _log_pod(self, target: str | Object, namespace: str | None) -> tuple[str, str]:
         if isinstance(target, str) and "/" not in target:
-            return self.namespace if namespace is None else namespace, target
+            return self._in(namespace), target
         resource, scope, name = self._place(target, "", namespace)
         if resource.kind == "Pod":
             return scope, name
@@ -460,52 +341,23 @@ class Client(StreamCalls):
 
     # Bulk
 
-    def _apply(self, obj: dict[str, Any], force: bool) -> Operation:
-        metadata = obj["metadata"]
-        if not metadata.get("name"):
-            raise ValueError(f"{obj['kind']} has no metadata.name: what is applied needs a name")
-        return operations.patch(
-            operations.resource_of(obj),
-            metadata.get("namespace", ""),
-            metadata["name"],
-            orjson.dumps(obj),
-            api_pb2.APPLY,
-            field_manager=FIELD_MANAGER,
-            force=force,
-        )
-
     def _write(self, batch: Operations) -> Outcomes:
-        results = self._loop.call(self._api.write(batch, return_objects=True))
-        return [
-            error_of_body(result.body, result.code)
-            if result.code >= 400
-            else Object(orjson.loads(result.body) if result.body else {})
-            for result in results
-        ]
+        return [outcome(result) for result in self._loop.call(self._api.write(batch, return_objects=True))]
 
     def _bulk(self, batch: Operations) -> Objects:
-        results: MaybeObjects = []
-        errors: dict[int, ApiError] = {}
-        for index, found in enumerate(self._write(batch)):
-            if isinstance(found, ApiError):
-                errors[index] = found
-            results.append(None if isinstance(found, ApiError) else found)
-        return _complete(results, errors)
+        return complete(self._write(batch))
 
 
-def _complete(results: MaybeObjects, errors: dict[int, ApiError]) -> Objects:
-    """The results if all is well; one object's error as it is, else what failed among many."""
-    if errors:
-        raise errors[0] if len(results) == 1 else BulkError(errors, results)
-    return [found for found in results if found is not None]
-
-
-def _typed(obj: dict[str, Any], resource: Resource) -> dict[str, Any]:
-    """The object with its kind, should the server have left it out."""
-    return obj if obj.get("kind") else {"kind": resource.kind, "apiVersion": resource.api_version} | obj
-
-
-def _summary(places: Places) -> str:
-    if len(places) == 1:
-        return f"{places[0][0].kind.lower()}/{places[0][2]}"
-    return f"{len(places)} objects"
+def _apply(obj: dict[str, Any], force: bool) -> Operation:
+    metadata = obj["metadata"]
+    if not metadata.get("name"):
+        raise ValueError(f"{obj['kind']} has no metadata.name: what is applied needs a name")
+    return operations.patch(
+        operations.resource_of(obj),
+        metadata.get("namespace", ""),
+        metadata["name"],
+        orjson.dumps(obj),
+        api_pb2.APPLY,
+        field_manager=FIELD_MANAGER,
+        force=force,
+    )

@@ -3,7 +3,8 @@
 An operating error of the API is a Status object in the result. A failed RPC carries one in its message when the server
 had one to give; else its code is mapped to the status that a REST client would have seen.
 
-After a connection broke in the middle of a write nobody knows whether it happened. Retrying is honest for
+A write that reached nobody (`Unprocessed`) is retried, whatever it is. After a connection broke in the middle of one
+nobody knows whether it happened. Retrying is then honest for
 - DELETE, BIND, UPDATE and patches that state a result (merge, strategic, apply): the second time they are no-ops, or
   answer NotFound or Conflict, which a caller has to expect from others' writes anyway;
 - CREATE of a named object: AlreadyExists then means either the first attempt or somebody else. If what is stored
@@ -72,11 +73,6 @@ def error_of_body(body: bytes, code: int = 500) -> ApiError:
 def unknown_outcome() -> api_pb2.Result:
     message = "the connection broke during a write that cannot be repeated safely: its outcome is unknown"
     return api_pb2.Result(code=504, body=orjson.dumps(status(504, "Timeout", message)))
-
-
-def never_sent(error: RpcError) -> bool:
-    """Whether the request surely reached nobody: the connection was never made, so any write may be repeated."""
-    return error.message.startswith("failed to connect to all addresses")
 
 
 def repeatable(operation: api_pb2.Operation) -> bool:

@@ -4,7 +4,7 @@
     "deleted"                             the object is gone
     "exists"                              it is there
     a function of Object                  it returned true
-    None                                  what its kind is for: a Deployment Available and rolled out, a Pod Ready or
+    None                                  what its kind is for: a Deployment or StatefulSet rolled out, a Pod Ready or
                                           Succeeded, a Job Complete, a Node Ready; else that it exists
 
 A condition that its controller wrote for an older generation of the object does not count.
@@ -69,6 +69,23 @@ def _usual(obj: Object) -> bool:
             and int(obj.status.get("replicas") or 0) == wanted
             and int(obj.status.get("availableReplicas") or 0) == wanted
         )
-    if obj.kind in ("ReplicaSet", "StatefulSet"):
+    if obj.kind == "StatefulSet":
+        wanted = int(obj.get("spec.replicas", 1))
+        kept = min(int(obj.get("spec.updateStrategy.rollingUpdate.partition", 0)), wanted)
+        by_hand = obj.get("spec.updateStrategy.type", "") == "OnDelete"
+        return (
+            int(obj.status.get("observedGeneration") or 0) >= int(obj.metadata.get("generation") or 0)
+            and int(obj.status.get("availableReplicas") or 0) == wanted
+            and (by_hand or int(obj.status.get("updatedReplicas") or 0) >= wanted - kept)
+        )
+    if obj.kind == "DaemonSet":
+        wanted = int(obj.status.get("desiredNumberScheduled") or 0)
+        by_hand = obj.get("spec.updateStrategy.type", "") == "OnDelete"
+        return (
+            int(obj.status.get("observedGeneration") or 0) >= int(obj.metadata.get("generation") or 0)
+            and int(obj.status.get("numberAvailable") or 0) == wanted
+            and (by_hand or int(obj.status.get("updatedNumberScheduled") or 0) == wanted)
+        )
+    if obj.kind == "ReplicaSet":
         return int(obj.status.get("readyReplicas") or 0) == int(obj.get("spec.replicas", 1))
     return True

@@ -8,25 +8,32 @@
 
 Guarantees are `core.listwatch`'s: state + live events without a gap, resumed on another apiserver after a break,
 replaced atomically after 410 Gone, never back in time. Handlers see every change once and in order; batch handlers get
-what arrived together in one call. Handlers must not await; one that raises is logged and does not stop the others.
-Objects are shared: nobody may change them (copy first).
+what arrived together in one call, but the first state, of perhaps 100,000 objects, in pieces with turns of the event
+loop between them: until `synced`, `get` and `list` have objects that indexes and handlers do not know yet. Handlers
+must not await; one that raises is logged and does not stop the others. Objects are shared: nobody may change them (copy
+first).
 """
 
 import asyncio
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from sys import intern
+
+import orjson
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
 from raykube.base.backoff import Backoff
-from raykube.client.api import ApiClient
-from raykube.client.core.listwatch import Change, Key, ListWatch, Object, Stale, key_of
+from raykube.client.api import ApiClient, Decode, Events
+from raykube.client.core.listwatch import Change, Key, ListWatch, Machine, Object, Stale, key_of
 
 log = logging.getLogger(__name__)
 
 RETRY = Backoff(initial_s=0.1, max_s=10.0)
+FIRST_AT_ONCE = 500  # objects of the first state that handlers are told of in a turn of the loop
 
 Objects = list[Object]  # aliases: inside Informer the name `list` is the method
 Changes = list[Change]
@@ -44,7 +51,7 @@ class Index:
         self._values: dict[Key, tuple[str, ...]] = {}
 
     def set(self, key: Key, obj: Object | None) -> None:
-        values = tuple(self.function(obj)) if obj is not None else ()
+        values = tuple(map(intern, self.function(obj))) if obj is not None else ()  # one text for all that have it
         old = self._values.get(key, ())
         if values == old:
             return
@@ -72,16 +79,23 @@ class Informer:
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
+        nodes: Sequence[str] = (),
+        decode: Decode = orjson.loads,
+        machine: Machine | None = None,
     ) -> None:
+        """`nodes` and `decode`: as `ApiClient.watch` has them. `machine`: what keeps the copy, in place of ours."""
         self.client = client
         self.resource = resource
         self._namespace = namespace
         self._label_selector = label_selector
         self._field_selector = field_selector
-        self._machine = ListWatch()
+        self._nodes = nodes
+        self._decode = decode
+        self._machine: Machine = machine if machine is not None else ListWatch()
         self._handlers: list[Handler] = []
         self._batch_handlers: list[BatchHandler] = []
         self._indexes: dict[str, Index] = {}
+        self._untold: deque[Change] = deque()  # what handlers do not know yet of the first state
         self._synced = asyncio.Event()
 
     # What readers use
@@ -121,16 +135,21 @@ class Informer:
         return [objects[key] for key in self._indexes[name].keys.get(value, ())]
 
     def add_handler(self, handler: Handler) -> None:
-        """`handler(type, old, new)` for every change; one added late first gets ADDED for what is there."""
-        for obj in self._machine.objects.values():
+        """`handler(type, old, new)` for every change; one added late first gets ADDED for what the others know."""
+        for obj in self._told():
             handler("ADDED", None, obj)
         self._handlers.append(handler)
 
     def add_batch_handler(self, handler: BatchHandler) -> None:
         """`handler(changes)` for what arrived together: cheaper where thousands come at once."""
-        if self._machine.objects:
-            handler([Change("ADDED", None, obj) for obj in self._machine.objects.values()])
+        if told := self._told():
+            handler([Change("ADDED", None, obj) for obj in told])
         self._batch_handlers.append(handler)
+
+    def _told(self) -> Objects:
+        """The objects that handlers know of."""
+        untold = {key_of(change.object) for change in self._untold}
+        return [obj for key, obj in self._machine.objects.items() if key not in untold]
 
     # The shell
 
@@ -140,6 +159,8 @@ class Informer:
         Raises an ApiError whose code is in `refusals`.
         """
         failures = 0
+        if self._untold:
+            await self._tell_first()
         while True:
             try:
                 if await self._follow():
@@ -176,25 +197,40 @@ class Informer:
             field_selector=self._field_selector,
             resource_version=request.resource_version,
             send_initial_events=request.send_initial_events,
+            nodes=self._nodes,
+            decode=self._decode,
         )
         progress = False
         try:
             async for batch in stream:
-                self._dispatch(self._machine.on_events(batch))
                 progress = True
-                if self._machine.synced and not self._synced.is_set():
-                    self._synced.set()
+                if not self._machine.synced:
+                    first, batch = _first_state(batch)
+                    self._untold += self._machine.on_events(first)
+                    if self._machine.synced:
+                        await self._tell_first()
+                self._dispatch(self._machine.on_events(batch))
         finally:
             if inspect.isasyncgen(stream):
                 await stream.aclose()
         return progress
 
+    async def _tell_first(self) -> None:
+        """Tells handlers the rest of the first state: a `run` that was cancelled may have told them a part."""
+        while self._untold:
+            self._dispatch([self._untold.popleft() for _ in range(min(FIRST_AT_ONCE, len(self._untold)))])
+            if self._untold:
+                await asyncio.sleep(0)
+        self._synced.set()
+
     def _dispatch(self, changes: Changes) -> None:
         if not changes:
             return
-        for index in self._indexes.values():
-            for change in changes:
-                index.set(key_of(change.object), change.new)
+        if self._indexes:
+            keys = [key_of(change.object) for change in changes]  # one text for all indexes
+            for index in self._indexes.values():
+                for key, change in zip(keys, changes, strict=True):
+                    index.set(key, change.new)
         for batch_handler in self._batch_handlers:
             try:
                 batch_handler(changes)
@@ -206,3 +242,9 @@ class Informer:
                     handler(*change)
                 except Exception:
                     log.exception("a handler of %s failed", self.resource.plural)
+
+
+def _first_state(batch: Events) -> tuple[Events, Events]:
+    """What of a batch belongs to the first state, and what became of it since."""
+    ends = next((number for number, event in enumerate(batch, 1) if event.initial_events_end), len(batch))
+    return batch[:ends], batch[ends:]

@@ -1,34 +1,43 @@
 """The batch stream of a store client: all callers share one stream to one member, and its messages.
 
 While a few messages are under way, what arrives waits and goes in the next one; what fills a whole message goes at
-once, so that client, leader and followers work on different ones at the same time. When the stream breaks, what surely
-did not happen waits for the next member; the writers whose messages were under way are told `UnknownOutcome`.
+once, so that client, leader and followers work on different ones at the same time. No more bytes are under way than
+keep them busy, as what waits here can still be overtaken: a message takes what is short first, and then what is long.
+When the stream breaks, what surely did not happen waits for the next member; the writers whose messages were under way
+are told `UnknownOutcome`.
 """
 
 import asyncio
 import contextlib
+import heapq
 import itertools
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raykube.pb import batch_pb2
 from raykube.rpc import Code, RpcError, Tls
-from raykube.rpc.channel import Channel, Stub
+from raykube.rpc.channel import Channel, Stub, Timing
 
 log = logging.getLogger(__name__)
 
 BATCH = batch_pb2.DESCRIPTOR.services_by_name["Batch"]
 
 MESSAGE_BYTES_MAX = 256 << 10  # but for a caller that brings more
+SHORT_BYTES_MAX = 16 << 10  # of a call that overtakes longer ones
 IN_FLIGHT_MAX = 4  # messages; callers beyond wait and share the next one …
-FULL_IN_FLIGHT_MAX = 16  # … unless they fill it
+FULL_IN_FLIGHT_MAX = 8  # … unless they fill it
+IN_FLIGHT_BYTES_MAX = 1 << 20  # no message is added to so much
 HELLO_TIMEOUT_S = 2.0  # a member that cannot confirm a leader in this time is passed over
 STALL_S = 8.0  # a member answers every request in 7 s, if only to say that it cannot
 STALL_CHECK_S = 1.0
+DEADLINES_MIN = 1000  # so many calls, ended ones among them, are kept without a look
 RETRY_S = 0.1
+# Members answer pings at once. One that vanished without a word, with its machine, costs its writers five seconds.
+TIMING = Timing(keepalive_s=2.0, keepalive_timeout_s=3.0)
 _UNKNOWN = (Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN)
 
 
@@ -44,6 +53,7 @@ class _Call:
     size: int
     answer: asyncio.Future[Any]
     is_alone: bool = False  # its message must carry nobody else: together they were refused
+    is_sent: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -51,8 +61,12 @@ class _Message:
     """A request under way, and whose it is."""
 
     calls: list[_Call]
-    is_read: bool
+    size: int
     sent_at: float
+
+    @property
+    def is_read(self) -> bool:
+        return not self.calls[0].writes
 
 
 class Endpoint:
@@ -66,7 +80,7 @@ class Endpoint:
 
     def stub(self, service: Any) -> Stub:
         if self._channel is None:
-            self._channel = Channel(self.address, self._tls)
+            self._channel = Channel(self.address, self._tls, TIMING)
         if service.name not in self._stubs:
             self._stubs[service.name] = self._channel.stub(service)
         return self._stubs[service.name]
@@ -78,34 +92,94 @@ class Endpoint:
             self._stubs.clear()
 
 
+class Deadlines:
+    """Until when each call waits: one timer for all, as one for each would cost a quarter of what a call costs."""
+
+    def __init__(self, on_late: Callable[[_Call, float], None]) -> None:
+        self._on_late = on_late
+        self._calls: list[tuple[float, int, float, _Call]] = []  # a heap: deadline, number, seconds, call
+        self._cleared_at = DEADLINES_MIN  # so many calls are looked through for those that have ended
+        self._numbers = itertools.count()
+        self._timer: asyncio.Handle | None = None
+        self._due_at = math.inf  # of the timer
+
+    def add(self, call: _Call, timeout_s: float) -> None:
+        """`on_late(call, timeout_s)` is called when the call has no answer by then."""
+        calls = self._calls
+        while calls and calls[0][3].answer.done():
+            heapq.heappop(calls)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        heapq.heappush(calls, (deadline, next(self._numbers), timeout_s, call))
+        if len(calls) > self._cleared_at:
+            self._clear()
+        if deadline < self._due_at:
+            self._arm(deadline)
+
+    def _clear(self) -> None:
+        """Lets go of ended calls behind one that waits long: they hold writes and results."""
+        self._calls = [entry for entry in self._calls if not entry[3].answer.done()]
+        heapq.heapify(self._calls)
+        self._cleared_at = max(DEADLINES_MIN, 2 * len(self._calls))
+
+    def _arm(self, due_at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due_at, self._look)
+        self._due_at = due_at
+
+    def _look(self) -> None:
+        self._timer, self._due_at = None, math.inf
+        now = asyncio.get_running_loop().time()
+        calls = self._calls
+        while calls and (calls[0][3].answer.done() or calls[0][0] <= now):
+            _, _, timeout_s, call = heapq.heappop(calls)
+            if not call.answer.done():
+                self._on_late(call, timeout_s)
+        if calls:
+            self._arm(calls[0][0])
+
+    def close(self) -> None:
+        """Forgets all calls."""
+        self._calls.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class BatchStream:
     """Keeps a stream to one of `endpoints` as long as anybody wants something of it; `current` says to which."""
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self.current = 0
         self._endpoints = endpoints
-        self._writes: list[_Call] = []
-        self._waiting_bytes = 0  # of `_writes`; reads have none
         self._reads: list[_Call] = []
+        self._short: list[_Call] = []
+        self._long: list[_Call] = []
+        self._owed = False  # the last message took short calls alone: the next is for the long ones
+        self._waiting_bytes = 0  # of writes; reads have none
         self._under_way: dict[int, _Message] = {}
+        self._bytes_under_way = 0
+        self._reads_under_way = 0
         self._ids = itertools.count(1)
         self._woken = asyncio.Event()
         self._is_greeted = asyncio.Event()
         self._is_broken = False
         self._generation = 0
+        self._deadlines = Deadlines(self._on_late)
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def write(self, writes: Sequence[batch_pb2.Write], timeout_s: float) -> list[batch_pb2.WriteResult]:
         """A result for each of `writes`. Raises UnknownOutcome, or RpcError when surely nothing was written."""
-        size = sum(len(write.key) + len(write.value) + 32 for write in writes)
+        size = sum([len(write.key) + len(write.value) + 32 for write in writes])
         call = _Call(writes, size, asyncio.get_running_loop().create_future())
-        return list(await self._ask(call, self._writes, timeout_s))
+        results: list[batch_pb2.WriteResult] = await self._ask(call, timeout_s)
+        return results
 
     async def current_revision(self, timeout_s: float) -> int:
         """A revision that has everything acknowledged before the call. Raises RpcError."""
         call = _Call((), 0, asyncio.get_running_loop().create_future())
-        return int(await self._ask(call, self._reads, timeout_s))
+        return int(await self._ask(call, timeout_s))
 
     def replace(self, gone: Sequence[Endpoint], fresh: Sequence[Endpoint]) -> None:
         """Other members take the place of those in `gone`. The stream goes on where it is, if that member stays."""
@@ -122,30 +196,33 @@ class BatchStream:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._on_broken()
-        for call in (*self._writes, *self._reads):
+        self._deadlines.close()
+        for call in (*self._reads, *self._short, *self._long):
             _set_exception(call, RpcError(Code.CANCELLED, "the client is closed"))
 
-    async def _ask(self, call: _Call, queue: list[_Call], timeout_s: float) -> Any:
+    def _queue_of(self, call: _Call) -> list[_Call]:
+        if not call.writes:
+            return self._reads
+        return self._short if call.size <= SHORT_BYTES_MAX else self._long
+
+    def _ask(self, call: _Call, timeout_s: float) -> asyncio.Future[Any]:
+        """Queues a call; its answer. Who gives up cancels that, and is not sent if it was not: see `_write_request`."""
         if self._is_closed:
             raise RpcError(Code.CANCELLED, "the client is closed")
         if self._task is None:
             self._task = asyncio.create_task(self._keep_stream())
-        queue.append(call)
+        self._deadlines.add(call, timeout_s)
+        self._queue_of(call).append(call)
         self._waiting_bytes += call.size
         self._woken.set()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await call.answer
-        except (TimeoutError, asyncio.CancelledError) as error:
-            is_unsent = call in queue
-            if is_unsent:
-                queue.remove(call)
-                self._waiting_bytes -= call.size
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            if is_unsent or not call.writes:
-                raise RpcError(Code.UNAVAILABLE, f"no member of the store answers: {self._addresses()}") from None
-            raise UnknownOutcome(f"no answer in {timeout_s:g} s") from None
+        return call.answer
+
+    def _on_late(self, call: _Call, timeout_s: float) -> None:
+        """No answer in time: what was not sent never will be."""
+        if call.is_sent and call.writes:
+            _set_exception(call, UnknownOutcome(f"no answer in {timeout_s:g} s"))
+        else:
+            _set_exception(call, RpcError(Code.UNAVAILABLE, f"no member of the store answers: {self._addresses()}"))
 
     def _addresses(self) -> str:
         return ", ".join(endpoint.address for endpoint in self._endpoints)
@@ -153,7 +230,8 @@ class BatchStream:
     async def _keep_stream(self) -> None:
         """Keeps a stream open as long as somebody wants something; a broken one is made again at the next member."""
         while not self._is_closed:
-            if not self._writes and not self._reads:
+            self._forget_done()
+            if not (self._reads or self._short or self._long):
                 self._woken.clear()
                 await self._woken.wait()
                 continue
@@ -167,6 +245,12 @@ class BatchStream:
             self._on_broken()
             self.current = (self.current + 1) % len(self._endpoints)
             await asyncio.sleep(RETRY_S)
+
+    def _forget_done(self) -> None:
+        """Drops those who gave up, of whom there may be many while no member answers."""
+        for queue in (self._reads, self._short, self._long):
+            queue[:] = [call for call in queue if not call.answer.done()]
+        self._waiting_bytes = sum(call.size for call in (*self._short, *self._long))
 
     async def _run_stream(self, endpoint: Endpoint) -> None:
         self._is_greeted.clear()
@@ -208,37 +292,60 @@ class BatchStream:
         await self._is_greeted.wait()
         # The transport may hold on to the requests of a broken stream: they must take no caller with them.
         while generation == self._generation:
-            if self._may_send():
-                yield self._next_request()
+            if self._may_read():
+                yield self._read_request()
+            elif self._may_write():
+                request = self._write_request()
+                if request is not None:
+                    yield request
             else:
                 self._woken.clear()
                 await self._woken.wait()
 
-    def _may_send(self) -> bool:
-        is_full = self._waiting_bytes >= MESSAGE_BYTES_MAX
-        room = (FULL_IN_FLIGHT_MAX if is_full else IN_FLIGHT_MAX) - len(self._under_way)
-        return room > 0 and bool(self._writes or self._reads)
+    def _may_read(self) -> bool:
+        return bool(self._reads) and self._reads_under_way < IN_FLIGHT_MAX
 
-    def _next_request(self) -> Any:
-        number = next(self._ids)
-        if self._reads:
-            calls = self._reads[:]
-            self._reads.clear()
-            self._under_way[number] = _Message(calls, True, time.monotonic())
-            return batch_pb2.BatchRequest(id=number, read_index=True)
-        calls = []
-        size = 0
-        for call in self._writes:
-            if calls and (call.is_alone or calls[0].is_alone or size + call.size > MESSAGE_BYTES_MAX):
-                break
-            calls.append(call)
-            size += call.size
-        del self._writes[: len(calls)]
-        self._waiting_bytes -= size
-        self._under_way[number] = _Message(calls, False, time.monotonic())
-        request = batch_pb2.BatchRequest(id=number)
+    def _may_write(self) -> bool:
+        if not (self._short or self._long) or self._bytes_under_way >= IN_FLIGHT_BYTES_MAX:
+            return False
+        is_full = self._waiting_bytes >= MESSAGE_BYTES_MAX
+        writes_under_way = len(self._under_way) - self._reads_under_way
+        return writes_under_way < (FULL_IN_FLIGHT_MAX if is_full else IN_FLIGHT_MAX)
+
+    def _read_request(self) -> Any:
+        request = batch_pb2.BatchRequest(id=next(self._ids), read_index=True)
+        self._under_way[request.id] = _Message(self._reads[:], 0, time.monotonic())
+        self._reads_under_way += 1
+        self._reads.clear()
+        return request
+
+    def _write_request(self) -> Any | None:
+        """What is short goes first, with what is long behind it as far as it fits, or takes turns with it.
+
+        None: all that were next have given up.
+        """
+        calls: list[_Call] = []
+        if self._short and not (self._long and self._owed):
+            calls = _first(self._short, MESSAGE_BYTES_MAX)
+        room = MESSAGE_BYTES_MAX - sum(call.size for call in calls)
+        is_alone = calls and self._long and (calls[0].is_alone or self._long[0].is_alone)
+        if self._long and not is_alone and (not calls or self._long[0].size <= room):
+            calls += _first(self._long, room)
+            self._owed = False
+        else:
+            self._owed = bool(self._long)
+        self._waiting_bytes -= sum([call.size for call in calls])
+        calls = [call for call in calls if not call.answer.done()]
+        if not calls:
+            return None
+        size = sum([call.size for call in calls])
+        self._bytes_under_way += size
+        request = batch_pb2.BatchRequest(id=next(self._ids))
+        self._under_way[request.id] = _Message(calls, size, time.monotonic())
+        extend = request.writes.extend
         for call in calls:
-            request.writes.extend(call.writes)
+            call.is_sent = True
+            extend(call.writes)
         return request
 
     def _on_response(self, response: Any) -> None:
@@ -246,6 +353,9 @@ class BatchStream:
         self._woken.set()
         if message is None:
             return
+        self._bytes_under_way -= message.size
+        if message.is_read:
+            self._reads_under_way -= 1
         if response.error:
             self._on_refused(message, response.error)
         elif message.is_read:
@@ -277,9 +387,10 @@ class BatchStream:
             _set_exception(message.calls[0], RpcError(code, text))
 
     def _put_back(self, message: _Message) -> None:
-        queue = self._reads if message.is_read else self._writes
         waiting = [call for call in message.calls if not call.answer.done()]
-        queue[:0] = waiting
+        for call in reversed(waiting):
+            call.is_sent = False
+            self._queue_of(call).insert(0, call)
         self._waiting_bytes += sum(call.size for call in waiting)
 
     def _on_broken(self) -> None:
@@ -290,6 +401,20 @@ class BatchStream:
                 for call in message.calls:
                     _set_exception(call, UnknownOutcome("the connection to the store's member broke"))
         self._under_way.clear()
+        self._bytes_under_way = self._reads_under_way = 0
+
+
+def _first(queue: list[_Call], room: int) -> list[_Call]:
+    """Takes what fits into a message from the front of a queue, one call at least; who must be alone is."""
+    taken: list[_Call] = []
+    size = 0
+    for call in queue:
+        size += call.size
+        if taken and (call.is_alone or taken[0].is_alone or size > room):
+            break
+        taken.append(call)
+    del queue[: len(taken)]
+    return taken
 
 
 def _set_result(call: _Call, result: Any) -> None:

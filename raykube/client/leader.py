@@ -88,6 +88,11 @@ class LeaderElector:
         """The identity that holds the Lease as far as seen."""
         return self._election.holder
 
+    @property
+    def term(self) -> str:
+        """Another one each time that the Lease changes hands; the same to who lost it for a moment, to nobody."""
+        return self._election.term
+
     async def led(self) -> None:
         """Returns when this instance leads."""
         await self._became.wait()
@@ -96,7 +101,7 @@ class LeaderElector:
         """Campaigns, leads, campaigns again; until cancelled."""
         try:
             while True:
-                started = self._clock.now()
+                started = self._clock.monotonic()
                 left = self._election.renew_deadline_s
                 if self._election.leading:
                     left = max(0.1, self._election.renewed_at + left - started)
@@ -106,7 +111,7 @@ class LeaderElector:
                         await self._round()
                 except (ApiError, TimeoutError) as error:
                     log.debug("lease %s: %s", self._election.name, error)
-                if self._election.expired(self._clock.now()):
+                if self._election.expired(self._clock.monotonic()):
                     self._election.leading = False
                     log.warning("lost the lease %s: could not renew it in time", self._election.name)
                 self._announce()
@@ -117,10 +122,11 @@ class LeaderElector:
 
     async def _round(self) -> None:
         election = self._election
-        now = self._clock.now()
         if not election.leading:
-            election.on_observed(await self._read(), now)
-        proposal = election.propose(now)
+            found = await self._read()
+            election.on_observed(found, self._clock.monotonic())  # not before: it may have been renewed meanwhile
+        now = self._clock.monotonic()
+        proposal = election.propose(now, self._clock.now())
         if proposal is None:
             return
         try:
@@ -129,7 +135,7 @@ class LeaderElector:
             if error.code not in (404, 409):
                 raise
             # Somebody wrote in between (or an attempt of ours did, whose answer was lost): look again.
-            election.on_observed(await self._read(), self._clock.now())
+            election.on_observed(await self._read(), self._clock.monotonic())
 
     async def _read(self) -> Lease | None:
         try:

@@ -39,7 +39,7 @@ def load(manifest: Manifest) -> list[Object]:
 
 def _is_path(text: str) -> bool:
     stripped = text.strip()
-    return "\n" not in stripped and not stripped.startswith(("{", "[")) and ": " not in stripped
+    return bool(stripped) and "\n" not in text and not stripped.startswith(("{", "[")) and ": " not in stripped
 
 
 def _parse(text: str, source: str) -> list[Object]:

@@ -12,6 +12,7 @@ Object = dict[str, Any]
 Operation = api_pb2.Operation
 Result = api_pb2.Result
 PatchType = api_pb2.PatchType  # api_pb2.JSON, MERGE, STRATEGIC or APPLY
+_PODS = api_pb2.Resource(version="v1", plural="pods")
 
 
 def wire(resource: Resource) -> api_pb2.Resource:
@@ -122,7 +123,7 @@ def bind(namespace: str, name: str, node: str, *, uid: str = "", resource_versio
     """Sets a pod's spec.nodeName."""
     return Operation(
         verb=api_pb2.BIND,
-        resource=api_pb2.Resource(group="", version="v1", plural="pods"),
+        resource=_PODS,
         namespace=namespace,
         name=name,
         uid=uid,

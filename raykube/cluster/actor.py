@@ -6,19 +6,20 @@ needs nobody to tell it to serve. A service that ends by itself ends the process
 """
 
 import asyncio
-import gc
 import importlib
 import logging
 import logging.handlers
 import os
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from pydantic import BaseModel, ConfigDict
 
+from raykube.base import collector
 from raykube.cluster import processes
 
 log = logging.getLogger("raykube.actor")
@@ -76,6 +77,23 @@ async def clear_up(service: Any) -> None:
     """
     if hasattr(service, "clear"):
         await service.clear()
+
+
+async def clear_all(spec: HostSpec, services: Iterable[Any]) -> str:
+    """Clears up after the services of `spec`; returns why not all went, "" if it did. Then the spec goes too.
+
+    While its spec lies there, a machine has something that is to be taken away from it: see `leftovers`.
+    """
+    failures = []
+    for service in services:
+        try:
+            await clear_up(service)
+        except Exception as error:  # keeps no other service from it
+            log.exception("%s: not all is taken away from this machine", spec.name)
+            failures.append(f"{error}" or type(error).__name__)
+    if not failures:
+        Path(spec.spec_file).unlink(missing_ok=True)
+    return "; ".join(failures)
 
 
 def newest(given: HostSpec) -> HostSpec:
@@ -144,9 +162,7 @@ class ComponentHost:
         for package, flags in self._spec.services:
             config = importlib.import_module(f"{package}.config").Config(**flags)
             made.append((importlib.import_module(f"{package}.service").Service, config))
-        # What is loaded now stays: the collector need not walk it again and again.
-        gc.collect()
-        gc.freeze()
+        collector.settle()
         for service_type, config in made:
             self._services.append(await self._start(service_type, config))
         self._error = ""
@@ -178,20 +194,14 @@ class ComponentHost:
                 await service.stop()
             await asyncio.sleep(RETRY_S)
 
-    async def _end(self, clear: bool) -> None:
+    async def _end(self, clear: bool) -> str:
+        """Stops all, and with `clear` takes away what is left; returns why not all of that went, "" if it did."""
         try:
             for service in reversed(self._services):
                 await service.stop()
-            if clear:
-                failures: list[Exception] = []
-                for service in reversed(self._services):
-                    try:
-                        await clear_up(service)
-                    except Exception as error:  # keeps no other service from it
-                        failures.append(error)
-                Path(self._spec.spec_file).unlink(missing_ok=True)
-                if failures:
-                    raise ExceptionGroup("not all is taken away from this machine", failures)
+            if clear and len(self._services) < len(self._spec.services):
+                return self._error or "it had not started"
+            return await clear_all(self._spec, reversed(self._services)) if clear else ""
         finally:
             self._ended.set()
 
@@ -239,19 +249,29 @@ class ComponentHost:
         answer = asyncio.run_coroutine_threadsafe(getattr(service, question)(argument), self._loop)
         return str(answer.result(ASK_TIMEOUT_S))
 
-    def stop(self, timeout_s: float = 5.0, clear: bool = False) -> None:
-        """Stops the services in reverse order, gracefully. With `clear`, what they left on this machine goes too."""
+    def stop(self, timeout_s: float = 5.0, clear: bool = False) -> str:
+        """Stops the services in reverse order, gracefully. With `clear`, what they left on this machine goes too.
+
+        Returns why something of that is still there, "" if nothing is.
+        """
         self._stopping.set()
         loop = self._loop
         if loop is None or not self._thread.is_alive():
-            return
+            return "it was not running" if clear else ""
 
         future = asyncio.run_coroutine_threadsafe(self._end(clear), loop)
+        limit_s = timeout_s + (CLEAR_TIMEOUT_S if clear else 0.0)
+        problem = ""
         try:
-            future.result(timeout_s + (CLEAR_TIMEOUT_S if clear else 0.0))
-        except Exception:
+            problem = future.result(limit_s)
+        except TimeoutError:
+            problem = f"it did not end within {limit_s:.0f} s"
+            log.warning("%s: %s", self._spec.name, problem)
+        except Exception as error:
+            problem = f"{error}" or type(error).__name__
             log.exception("%s did not stop cleanly", self._spec.name)
         cluster_id, machine = self._spec.containers_of
         if cluster_id:
             # Only this machine can find its containers; the operator's `down` may run on another one.
             processes.end(cluster_id, machine, role="", grace_s=CONTAINER_GRACE_S)
+        return problem if clear else ""

@@ -27,12 +27,18 @@ SCHEDULER_PORT = 10259
 CONTROLLER_MANAGER_PORT = 10257
 KUBE_PROXY_HEALTH_PORT = 10256
 KUBE_PROXY_RELAY_PORT = 10266
+POD_NETWORK_HEALTH_PORT = 10267
+CRI_DOCKER_HEALTH_PORT = 10268
 DNS_PORT = 10053  # of a machine, whose 53 may be taken; clients ask the Service kube-dns, at 53
 DNS_METRICS_PORT = 9153
+HOLLOW_HEALTH_PORT = 10280  # and the number of the share
 
 HTTPS_PORT = 443  # of the Service `kubernetes`, where ports below 1024 can be served
 CLUSTER_RANGE = IPv4Network("10.244.0.0/16")
 SERVICE_RANGE = "10.96.0.0/12"
+HOLLOW_POD_RANGE = IPv4Network("100.64.0.0/10")  # shared address space (RFC 6598); nothing is reached there
+HOLLOW_NODES_MAX = 100_000
+HOLLOW_NODES_PER_ACTOR = (500, 5000)  # at most so many, and as few as the first where there are machines for it
 MACHINES_MAX = 100  # slices of 127.C.0.0/17 and of CLUSTER_RANGE, both with room to spare
 
 
@@ -49,6 +55,24 @@ def pod_range(state: ClusterState, machine: Machine) -> str:
     if state.has_networks:
         return str(list(CLUSTER_RANGE.subnets(new_prefix=24))[machine.index])
     return f"127.{state.subnet}.{machine.index}.0/24"
+
+
+def hollow_actors(nodes: int, machines: int) -> int:
+    """How many actors play `nodes` hollow machines on so many real ones."""
+    few, many = HOLLOW_NODES_PER_ACTOR
+    return max(-(-nodes // many), min(machines, -(-nodes // few)))
+
+
+def hollow_numbers(state: ClusterState, share: int) -> tuple[int, int]:
+    """The hollow machines of a share (1, 2, …): the first, and the one behind the last."""
+    nodes, actors = state.hollow_nodes, state.hollow_actors
+    return nodes * (share - 1) // actors, nodes * share // actors
+
+
+def hollow_pod_range(state: ClusterState, share: int) -> str:
+    """The addresses of a share's pods."""
+    bits = (state.hollow_actors - 1).bit_length()
+    return str(list(HOLLOW_POD_RANGE.subnets(prefixlen_diff=bits))[share - 1])
 
 
 def service_range(state: ClusterState) -> str:

@@ -8,10 +8,12 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from raykube.cluster import placement
+from raykube.cluster.plan import COMPONENTS
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steps import Listener, step
 from raykube.cluster.wish import ClusterError, is_own
@@ -37,9 +39,24 @@ def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: 
     with step(listener, "Drain") as running:
         running.detail = machine.name
         _await_drained(state, machine, deadline)
+        stays = placement.clear_leftovers(state, data_dir, [machine])
+        if stays:
+            raise ClusterError(what_stays(stays, "raykube leave"))
     if is_own(machine.address):
         with step(listener, "Ray") as running:
             running.detail = f"{end_ray(machine.address, gcs_address)} processes ended"
+
+
+def what_stays(problems: Mapping[str, str], command: str) -> str:
+    """What to tell the operator when something of a cluster is left on machines, by actor."""
+    lines = [f"  {actor}: {problem}" for actor, problem in sorted(problems.items())]
+    return "\n".join(
+        [
+            "not all is taken away from the machines:",
+            *lines,
+            f"See that they are on and their runtimes answer, and run '{command}' again: it goes on with what is left",
+        ]
+    )
 
 
 def _machine(state: ClusterState, name: str) -> Machine:
@@ -63,7 +80,7 @@ def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> No
     while True:
         phase = next((answer for answer in placement.ask(state, "kv", "leave", machine.name) if answer), phase)
         state = placement.handed_over(state) or state
-        mine = [actor for actor in placement.names() if actor.endswith(f"-{machine.name}")]
+        mine = placement.names() & {f"{component}-{machine.name}" for component in COMPONENTS}
         if phase == "drained" and not mine:
             return
         if time.monotonic() > deadline:
@@ -77,7 +94,7 @@ def raylets(address: str, gcs_address: str) -> list[int]:
 
     A host may have other people's Ray too, of which each has a GCS of its own.
     """
-    found, wanted = [], _resolved(gcs_address)
+    found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -88,9 +105,17 @@ def raylets(address: str, gcs_address: str) -> list[int]:
         if not words[0].endswith(b"/raylet") or f"--node_ip_address={address}".encode() not in words:
             continue
         flag = next((word for word in words if word.startswith(b"--gcs-address=")), b"")
-        if _resolved(flag.partition(b"=")[2].decode()) == wanted:
+        if _is_same(flag.partition(b"=")[2].decode(), gcs_address):
             found.append(int(entry.name))
     return found
+
+
+def _is_same(gcs_address: str, other: str) -> bool:
+    """Whether two addresses are one GCS's. A head that can move has the address that others know besides its own."""
+    one, two = _resolved(gcs_address), _resolved(other)
+    hosts = [address.rpartition(":")[0] for address in (one, two)]
+    is_here = all(is_own(host) and not host.startswith("127.") for host in hosts)
+    return one == two or (is_here and one.rpartition(":")[2] == two.rpartition(":")[2])
 
 
 def _resolved(gcs_address: str) -> str:

@@ -1,18 +1,17 @@
 """What a machine says of itself: asked on the machine, through Ray, before it is taken into a cluster."""
 
+import json
 import os
 import socket
-import stat
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from raykube.cluster.doctor.probe import runtimes
 from raykube.cluster.plan import AUTHORITY
 from raykube.cluster.state import FILE_NAME
-
-# Where the runtimes that the kubelet knows listen, the preferred one first.
-RUNTIME_SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
 
 
 class Facts(BaseModel):
@@ -24,16 +23,20 @@ class Facts(BaseModel):
     hostname: str
     version: str  # of raykube
     is_root: bool
-    runtimes: list[str]  # endpoints of CRI runtimes that are there
+    runtimes: list[str]  # endpoints of the container runtimes that answer there, the preferred one first
     labels: dict[str, str] = {}  # Ray's
+    resources: dict[str, float] = {}  # the same
     record: str = ""  # its copy of the cluster's record
+    clusters: list[str] = []  # ids of those that have, or left, something on it in that data directory
 
 
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
+def _clusters(data_dir: str) -> set[str]:
+    """Whose actors' specs lie here: they go when all that the actors left is gone."""
+    found = set()
+    for path in Path(data_dir).glob("machines/*/specs/*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found.add(str(json.loads(path.read_bytes())["cluster"]))
+    return found - {""}
 
 
 def look(address: str, data_dir: str) -> str:
@@ -47,8 +50,9 @@ def look(address: str, data_dir: str) -> str:
         hostname=socket.gethostname(),
         version=version("raykube"),
         is_root=os.geteuid() == 0,
-        runtimes=[f"unix://{path}" for path in RUNTIME_SOCKETS if _is_socket(path)],
+        runtimes=[row["endpoint"] for row in runtimes() if not (row["problem"] or row["is_forbidden"])],
         record=record,
+        clusters=sorted(_clusters(data_dir)),
     ).model_dump_json()
 
 

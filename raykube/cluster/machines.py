@@ -1,12 +1,15 @@
 """Which machines a cluster takes, under which names, and which of them run the control plane. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from raykube.cluster.addresses import MACHINES_MAX
 from raykube.cluster.facts import Facts
-from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.state import DOCKER, ClusterState, Machine
 
+ACCELERATOR = "accelerator_type:"  # of a resource of Ray: the kind
+LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 PROCESS_RUNTIME = "process"  # what --container-runtime-endpoint says for the embedded runtime
 
 
@@ -20,7 +23,10 @@ def node_name(hostname: str, address: str, used: Iterable[str]) -> str:
 
 
 def runtime_of(endpoint: str, facts: Facts) -> str:
-    """The CRI runtime for a machine, "" for the embedded one. `endpoint`: the operator's choice, "" for none."""
+    """The runtime of a machine's containers: an endpoint of CRI, DOCKER, or "" for the embedded one.
+
+    `endpoint`: the operator's choice, "" for none.
+    """
     if endpoint == PROCESS_RUNTIME:
         return ""
     if endpoint:
@@ -37,14 +43,36 @@ def refusal(state: ClusterState, facts: Facts, version: str) -> str:
     """Why this machine cannot be one of the cluster's, and what to do; "" when it can."""
     if facts.version != version:
         return f"has raykube {facts.version}, the cluster has {version}: install the same on all machines"
+    if others := set(facts.clusters) - {state.id}:
+        return (
+            f"has parts of another cluster, of id {min(others)}, in the same data directory: if you mean that one,"
+            " 'raykube up --existing'; else end it with 'raykube down', or remove that directory there"
+        )
     if not state.has_networks:
         return ""
     runtime = runtime_of(state.runtime_endpoint, facts)
     if not runtime:
-        return "has no container runtime, the cluster's other machines have one: install and start containerd there"
+        return "has no container runtime, the cluster's other machines have one: install containerd or Docker there"
+    if runtime == DOCKER and DOCKER not in facts.runtimes:
+        return "has no Docker that answers (20.10 or newer): install and start it there"
     if not facts.is_root:
         return "runs Ray as an ordinary user: its container runtime and networks need root"
     return ""
+
+
+def accelerators(resources: Mapping[str, float]) -> str:
+    """What Ray counts of a machine's GPUs and their like, as labels of its Node: key=value,….
+
+    `ray.io/accelerator-type` is Ray's own name for the kind, as in its labels.
+    """
+    counts = {"GPU": "gpu", "TPU": "tpu", "neuron_cores": "neuron-core", "HPU": "hpu", "NPU": "npu"}
+    found = {
+        f"ray.io/{name}-count": f"{resources[key]:.0f}" for key, name in counts.items() if resources.get(key, 0) >= 1
+    }
+    kinds = [key.removeprefix(ACCELERATOR) for key in resources if key.startswith(ACCELERATOR)]
+    if len(kinds) == 1 and LABEL_VALUE.fullmatch(kinds[0]):
+        found["ray.io/accelerator-type"] = kinds[0]
+    return ",".join(f"{key}={value}" for key, value in found.items())
 
 
 def is_eligible(state: ClusterState, labels: Mapping[str, str]) -> bool:
@@ -68,6 +96,7 @@ def admit(state: ClusterState, found: Iterable[Facts]) -> list[Machine]:
             index=index,
             eligible=is_eligible(state, facts.labels),
             runtime=runtime_of(state.runtime_endpoint, facts) if state.has_networks else "",
+            node_labels=accelerators(facts.resources),
         )
         state.machines.append(machine)
         new.append(machine)
@@ -123,6 +152,7 @@ def joined(record: ClusterState, wished: ClusterState) -> ClusterState:
     known = {machine.name for machine in record.machines}
     update = {name: getattr(wished, name) for name in ("extra_config", "gcs_address", "program_path")}
     update |= {name: getattr(wished, name) for name in ("control_plane_size", "control_plane_selector")}
+    update |= {name: getattr(wished, name) for name in ("hollow_nodes", "hollow_actors")}
     added = [machine for machine in wished.machines if machine.name not in known]
     added = [machine.model_copy(update={"control_plane": False}) for machine in added]
     used = {machine.index for machine in added}

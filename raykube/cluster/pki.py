@@ -211,6 +211,7 @@ def subjects(
         "kube-proxy": serving("system:kube-proxy"),
         "pod-network": serving("raykube:pod-network"),
         "dns": Subject("system:kube-dns"),
+        "hollow": serving("raykube:hollow"),
     }
     for name, node_ips in machines.items():
         found[f"node-{name}"] = node_subject(name, node_ips)

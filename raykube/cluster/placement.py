@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raykube.cluster import facts as host
-from raykube.cluster import ray_nodes, settings
+from raykube.cluster import leftovers, ray_nodes, settings
 from raykube.cluster.actor import ComponentHost, HostSpec
 from raykube.cluster.facts import Facts
 from raykube.cluster.plan import Folders, Placement
@@ -23,6 +23,7 @@ from raykube.cluster.state import ClusterState, Machine
 CALL_TIMEOUT_S = 5.0
 CLEAR_TIMEOUT_S = 60.0  # containers have grace periods of their own
 LOOK_TIMEOUT_S = 60.0  # a machine's first process of Ray loads Python and this package
+SILENCE = f"no answer within {LOOK_TIMEOUT_S:.0f} s: is it on? Ray takes minutes to notice a lost machine"
 POLL_S = 0.1
 THIS_RAY = "auto"  # in place of an address: the Ray that runs on this computer
 STORE_PREFIX = "kv-"  # of the names of the actors with members of the store
@@ -42,7 +43,8 @@ def _ray() -> Any:
 def connect(state: ClusterState, data_dir: Path) -> None:
     """Connects this process to the cluster's Ray. Raises RayError when it does not answer."""
     if state.gcs_address != THIS_RAY and not (state.gcs_address and ray_nodes.answers(state.gcs_address)):
-        raise RayError(f"Ray at {state.gcs_address or '(none)'} does not answer: start the cluster with 'raykube up'")
+        hint = "start the cluster with 'raykube up'" if state.local else 'is it on? README, "Ray\'s head"'
+        raise RayError(f"Ray at {state.gcs_address or '(none)'} does not answer: {hint}")
     if state.local:
         settings.apply_environment(ray_nodes.ray_environment(data_dir))
     else:
@@ -149,14 +151,16 @@ def look(live: Iterable[dict[str, Any]], data_dir: Path) -> tuple[list[Facts], d
     found, failed = [], {}
     for address, answer in call_at(by_address, host.look, "{address}", str(data_dir)).items():
         if isinstance(answer, str):
-            facts = Facts.model_validate_json(answer)
-            found.append(facts.model_copy(update={"labels": by_address[address]["Labels"]}))
+            facts, node = Facts.model_validate_json(answer), by_address[address]
+            found.append(facts.model_copy(update={"labels": node["Labels"], "resources": node["Resources"]}))
         else:
             failed[address] = _reason(answer)
     return found, failed
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return SILENCE
     text = str(error)
     if "ModuleNotFoundError" in text or "raykube" in text:
         return "raykube is not installed there: install the same version in the Python that runs Ray"
@@ -179,8 +183,8 @@ def spec_of(placement: Placement, state: ClusterState, data_dir: Path) -> HostSp
         name=placement.name,
         services=list(placement.services),
         files=files,
-        log_file=str(folders.log(placement.component)),
-        spec_file=str(folders.spec(placement.component)),
+        log_file=str(folders.log(placement.file_name)),
+        spec_file=str(folders.spec(placement.file_name)),
         generation=state.generation,
         dated=time.time(),
         cluster=state.id,
@@ -327,24 +331,56 @@ def wait_healthy(placements: list[Placement], timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def stop(placements: Iterable[Placement], state: ClusterState, timeout_s: float, *, clear: bool = False) -> None:
+def stop(
+    placements: Iterable[Placement], state: ClusterState, timeout_s: float, *, clear: bool = False
+) -> dict[str, str]:
     """Stops the services of `placements` gracefully, all at once, and ends their actors. Dead machines are left out.
 
-    With `clear`, what services leave behind on purpose (containers, network rules) goes too.
+    With `clear`, what services leave behind on purpose (containers, network rules) goes too; returns why it did not, by
+    actor.
     """
     live = live_nodes()
-    end_softly([item.name for item in placements if is_alive(item.machine, state, live)], timeout_s, clear=clear)
+    return end_softly([item.name for item in placements if is_alive(item.machine, state, live)], timeout_s, clear=clear)
 
 
-def end_softly(actors: Iterable[str], timeout_s: float, *, clear: bool = False) -> None:
-    """Stops the services of the actors so named, all at once, and ends them; they do not come back."""
+def end_softly(actors: Iterable[str], timeout_s: float, *, clear: bool = False) -> dict[str, str]:
+    """Stops the services of the actors so named, all at once, and ends them; they do not come back.
+
+    Returns why something that they left is still there, by actor: nothing without `clear`.
+    """
     ray = _ray()
-    handles = [handle for handle in map(find, actors) if handle is not None]
-    calls = [handle.stop.remote(timeout_s, clear) for handle in handles]
+    handles = {name: handle for name in actors if (handle := find(name)) is not None}
+    calls = {name: handle.stop.remote(timeout_s, clear) for name, handle in handles.items()}
+    limit_s = timeout_s + (CLEAR_TIMEOUT_S if clear else 1.0)
     if calls:
-        ray.wait(calls, num_returns=len(calls), timeout=timeout_s + (CLEAR_TIMEOUT_S if clear else 1.0))
-    for handle in handles:
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=limit_s)
+    problems = {}
+    for name, call in calls.items() if clear else ():
+        try:
+            problem = ray.get(call, timeout=0.1)
+        except ray.exceptions.GetTimeoutError:
+            problem = f"it did not end within {limit_s:.0f} s"
+        except ray.exceptions.RayError as error:
+            problem = f"its process ended meanwhile ({type(error).__name__})"
+        if problem:
+            problems[name] = problem
+    for handle in handles.values():
         ray.kill(handle, no_restart=True)
+    return problems
+
+
+def clear_leftovers(state: ClusterState, data_dir: Path, machines: Iterable[Machine]) -> dict[str, str]:
+    """Takes away what the cluster still has on `machines`, which have no actors; returns why it did not, by actor."""
+    addresses = {machine.address: machine for machine in machines}
+    found = call_at(addresses, leftovers.clear, "{address}", state.model_dump_json(), str(data_dir))
+    problems: dict[str, str] = {}
+    for address, answer in found.items():
+        if isinstance(answer, dict):
+            problems |= answer
+        else:
+            text = (str(answer).splitlines() or [type(answer).__name__])[-1]
+            problems[f"kubelet-{addresses[address].name}"] = SILENCE if isinstance(answer, TimeoutError) else text
+    return problems
 
 
 def end(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from raykube.cluster import addresses as at
 from raykube.cluster import pki
-from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.state import DOCKER, ClusterState, Machine
 from raykube.dns.config import PRIVATE
 
 
@@ -21,11 +21,16 @@ class Component:
 
     package: str
     title: str  # of its step of `up`
-    where: Literal["control-plane", "machines"]
+    where: Literal["control-plane", "machines", "shares"]  # shares: as many as there are, spread over the machines
     certificates: tuple[str, ...] = ()  # pairs of the pki folder; {machine} stands for the machine's name
     files: tuple[str, ...] = ()  # other files of it
     rider: tuple[str, str] = ("", "")  # (component, package) that runs in its process, and starts before it
     needs_networks: bool = False  # only where pods have networks of their own
+    needs_docker: bool = False  # only where Docker runs the containers
+    # Where it says how it is: a port of its machine, and a page there; "grpc" is etcd's own question. Its flags
+    # --healthz-bind-address, --secure-port and --port go before the port.
+    port: int = 0
+    page: str = ""
 
 
 # This is the boot order. A new component is a row here, and its flags a method of `_Flags`.
@@ -36,6 +41,8 @@ COMPONENTS = {
         "control-plane",
         ("kv", "kv-peer", "apiserver-etcd-client"),  # the last is the steward's
         rider=("steward", "raykube.cluster.steward"),
+        port=at.KV_CLIENT_PORT,
+        page="grpc",
     ),
     "apiserver": Component(
         "raykube.apiserver",
@@ -43,24 +50,71 @@ COMPONENTS = {
         "control-plane",
         ("apiserver", "apiserver-etcd-client", "apiserver-kubelet-client"),
         ("sa.key", "sa.pub"),
+        port=at.APISERVER_PORT,
+        page="https:/readyz",
     ),
-    "router": Component("raykube.router", "Routers", "machines", ("router",)),
+    "router": Component("raykube.router", "Routers", "machines", ("router",), port=at.API_PORT, page="https:/readyz"),
     "controller-manager": Component(
-        "raykube.controllers", "Controller-managers", "control-plane", ("controller-manager",), ("sa.key",)
+        "raykube.controllers",
+        "Controller-managers",
+        "control-plane",
+        ("controller-manager",),
+        ("sa.key",),
+        port=at.CONTROLLER_MANAGER_PORT,
+        page="https:/healthz",
     ),
-    "scheduler": Component("raykube.scheduler", "Schedulers", "control-plane", ("scheduler",)),
-    "pod-network": Component("raykube.podnetwork", "Pod networks", "machines", ("pod-network",), needs_networks=True),
+    "scheduler": Component(
+        "raykube.scheduler",
+        "Schedulers",
+        "control-plane",
+        ("scheduler",),
+        port=at.SCHEDULER_PORT,
+        page="https:/healthz",
+    ),
+    "pod-network": Component(
+        "raykube.podnetwork",
+        "Pod networks",
+        "machines",
+        ("pod-network",),
+        needs_networks=True,
+        port=at.POD_NETWORK_HEALTH_PORT,
+        page="http:/healthz",
+    ),
+    "cri-docker": Component(
+        "raykube.cridocker",
+        "CRI for Docker",
+        "machines",
+        needs_docker=True,
+        port=at.CRI_DOCKER_HEALTH_PORT,
+        page="http:/healthz",
+    ),
     "kubelet": Component(
-        "raykube.kubelet", "Kubelets", "machines", ("node-{machine}",), rider=("runtime", "raykube.runtime")
+        "raykube.kubelet",
+        "Kubelets",
+        "machines",
+        ("node-{machine}",),
+        rider=("runtime", "raykube.runtime"),
+        port=at.KUBELET_PORT,
+        page="https:/healthz",
     ),
     "kube-proxy": Component(
-        "raykube.kubeproxy", "Kube-proxies", "machines", ("kube-proxy", "dns"), rider=("dns", "raykube.dns")
+        "raykube.kubeproxy",
+        "Kube-proxies",
+        "machines",
+        ("kube-proxy", "dns"),
+        rider=("dns", "raykube.dns"),
+        port=at.KUBE_PROXY_HEALTH_PORT,
+        page="http:/healthz",
     ),
+    "hollow": Component("raykube.hollow", "Hollow machines", "shares", ("hollow",), page="https:/healthz"),
 }
 PACKAGES = {name: row.package for name, row in COMPONENTS.items()} | dict(
     row.rider for row in COMPONENTS.values() if row.rider[0]
 )
 CLUSTER_DOMAIN = "cluster.local"
+# The machines of a local cluster share a disk with all else that its user has: how full that is is not theirs to judge,
+# and nothing on it is theirs to remove, as in kind's clusters.
+LOCAL_KUBELET = {"eviction_hard": "memory.available<100Mi", "image_gc_high_threshold": 100}
 # What the stewards need to make certificates for any machine: with it, the loss of the operator's is no loss.
 AUTHORITY = ("ca.crt", "ca.key", "sa.key", "sa.pub", "admin.crt", "admin.key")
 
@@ -74,7 +128,10 @@ def machines_of(state: ClusterState, component: str) -> list[Machine]:
         return state.control_plane  # they share one address of this computer
     if row.where == "control-plane":
         return state.control_plane
-    return [machine for machine in state.machines if machine.phase != "drained"]
+    there = [machine for machine in state.machines if machine.phase != "drained"]
+    if row.where == "shares":
+        return [there[share % len(there)] for share in range(state.hollow_actors if there else 0)]
+    return [machine for machine in there if machine.runtime == DOCKER] if row.needs_docker else there
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +143,26 @@ class Placement:
     services: tuple[tuple[str, dict[str, Any]], ...]  # (package, flags)
     certificates: tuple[str, ...]  # files of the cluster's pki folder that its machine needs
     authority: tuple[str, ...] = ()  # files of it that make its machine another home of the cluster's authority
+    share: int = 0  # 1, 2, … of a component of which a machine may have several
 
     @property
     def name(self) -> str:
-        return f"{self.component}-{self.machine.name}"
+        return f"{self.component}-{self.machine.name}" + (f".{self.share}" if self.share else "")
+
+    @property
+    def file_name(self) -> str:
+        """What its files on the machine are named after."""
+        return f"{self.component}-{self.share}" if self.share else self.component
+
+    @property
+    def health_address(self) -> str:
+        """host:port where it says how it is; "" when its flags keep it from that."""
+        row = COMPONENTS[self.component]
+        flags = dict(self.services)[row.package]
+        if "healthz_bind_address" in flags:
+            return str(flags["healthz_bind_address"])
+        port = flags.get("secure_port", flags.get("port", row.port))
+        return f"{self.machine.address}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +189,19 @@ class Folders:
     def runtime_socket(self) -> Path:
         return self.state.scratch_dir / f"{self.machine.name}.sock"
 
-    def spec(self, component: str) -> Path:
-        return self.home / "specs" / f"{component}.json"
+    @property
+    def specs(self) -> Path:
+        return self.home / "specs"
 
-    def log(self, component: str) -> Path:
-        return self.home / "logs" / f"{component}.log"
+    @property
+    def docker_socket(self) -> Path:
+        return self.state.scratch_dir / f"{self.machine.name}.docker.sock"
+
+    def spec(self, file_name: str) -> Path:
+        return self.specs / f"{file_name}.json"
+
+    def log(self, file_name: str) -> Path:
+        return self.home / "logs" / f"{file_name}.log"
 
 
 def _endpoints(machines: Iterable[Machine], port: int, scheme: str = "") -> list[str]:
@@ -130,9 +211,10 @@ def _endpoints(machines: Iterable[Machine], port: int, scheme: str = "") -> list
 class _Flags:
     """The flags of each component on one machine."""
 
-    def __init__(self, state: ClusterState, machine: Machine, data_dir: Path) -> None:
+    def __init__(self, state: ClusterState, machine: Machine, data_dir: Path, share: int = 0) -> None:
         self.state = state
         self.machine = machine
+        self.share = share
         self.folders = Folders(data_dir, state, machine)
 
     def _pem(self, name: str) -> str:
@@ -158,6 +240,9 @@ class _Flags:
             "listen_peer_urls": [peer_url],
             "initial_advertise_peer_urls": [peer_url],
             "initial_cluster": members,
+            # Where there is a record there was a store: a member without data asks the others who it is. As a founder
+            # it would begin another cluster, of the machines that are the control plane now.
+            "initial_cluster_state": "existing" if self.state.generation else "new",
             "initial_cluster_token": self.state.id,
             "auto_compaction_retention": "5m",  # as Kubernetes' apiserver asks of etcd; ours does not ask
             "cert_file": self._pem("kv.crt"),
@@ -178,9 +263,13 @@ class _Flags:
             "data_dir": str(self.folders.data_dir),
         }
 
+    def _nearest_first(self) -> list[Machine]:
+        """The control plane's machines, this one first: nobody else's loss breaks the way to a member on one's own."""
+        return sorted(self.state.control_plane, key=lambda machine: machine.name != self.machine.name)
+
     def apiserver(self) -> dict[str, Any]:
         return {
-            "etcd_servers": _endpoints(self.state.control_plane, at.KV_CLIENT_PORT, "https://"),
+            "etcd_servers": _endpoints(self._nearest_first(), at.KV_CLIENT_PORT, "https://"),
             "etcd_cafile": self._pem("ca.crt"),
             "etcd_certfile": self._pem("apiserver-etcd-client.crt"),
             "etcd_keyfile": self._pem("apiserver-etcd-client.key"),
@@ -191,7 +280,8 @@ class _Flags:
             "tls_cert_file": self._pem("apiserver.crt"),
             "tls_private_key_file": self._pem("apiserver.key"),
             "client_ca_file": self._pem("ca.crt"),
-            "service_cluster_ip_range": at.service_range(self.state),
+            "service_cluster_ip_range": [at.service_range(self.state)],
+            "allow_loopback_endpoints": not self.state.has_networks,
             "kubernetes_service_port": self.state.kubernetes_service_port,
             "service_account_issuer": "https://kubernetes.default.svc.cluster.local",
             "service_account_key_file": [self._pem("sa.pub")],
@@ -230,6 +320,7 @@ class _Flags:
         return self._client("pod-network") | {
             "hostname_override": self.machine.name,
             "cluster_cidr": [str(at.CLUSTER_RANGE)],
+            "healthz_bind_address": f"{self.machine.address}:{at.POD_NETWORK_HEALTH_PORT}",
         }
 
     def runtime(self) -> dict[str, Any]:
@@ -242,18 +333,32 @@ class _Flags:
             "cluster": self.state.id,
         }
 
+    def cri_docker(self) -> dict[str, Any]:
+        return {
+            "container_runtime_endpoint": f"unix://{self.folders.docker_socket}",
+            "root_directory": str(self.folders.home / "cri-docker"),
+            "healthz_bind_address": f"{self.machine.address}:{at.CRI_DOCKER_HEALTH_PORT}",
+        }
+
+    def _runtime_endpoint(self) -> str:
+        if self.machine.runtime == DOCKER:
+            return f"unix://{self.folders.docker_socket}"
+        return self.machine.runtime or f"unix://{self.folders.runtime_socket}"
+
     def kubelet(self) -> dict[str, Any]:
         role = "node-role.kubernetes.io/control-plane="
         node = f"node-{self.machine.name}"
-        return {
+        # What the operator's own KubeletConfiguration says is not overruled.
+        is_own = "config" in extra_flags(self.state, "kubelet")
+        return (LOCAL_KUBELET if self.state.local and not is_own else {}) | {
             "hostname_override": self.machine.name,
             "node_ip": self.machine.address,
             "address": self.machine.address,
             "port": at.KUBELET_PORT,
             "root_dir": str(self.folders.home / "kubelet"),
-            "container_runtime_endpoint": self.machine.runtime or f"unix://{self.folders.runtime_socket}",
+            "container_runtime_endpoint": self._runtime_endpoint(),
             "pod_cidr": at.pod_range(self.state, self.machine),
-            "node_labels": role if self.machine.control_plane else "",
+            "node_labels": ",".join(filter(None, (role * self.machine.control_plane, self.machine.node_labels))),
             "cluster_dns": at.cluster_dns(self.state),
             "cluster_domain": CLUSTER_DOMAIN,
             "api_servers": _endpoints(self.state.control_plane, at.APISERVER_GRPC_PORT),
@@ -290,12 +395,30 @@ class _Flags:
             "shared_host": self.state.local,
         }
 
+    def hollow(self) -> dict[str, Any]:
+        """A share keeps its machines' numbers and its pods' range wherever it runs."""
+        first, end = at.hollow_numbers(self.state, self.share)
+        return self._client("hollow") | {
+            "name": f"hollow-{self.share}",
+            "node_prefix": "hollow",
+            "first_node": first,
+            "nodes": end - first,
+            "pod_cidr": at.hollow_pod_range(self.state, self.share),
+            "bind_address": self.machine.address,
+            "secure_port": at.HOLLOW_HEALTH_PORT + self.share,
+        }
+
 
 def _placement(
-    state: ClusterState, machine: Machine, component: str, data_dir: Path, given: Mapping[str, Mapping[str, Any]] = {}
+    state: ClusterState,
+    machine: Machine,
+    component: str,
+    data_dir: Path,
+    given: Mapping[str, Mapping[str, Any]] = {},
+    share: int = 0,
 ) -> Placement:
     """`given`: flags by service that differ from the plan's."""
-    flags = _Flags(state, machine, data_dir)
+    flags = _Flags(state, machine, data_dir, share)
     row = COMPONENTS[component]
     services = [component]
     if row.rider[0] and not (component == "kubelet" and machine.runtime):
@@ -310,7 +433,7 @@ def _placement(
     names = [name.format(machine=machine.name) for name in row.certificates]
     pairs = [f"{name}.{suffix}" for name in names for suffix in ("crt", "key")]
     authority = AUTHORITY if component == "kv" else ()
-    return Placement(component, machine, configured, ("ca.crt", *pairs, *row.files), authority)
+    return Placement(component, machine, configured, ("ca.crt", *pairs, *row.files), authority, share)
 
 
 def kv_placement(
@@ -335,7 +458,7 @@ def extra_flags(state: ClusterState, component: str) -> dict[str, Any]:
 def plan(state: ClusterState, data_dir: Path) -> list[Placement]:
     """All placements of the cluster, in boot order."""
     return [
-        _placement(state, machine, component, data_dir)
-        for component in COMPONENTS
-        for machine in machines_of(state, component)
+        _placement(state, machine, component, data_dir, share=number if row.where == "shares" else 0)
+        for component, row in COMPONENTS.items()
+        for number, machine in enumerate(machines_of(state, component), 1)
     ]

@@ -87,9 +87,10 @@ def _process(pid: str, cluster_id: str) -> Process | None:
     name = variables.get(MACHINE_VARIABLE, "")
     role = variables.get(ROLE_VARIABLE, "")
     if owner in (None, cluster_id) and not (owner and name and role) and _has_title(pid):
-        name = name or _machine_by_files(pid, f"{scratch_of(cluster_id)}/")
+        if owner is None or not name:  # a machine's name that is left alone may be another cluster's
+            name = _machine_by_files(pid, f"{scratch_of(cluster_id)}/")
+            owner = owner or (cluster_id if name else None)
         role = ROLE_RAY  # containers and their shims keep their environment
-        owner = cluster_id if name else owner
     return Process(int(pid), name, role) if owner == cluster_id else None
 
 

@@ -3,8 +3,9 @@
 `ray start` again after the raylet crashed, or was declared dead and learned of it; an end when somebody ended it on
 purpose, with `ray stop` or a signal. It is what a service unit runs, or a shell in the background.
 
-The head keeps what Ray knows, its actors above all, on disk: a head that comes back on the same address finds the other
-machines' actors as it left them, and they go on without it meanwhile.
+The head keeps what Ray knows, its actors above all, on disk or in a Redis elsewhere: a head that comes back at the same
+address finds the other machines' actors as it left them, and they go on without it meanwhile. With Redis it may come
+back on another host, which takes the address over.
 """
 
 import contextlib
@@ -26,6 +27,10 @@ from raykube.cluster import ray_nodes, settings
 log = logging.getLogger(__name__)
 
 PR_SET_CHILD_SUBREAPER = 36
+RAY_FOLDER = b"/site-packages/ray/"
+LIFE_VARIABLE = "RAYKUBE_LIFE"  # in the environment of Ray's processes: of which Ray they are, on which machine
+AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")  # their titles lie over their command lines
+ORPHAN_LOOKS = 2  # what began while the first was at work
 VITAL = ("raylet", "gcs_server")  # without one of them there is no Ray here
 TOLD_CODES = (0, signal.SIGTERM, -signal.SIGTERM, 128 + signal.SIGTERM)  # of a process that somebody asked to end
 GCS_PORT = 6379
@@ -55,8 +60,12 @@ class Config(BaseModel):
     labels: str = Field("", description="Ray labels of this machine: key=value,…")
     num_cpus: int | None = Field(None, ge=0, description="CPUs for Ray's tasks [default: all]")
     autoscaling_config: str = Field("", description="file that `ray up` left on the head")
-    gcs_storage: Literal["disk", "memory"] = Field("disk", description="where the head keeps what Ray knows")
+    gcs_storage: Literal["disk", "redis", "memory"] = Field("disk", description="where the head keeps what Ray knows")
     gcs_storage_dir: Path = Field(Path("/var/lib/raykube/ray"), description="folder for --gcs-storage=disk")
+    redis_address: str = Field("", description="host:port of the Redis for --gcs-storage=redis")
+    redis_password_file: Path | None = Field(
+        None, description="file with its password, which Ray passes on in command lines of the head's processes"
+    )
     auth_token_file: Path = Field(settings.RAY_TOKEN_FILE, description="Ray's token, the same on all machines")
     insecure_ray: bool = Field(False, description=settings.INSECURE_RAY)
 
@@ -64,11 +73,18 @@ class Config(BaseModel):
     def _one_role(self) -> "Config":
         if self.head == bool(self.address):
             raise ValueError("give either --head or --address")
+        if (self.gcs_storage == "redis") != bool(self.redis_address):
+            raise ValueError("--gcs-storage=redis and --redis-address go together")
         return self
+
+    @property
+    def life(self) -> str:
+        """Which of Ray's nodes on this machine is meant: tests, and some people, have several."""
+        return f"{self.node_ip_address or 'any'}-{self.address or self.port}"
 
 
 def command(config: Config) -> list[str]:
-    """The arguments of `ray start`."""
+    """The arguments of `ray start`. Raises OSError when the password cannot be read."""
     arguments = [
         "start", "--disable-usage-stats", "--include-log-monitor=false",
         f"--object-store-memory={ray_nodes.OBJECT_STORE_BYTES}",
@@ -82,6 +98,8 @@ def command(config: Config) -> list[str]:
             arguments.append(f"--autoscaling-config={config.autoscaling_config}")
         else:
             arguments.append("--no-monitor")
+        if config.redis_password_file is not None:
+            arguments.append(f"--redis-password={config.redis_password_file.read_text().strip()}")
     else:
         arguments.append(f"--address={config.address}")
     for flag, value in (
@@ -95,8 +113,11 @@ def command(config: Config) -> list[str]:
 def environment(config: Config) -> Mapping[str, str]:
     """Ray's settings for this machine."""
     values = ray_nodes.RAY_TUNING | PATIENCE | settings.ray_authentication(config.auth_token_file)
+    values |= {LIFE_VARIABLE: config.life}
     if config.head and config.gcs_storage == "disk":
         values |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(config.gcs_storage_dir)}
+    if config.head and config.gcs_storage == "redis":
+        values |= {"RAY_REDIS_ADDRESS": config.redis_address}
     return values
 
 
@@ -111,6 +132,8 @@ def keep(config: Config) -> None:
     if config.head and config.gcs_storage == "disk":
         config.gcs_storage_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     _adopt_orphans()
+    for _ in range(ORPHAN_LOOKS):
+        _end(_orphans(config.life))
     stopping = False
 
     def stop(*_: object) -> None:
@@ -171,12 +194,43 @@ def _run(config: Config, daemons: dict[int, str]) -> str:
 
 
 def _children() -> dict[int, str]:
-    """This process's children and what they run."""
+    """Those of this process's children that are Ray's, and what they run. Of a Ray that ended, others may be left to
+    it: containers of plain processes, which go on."""
     found = {}
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         with contextlib.suppress(OSError):
-            found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
+            name = (process := Path("/proc", pid)).joinpath("comm").read_text().strip()
+            if name in VITAL or _is_daemon(process):  # one that ended already has no command line
+                found[int(pid)] = name
     return found
+
+
+def _orphans(life: str) -> dict[int, str]:
+    """What is left of a Ray of this machine whose keeper was killed: nobody would start it again."""
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if not entry.name.isdigit() or not _is_daemon(entry):
+                continue
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            if f"{LIFE_VARIABLE}={life}".encode() in variables and not _is_keeper(_parent_of(entry)):
+                found[int(entry.name)] = (entry / "comm").read_text().strip()
+    return found
+
+
+def _is_daemon(process: Path) -> bool:
+    """Whether it is a program of Ray's own. Containers of plain processes inherit its environment too, and go on."""
+    words = (process / "cmdline").read_bytes().split(b"\0")
+    return words[0] in AGENTS or any(RAY_FOLDER in word for word in words[:2])
+
+
+def _parent_of(process: Path) -> Path:
+    return process.with_name((process / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _is_keeper(process: Path) -> bool:
+    words = (process / "cmdline").read_bytes().split(b"\0")
+    return b"machine" in words and any(word.endswith(b"raykube") for word in words)
 
 
 def _end(daemons: dict[int, str]) -> None:
@@ -193,3 +247,6 @@ def _end(daemons: dict[int, str]) -> None:
                     pass
             pids = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
             time.sleep(0.1)
+    for pid in _children():  # agents that a raylet left to this process when it ended
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Ray nodes of a local cluster: started as child sessions, each with an address in 127.0.0.0/8, found by label."""
 
+import contextlib
 import secrets
 import socket
 import subprocess
@@ -51,12 +52,21 @@ def ray_environment(data_dir: Path) -> dict[str, str]:
 
 def free_port(address: str) -> int:
     """A TCP port that nothing on `address` listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    return free_ports(address, 1)[0]
 
 
-def _start(state: ClusterState, machine: Machine, data_dir: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
+def free_ports(address: str, count: int) -> list[int]:
+    """So many different ones: asked one after the other, the kernel may name one twice."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((address, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def _start(
+    state: ClusterState, machine: Machine, data_dir: Path, arguments: list[str], agent_port: int, metrics_port: int
+) -> subprocess.Popen[bytes]:
     environment = settings.process_environment(
         ray_environment(data_dir) | processes.marker(state.id, machine.name, processes.ROLE_RAY)
     )
@@ -74,8 +84,8 @@ def _start(state: ClusterState, machine: Machine, data_dir: Path, arguments: lis
         # Workers listen on all addresses, at random ports: by default among the kubelets' and schedulers'.
         f"--min-worker-port={WORKER_PORTS[0]}",
         f"--max-worker-port={WORKER_PORTS[1]}",
-        f"--dashboard-agent-listen-port={free_port(machine.address)}",
-        f"--metrics-export-port={free_port(machine.address)}",
+        f"--dashboard-agent-listen-port={agent_port}",
+        f"--metrics-export-port={metrics_port}",
         "--disable-usage-stats",
     ]  # fmt: skip
     with log_path.open("wb") as log:
@@ -104,17 +114,20 @@ def _finish(process: subprocess.Popen[bytes], machine: Machine, data_dir: Path) 
 def start_head(state: ClusterState, data_dir: Path) -> str:
     """Starts the first machine's Ray node as head; returns the GCS address. Raises OSError."""
     machine = state.machines[0]
-    port = free_port(machine.address)
+    port, *others = free_ports(machine.address, 3)
     arguments = [
         "--head", f"--port={port}", "--include-dashboard=false", "--no-monitor",
     ]  # fmt: skip
-    _finish(_start(state, machine, data_dir, arguments), machine, data_dir)
+    _finish(_start(state, machine, data_dir, arguments, *others), machine, data_dir)
     return f"{machine.address}:{port}"
 
 
 def start_workers(state: ClusterState, machines: list[Machine], data_dir: Path) -> None:
     """Starts Ray nodes for `machines`, all at once. Raises OSError."""
-    started = [(_start(state, machine, data_dir, [f"--address={state.gcs_address}"]), machine) for machine in machines]
+    arguments = [f"--address={state.gcs_address}"]
+    started = [
+        (_start(state, machine, data_dir, arguments, *free_ports(machine.address, 2)), machine) for machine in machines
+    ]
     for process, machine in started:
         _finish(process, machine, data_dir)
 

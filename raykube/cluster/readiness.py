@@ -6,6 +6,7 @@ import time
 from raykube.api import resources
 from raykube.api.errors import ApiError
 from raykube.client.api import ApiClient
+from raykube.hollow.core.machine import SET_LABEL
 from raykube.rpc import RpcError, Tls
 
 POLL_S = 0.2
@@ -24,7 +25,7 @@ async def _count_ready(client: ApiClient, wanted: int, timeout_s: float) -> int:
     ready = 0
     while time.monotonic() < deadline:
         try:
-            listed, _ = await client.list(nodes)
+            listed, _ = await client.list(nodes, label_selector=f"!{SET_LABEL}")  # hollow ones say so themselves
             ready = sum(_is_ready(node) for node in listed)
         except (ApiError, RpcError, OSError):
             ready = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from raykube.cluster.addresses import MACHINES_MAX
+from raykube.cluster.addresses import HOLLOW_NODES_MAX, MACHINES_MAX
 
 DEFAULT_NAME = "raykube"
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -38,11 +38,19 @@ class Settings(BaseModel):
         "", description="GCS address (host:port) of a running Ray cluster to join instead of starting one"
     )
     ray_timeout_s: float = Field(30.0, ge=0, description="how long to wait for Ray at --address")
+    existing: bool = Field(
+        False, description="the cluster exists: wait for machines that know it, and never make a new one"
+    )
     control_plane_selector: dict[str, str] = Field(
         default_factory=dict, description="Ray labels of the machines that may run the control plane"
     )
     container_runtime_endpoint: str = Field(
-        "", description="CRI runtime of all machines: unix:///…; 'process' for the embedded one; none: as found"
+        "",
+        description="container runtime of all machines: unix:///… (CRI), 'docker', 'process' for the embedded one; "
+        "none: what is found on each",
+    )
+    hollow: int | None = Field(
+        None, ge=0, le=HOLLOW_NODES_MAX, description="simulated machines; none: as many as there are"
     )
     extra_config: dict[str, dict[str, str]] = Field(default_factory=dict)
     insecure_ray: bool = Field(False, description=INSECURE_RAY)
@@ -69,9 +77,11 @@ class Settings(BaseModel):
             raise ValueError(f"--control-plane {self.control_plane} needs at least as many --machines")
         if not self.address and (self.control_plane_selector or self.container_runtime_endpoint):
             raise ValueError("--control-plane-selector and --container-runtime-endpoint go with --address")
+        if self.existing and not self.address:
+            raise ValueError("--existing goes with --address")
         endpoint = self.container_runtime_endpoint
-        if endpoint and endpoint != "process" and not endpoint.startswith("unix:///"):
-            raise ValueError("--container-runtime-endpoint must be unix:///… or 'process'")
+        if endpoint not in ("", "docker", "process") and not endpoint.startswith("unix:///"):
+            raise ValueError("--container-runtime-endpoint must be unix:///…, 'docker' or 'process'")
         return self
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 FILE_NAME = "cluster.json"
+DOCKER = "docker"  # in place of an endpoint
 
 
 def scratch_of(cluster_id: str) -> Path:
@@ -31,7 +32,8 @@ class Machine(BaseModel):
     control_plane: bool = False
     eligible: bool = True  # may have a part of the control plane
     phase: Literal["", "draining", "drained"] = ""  # of a machine that leaves
-    runtime: str = ""  # endpoint of its CRI runtime; "": the process runtime
+    runtime: str = ""  # endpoint of its CRI runtime; DOCKER: Docker, through cri-docker; "": the process runtime
+    node_labels: str = ""  # key=value,… that its kubelet registers with
 
 
 class ClusterState(BaseModel):
@@ -49,11 +51,15 @@ class ClusterState(BaseModel):
     freed_indexes: list[int] = []  # of machines that were forgotten, the longest ago first
     control_plane_size: int = 0  # machines of the control plane that the operator asked for; 0: those there are
     control_plane_selector: dict[str, str] = {}  # Ray labels of the machines that may have a part of it
-    runtime_endpoint: str = ""  # what the operator gave: an endpoint, "process", or "": as found on each machine
+    runtime_endpoint: str = (
+        ""  # what the operator gave: an endpoint, DOCKER, "process", or "": as found on each machine
+    )
     has_networks: bool = False  # pods have networks of their own, with real ranges
     gcs_address: str = ""
     extra_config: dict[str, dict[str, str]] = {}
     kubernetes_service_port: int = 443
+    hollow_nodes: int = 0  # simulated machines
+    hollow_actors: int = 0  # that play them
     program_path: str = ""  # where containers of the process runtime find their programs
 
     @model_validator(mode="before")

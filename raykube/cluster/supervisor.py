@@ -9,17 +9,29 @@ import fcntl
 import importlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from raykube.client.kv import KvClient
-from raykube.cluster import addresses, departure, kubeconfig, pki, placement, processes, ray_nodes, record
+from raykube.cluster import (
+    addresses,
+    departure,
+    health,
+    hollow,
+    kubeconfig,
+    pki,
+    placement,
+    processes,
+    ray_nodes,
+    record,
+)
 from raykube.cluster import state as cluster_state
 from raykube.cluster.authority import certify
-from raykube.cluster.plan import COMPONENTS, PACKAGES, Placement, plan
+from raykube.cluster.plan import COMPONENTS, PACKAGES, Folders, Placement, plan
 from raykube.cluster.readiness import wait_for_nodes
 from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
@@ -40,10 +52,12 @@ HOLD_S = 120.0  # for how long stewards leave the actors alone while an operator
 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
-    """One `up` or `down` at a time on a data directory."""
+    """One `up` or `down` at a time on a data directory. A command that is refused leaves no directory behind."""
+    made = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
+    path = data_dir / ".lock"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (data_dir / ".lock").open("w")
+        file = path.open("w")
     except OSError as error:
         raise ClusterError(f"cannot write to {data_dir}: {error.strerror}: give another --data-dir") from None
     with file as lock:
@@ -51,7 +65,17 @@ def _locked(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClusterError(f"another raykube command works on {data_dir}: wait for it to end") from None
-        yield
+        if not path.exists():
+            # Another command had it, was refused, and took the file away: this lock is nobody's.
+            raise ClusterError(f"another raykube command worked on {data_dir}: try again")
+        try:
+            yield
+        finally:
+            if made and [each.name for each in data_dir.iterdir()] == [path.name]:
+                path.unlink()
+                with suppress(OSError):  # somebody else put something there
+                    for folder in made:
+                        folder.rmdir()
 
 
 def _check_flags(placements: list[Placement]) -> None:
@@ -113,10 +137,12 @@ def up(wish: Settings, listener: Listener) -> ClusterState:
             state = _bring_up(state, wish, listener)
         except BaseException:
             if is_ours_to_end:
-                _take_down(state, wish.data_dir, listener)
-                with suppress(kubeconfig.KubeconfigError):
+                with suppress(kubeconfig.KubeconfigError, ClusterError):
+                    _take_down(state, wish.data_dir, listener)
                     kubeconfig.remove(wish.kubeconfig, state.name)
             raise
+        if wish.hollow is not None:
+            hollow.forget(state, admin_tls(wish.data_dir))  # the cluster runs, and goes on also where that fails
     return state
 
 
@@ -134,6 +160,8 @@ def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> Cluste
         _start_ray(state, wish, listener)
     placement.connect(state, wish.data_dir)
     placement.ask(state, "kv", "hold", str(HOLD_S))
+    if wish.hollow is not None:
+        hollow.end_others(state, wish.data_dir)
     for attempt in range(STORE_MOVES_MAX):
         try:
             state = _start_placements(state, wish, listener)
@@ -154,7 +182,8 @@ def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> Cluste
         live = placement.live_nodes()
         expected = sum(placement.is_alive(machine, state, live) for machine in state.machines)
         ready = wait_for_nodes(addresses.grpc_servers(state), admin_tls(wish.data_dir), expected, READY_TIMEOUT_S)
-        running.detail = f"{ready} Ready"
+        hollow_ready = f", {state.hollow_nodes} hollow" if state.hollow_nodes else ""
+        running.detail = f"{ready} Ready{hollow_ready}"
     return state
 
 
@@ -214,14 +243,38 @@ def _start_placements(state: ClusterState, wish: Settings, listener: Listener) -
         if not mine:
             continue
         with step(listener, row.title) as running:
-            for item in mine:
-                placement.wait_ready(item.name, handles[item.name], READY_TIMEOUT_S)
-            placement.wait_healthy(mine, READY_TIMEOUT_S)
-            running.detail = ", ".join(item.machine.name for item in mine)
+            flaws = _wait_ready(mine, handles, state)
+            well = [item for item in mine if item.name not in flaws]
+            placement.wait_healthy(well, READY_TIMEOUT_S)
+            running.detail = "; ".join([", ".join(item.machine.name for item in well), *flaws.values()])
         if component == "kv":
+            # From here on stewards wait for this command. They may have moved the control plane of a machine that came
+            # back without its disk, and what began there is no more.
+            placement.ask(state, "kv", "hold", str(HOLD_S))
             state = asyncio.run(_record(state, wish.data_dir))
             cluster_state.save(wish.data_dir, state)
+            placements = [item for item in plan(state, wish.data_dir) if item.machine.name in alive]
+            others = [item for item in placements if item.component != "kv"]
+            handles = {item.name: placement.start(item, state, wish.data_dir) for item in others}
     return state
+
+
+def _wait_ready(items: list[Placement], handles: Mapping[str, Any], state: ClusterState) -> dict[str, str]:
+    """Waits until all serve; returns why some do not, by name, of whom the cluster can do without. Raises OSError.
+
+    Of a store that there was, a majority is enough: a member that lost its disk does not start again, and the stewards
+    make another in its place.
+    """
+    flaws: dict[str, str] = {}
+    for item in items:
+        try:
+            placement.wait_ready(item.name, handles[item.name], READY_TIMEOUT_S)
+        except OSError as error:
+            flaws[item.name] = str(error)
+            is_store = item.component == "kv" and state.generation > 0
+            if not is_store or len(items) - len(flaws) <= len(state.control_plane) // 2:
+                raise
+    return flaws
 
 
 def _present(state: ClusterState, data_dir: Path) -> set[str]:
@@ -272,39 +325,42 @@ def _write_kubeconfig(state: ClusterState, wish: Settings) -> None:
 def down(data_dir: Path, kubeconfig_path: Path, listener: Listener, *, with_ray: bool = False) -> bool:
     """Ends every process of the cluster in `data_dir`; its data stays. Returns False when there is no cluster.
 
-    On a Ray cluster of others their Ray runs on, unless `with_ray`.
+    On a Ray cluster of others their Ray runs on, unless `with_ray`. Raises ClusterError when pods or rules are left on
+    some machine; Ray runs on then, for a second try needs it.
     """
     state = cluster_state.load(data_dir)
     if state is None:
         return False
     with _locked(data_dir):
-        _take_down(state, data_dir, listener, with_ray=with_ray)
+        stays = _take_down(state, data_dir, listener, with_ray=with_ray)
         kubeconfig.remove(kubeconfig_path, state.name)
+    if stays:
+        raise ClusterError(departure.what_stays(stays, "raykube down"))
     return True
 
 
-def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_ray: bool = False) -> None:
+def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_ray: bool = False) -> Mapping[str, str]:
+    """Returns why pods or rules are left on machines, by actor."""
+    stays: dict[str, str] = {}
     try:
         placement.connect(state, data_dir)
-    except OSError:
-        pass  # Ray is down already: what is left is found by its marker
+    except OSError as error:
+        # What is left on this computer is found by its marker, but that is not all of it while others run on.
+        if not state.local and health.answering(state, data_dir):
+            raise ClusterError(
+                f"{error}; its machines run on, and only Ray reaches them: bring its head back first"
+            ) from None
     else:
-        with step(listener, "Components"):
+        with step(listener, "Components") as running:
             placement.ask(state, "kv", "hold", str(HOLD_S))
             state = placement.handed_over(state) or state
             cluster_state.save(data_dir, state)
-            placements = plan(state, data_dir)
-            # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
-            order = list(COMPONENTS)
-            deciders = ["controller-manager", "scheduler"]
-            workers = [name for name in reversed(order) if name not in (*deciders, "apiserver", "kv")]
-            # A kubelet's pods need the pod network until they have ended: one kind after the other.
-            for group in (deciders, *([name] for name in workers), ["apiserver"], ["kv"]):
-                mine = [item for item in placements if item.component in group]
-                placement.stop(mine, state, STOP_TIMEOUT_S, clear=not state.local)
-            for name in placement.names():
-                placement.end(name)  # of machines that are away, or that came just now
-        if with_ray and not state.local:
+            stays = _end_components(state, data_dir)
+            live = placement.live_nodes()
+            away = [machine.name for machine in state.machines if not placement.is_alive(machine, state, live)]
+            if away and not state.local:
+                running.detail = f"{', '.join(away)} away: what runs there stays"
+        if with_ray and not state.local and not stays:
             with step(listener, "Ray") as running:
                 running.detail = f"ended on {departure.end_all_ray()} machines"
         else:
@@ -316,3 +372,38 @@ def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_
     if state.local:
         state.gcs_address = ""
         cluster_state.save(data_dir, state)
+        for machine in state.machines:
+            shutil.rmtree(Folders(data_dir, state, machine).specs, ignore_errors=True)
+    return stays
+
+
+def _end_components(state: ClusterState, data_dir: Path) -> dict[str, str]:
+    """Ends all actors, and what they left on purpose on machines that are there; returns why that stays, by actor."""
+    placements, actors = plan(state, data_dir), placement.names()
+    stays: dict[str, str] = {}
+    # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
+    order = list(COMPONENTS)
+    deciders = ["controller-manager", "scheduler"]
+    workers = [name for name in reversed(order) if name not in (*deciders, "apiserver", "kv")]
+    # A kubelet's pods need the pod network until they have ended: one kind after the other.
+    for group in (deciders, *([name] for name in workers), ["apiserver"], ["kv"]):
+        mine = [item for item in placements if item.component in group]
+        # Pods that could not be ended keep their network: without it no runtime takes them away later.
+        kept = [item for item in mine if f"kubelet-{item.machine.name}" in stays]
+        placement.stop(kept, state, STOP_TIMEOUT_S)
+        gone = [item for item in mine if item not in kept]
+        stays |= placement.stop(gone, state, STOP_TIMEOUT_S, clear=not state.local)
+    for name in placement.names():
+        placement.end(name)  # of machines that are away, or that came just now
+    if state.local:
+        return {}
+    # What an actor could not do, because it did not run, or because there is none any more: a second try.
+    again = {item.machine.name for item in placements if item.name in stays or item.name not in actors}
+    live = placement.live_nodes()
+    machines = [each for each in state.machines if each.name in again and placement.is_alive(each, state, live)]
+    left = placement.clear_leftovers(state, data_dir, machines)
+    tried = {machine.name for machine in machines}
+    unseen = {
+        item.name: stays[item.name] for item in placements if item.name in stays and item.machine.name not in tried
+    }
+    return left | unseen

@@ -3,7 +3,7 @@
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 
@@ -18,6 +18,8 @@ from raykube.cluster.settings import DEFAULT_NAME, Settings
 from raykube.cluster.state import ClusterState, Machine
 
 SUBNETS = 256
+EXISTING_TIMEOUT_S = 300.0  # machines notice after a minute that their Ray's head knows nothing, and begin anew
+EXISTING_POLL_S = 3.0
 
 
 class ClusterError(ValueError):
@@ -114,11 +116,7 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
         raise ClusterError(f"Ray at {wish.address} does not answer: give the address that 'ray start --head' printed")
     state = ClusterState(name=wish.name, id=uuid.uuid4().hex, subnet=0, local=False, machines=[])
     placement.connect(state.model_copy(update={"gcs_address": wish.address}), wish.data_dir)
-    live = sorted(placement.live_nodes(), key=lambda node: "node:__internal_head__" not in node["Resources"])
-    found, failed = placement.look(live, wish.data_dir)
-    for address, reason in failed.items():
-        raise ClusterError(f"the machine at {address} cannot be asked: {reason}")
-    state, home = _newest(known, found, state)
+    state, home, found = _look(wish, known, state)
     if home and not (wish.data_dir / "pki" / "ca.key").exists():
         for name, content in placement.authority_at(home, wish.data_dir).items():
             write_private(wish.data_dir / "pki" / name, content)
@@ -145,6 +143,33 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
         if not state.control_plane:
             raise ClusterError("--control-plane-selector chooses no Ray node: 'ray start --labels' sets labels")
     return state, is_new
+
+
+def _look(wish: Settings, known: ClusterState | None, new: ClusterState) -> tuple[ClusterState, str, list[Facts]]:
+    """The newest record, the address of a machine that has one, and what all machines say of themselves."""
+    deadline = time.monotonic() + EXISTING_TIMEOUT_S
+    while True:
+        live = sorted(placement.live_nodes(), key=lambda node: "node:__internal_head__" not in node["Resources"])
+        found, failed = placement.look(live, wish.data_dir)
+        for address, reason in () if wish.existing and time.monotonic() < deadline else failed.items():
+            raise ClusterError(f"the machine at {address} cannot be asked: {reason}")
+        state, home = _newest(known, found, new)
+        if not wish.existing or knows_itself(state, found):
+            return state, home, found
+        if time.monotonic() > deadline:
+            there = ", ".join(facts.address for facts in found)
+            raise ClusterError(
+                f"no majority of the machines with members of cluster {wish.name!r} and its data directory is in this"
+                f" Ray, which has {there}: see that 'raykube machine' runs on the others"
+            )
+        time.sleep(EXISTING_POLL_S)
+
+
+def knows_itself(state: ClusterState, found: Sequence[Facts]) -> bool:
+    """Whether there is a majority of the store's members, each with the disk that it had."""
+    holders = {facts.address for facts in found if state.id in facts.clusters}
+    members = [machine.address for machine in state.control_plane]
+    return bool(members) and 2 * len(holders.intersection(members)) > len(members)
 
 
 def _newest(known: ClusterState | None, found: list[Facts], new: ClusterState) -> tuple[ClusterState, str]:
@@ -232,4 +257,7 @@ def resolve(wish: Settings, held: ExitStack) -> tuple[ClusterState, bool]:
             state.machines.append(machine.model_copy(update={"control_plane": False}))
     if wish.extra_config:
         state.extra_config = wish.extra_config
+    if wish.hollow is not None and wish.hollow != state.hollow_nodes:
+        state.hollow_nodes = wish.hollow
+        state.hollow_actors = addresses.hollow_actors(wish.hollow, len(state.machines))
     return state, is_new

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raykube.api.resources import Resource
+from raykube.controllers.core.cronjob import CronJobController
+from raykube.controllers.core.daemonset import DaemonSetController
 from raykube.controllers.core.deployment import DeploymentController
+from raykube.controllers.core.device_taint_eviction import DeviceTaintEvictionController
 from raykube.controllers.core.disruption import DisruptionController
 from raykube.controllers.core.endpoints import EndpointsController
 from raykube.controllers.core.endpointslice import EndpointSliceController
@@ -19,8 +22,11 @@ from raykube.controllers.core.node_lifecycle import NodeLifecycleController
 from raykube.controllers.core.plan import Controller
 from raykube.controllers.core.pod_gc import PodGarbageCollector
 from raykube.controllers.core.replicaset import ReplicaSetController
+from raykube.controllers.core.resource_claims import ResourceClaimController
+from raykube.controllers.core.resource_quota import ResourceQuotaController
 from raykube.controllers.core.root_ca import RootCaPublisher
 from raykube.controllers.core.serviceaccounts import ServiceAccountsController
+from raykube.controllers.core.statefulset import StatefulSetController
 from raykube.controllers.core.taint_eviction import TaintEvictionController
 from raykube.controllers.core.token_secrets import TokenSecretsController
 from raykube.controllers.core.ttl import TtlController
@@ -56,8 +62,20 @@ def _deployment(config: Config, _: Mapping[str, Resource]) -> Part:
     return Part(DeploymentController(), "deployment-controller", config.concurrent_deployment_syncs * BATCH_PER_SYNC)
 
 
+def _daemonset(config: Config, _: Mapping[str, Resource]) -> Part:
+    return Part(DaemonSetController(), "daemonset-controller", config.concurrent_daemonset_syncs * BATCH_PER_SYNC)
+
+
+def _statefulset(config: Config, _: Mapping[str, Resource]) -> Part:
+    return Part(StatefulSetController(), "statefulset-controller", config.concurrent_statefulset_syncs * BATCH_PER_SYNC)
+
+
 def _job(config: Config, _: Mapping[str, Resource]) -> Part:
     return Part(JobController(), "job-controller", config.concurrent_job_syncs * BATCH_PER_SYNC)
+
+
+def _cronjob(config: Config, _: Mapping[str, Resource]) -> Part:
+    return Part(CronJobController(), "cronjob-controller", config.concurrent_cron_job_syncs * BATCH_PER_SYNC)
 
 
 def _endpoints(config: Config, _: Mapping[str, Resource]) -> Part:
@@ -114,6 +132,11 @@ def _garbage(config: Config, resources: Mapping[str, Resource]) -> Part:
     )
 
 
+def _resource_quota(config: Config, resources: Mapping[str, Resource]) -> Part:
+    controller = ResourceQuotaController(resources)
+    return Part(controller, "resourcequota-controller", config.concurrent_resource_quota_syncs * BATCH_PER_SYNC)
+
+
 MAKERS: dict[str, Maker] = {
     "serviceaccount-controller": lambda config, _: Part(ServiceAccountsController(), "serviceaccount-controller"),
     "serviceaccount-token-controller": _token_secrets,
@@ -122,10 +145,14 @@ MAKERS: dict[str, Maker] = {
     "taint-eviction-controller": lambda config, _: Part(TaintEvictionController(), "taint-eviction-controller"),
     "replicaset-controller": _replicaset,
     "deployment-controller": _deployment,
+    "daemonset-controller": _daemonset,
+    "statefulset-controller": _statefulset,
     "job-controller": _job,
+    "cronjob-controller": _cronjob,
     "endpoints-controller": _endpoints,
     "endpointslice-controller": _endpointslice,
     "namespace-controller": _namespaces,
+    "resourcequota-controller": _resource_quota,
     "garbage-collector-controller": _garbage,
     "pod-garbage-collector-controller": lambda config, _: Part(
         PodGarbageCollector(config.terminated_pod_gc_threshold), "pod-garbage-collector-controller"
@@ -139,6 +166,10 @@ MAKERS: dict[str, Maker] = {
         VolumeProtection(), "persistentvolume-protection-controller"
     ),
     "disruption-controller": lambda config, _: Part(DisruptionController(), "controllermanager"),
+    "resourceclaim-controller": lambda config, _: Part(ResourceClaimController(), "resource_claim"),
+    "device-taint-eviction-controller": lambda config, _: Part(
+        DeviceTaintEvictionController(), "device-taint-eviction"
+    ),
     "ephemeral-volume-controller": lambda config, _: Part(EphemeralVolumes(), "ephemeral_volume"),
 }
 NAMES = tuple(MAKERS)

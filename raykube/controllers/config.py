@@ -22,12 +22,16 @@ class Config(ElectedConfig):
     )
     concurrent_deployment_syncs: int = Field(5, ge=1, description="Deployments reconciled in one round, times 8")
     concurrent_replicaset_syncs: int = Field(5, ge=1, description="ReplicaSets reconciled in one round, times 8")
+    concurrent_daemonset_syncs: int = Field(2, ge=1, description="DaemonSets reconciled in one round, times 8")
+    concurrent_statefulset_syncs: int = Field(5, ge=1, description="StatefulSets reconciled in one round, times 8")
     concurrent_job_syncs: int = Field(5, ge=1, description="Jobs reconciled in one round, times 8")
+    concurrent_cron_job_syncs: int = Field(5, ge=1, description="CronJobs reconciled in one round, times 8")
     concurrent_endpoint_syncs: int = Field(5, ge=1, description="Endpoints reconciled in one round, times 8")
     concurrent_service_endpoint_syncs: int = Field(
         5, ge=1, description="Services whose EndpointSlices are reconciled in one round, times 8"
     )
     concurrent_namespace_syncs: int = Field(10, ge=1, description="Namespaces reconciled in one round, times 8")
+    concurrent_resource_quota_syncs: int = Field(5, ge=1, description="ResourceQuotas counted in one round, times 8")
     concurrent_gc_syncs: int = Field(
         20, ge=1, description="objects looked at in one round of garbage collection, times 8"
     )

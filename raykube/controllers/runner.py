@@ -5,7 +5,9 @@
                           └── failed: back-off ── landed: when the caches have seen the revisions written
 
 A key whose writes have landed is held until the caches show them. So no decision is made on a state that lacks one's
-own writes, and nothing is created twice. An exception in `observe` or `reconcile` costs that key its turn and nothing
+own writes, and nothing is created twice, also not by who stops leading and leads again. A key whose reconcile was long
+for what it had to write **rests** before the next one, REST times as long: what changes meanwhile is taken in together,
+and no object takes all of the process. An exception in `observe` or `reconcile` costs that key its turn and nothing
 else.
 """
 
@@ -20,12 +22,14 @@ from raykube.api.errors import ApiError
 from raykube.base.backoff import Backoff
 from raykube.base.clock import Clock
 from raykube.client.api import ApiClient
+from raykube.client.core import listwatch
 from raykube.client.core.listwatch import Change
 from raykube.client.core.workqueue import WorkQueue
 from raykube.client.events import EventRecorder
 from raykube.client.failures import error_of_body
 from raykube.controllers.caches import Caches, RunView
-from raykube.controllers.core.plan import Controller, Event, Obj, Plan, Read, Write
+from raykube.controllers.core.aspects import ALL
+from raykube.controllers.core.plan import Controller, Event, Obj, Plan, Read, Selective, Write
 from raykube.controllers.writes import operation_of
 from raykube.pb import api_pb2
 
@@ -34,10 +38,15 @@ log = logging.getLogger(__name__)
 RETRY = Backoff(initial_s=0.005, max_s=120.0)
 OPERATIONS_MAX = 1000  # of one bulk request
 SLICE_S = 0.010  # reconciling without giving the event loop a turn
+STANDBY_MAX = 100_000  # keys that wait while it does not run: with more it forgets them, and has to look at everything
+OBSERVED_AT_ONCE = 500  # objects, by a new leader: a millisecond or two
 HELD_MAX_S = (
     15.0  # a cache that has not shown a write by then is asked no longer; the decision is made on what it shows
 )
 READ_ROUNDS_MAX = 4
+REST = 10  # times the CPU time of a reconcile, less WRITE_S for each write
+WRITE_S = 0.0001
+REST_MIN_S, REST_MAX_S = 0.01, 1.0  # shorter ones are none
 CONFLICTS = (404, 409)  # two writers met: nothing that a person needs to know
 
 
@@ -68,6 +77,7 @@ class _Turn:
     wanted: dict[str, int] = field(default_factory=dict)
     error: str = ""
     failed: bool = False
+    told: set[str] = field(default_factory=set)  # reasons of refusals that are an Event already
 
 
 class Runner:
@@ -87,9 +97,14 @@ class Runner:
         self._batch = batch
         self._queue: WorkQueue[str] = WorkQueue(RETRY)
         self._resources = frozenset(controller.resources)
+        self.looks_at = controller.looks_at if isinstance(controller, Selective) else ALL
         self._held: dict[str, _Held] = {}
         self._holding: dict[str, set[str]] = {}  # resource → the held keys that wait for it
         self._errors: dict[str, str] = {}
+        self._resting: dict[str, float] = {}  # key → until when
+        self._runs = False
+        self._left = 0  # keys that waited when it last ran
+        self._is_behind = False  # not all that it should look at is queued
         self._wake = asyncio.Event()
 
     @property
@@ -109,22 +124,31 @@ class Runner:
         for change in changes:
             self._observe(resource, change.old, change.new, now)
         self._release(resource)
-        self._wake.set()
+        if len(self._queue):
+            self._wake.set()
+        if len(self._queue) > self._left + STANDBY_MAX and not self._runs:
+            self._forget()
 
-    def _reset(self) -> None:
-        """Forgets what was in work: `resync` queues it again."""
-        self._queue = WorkQueue(RETRY)
+    def _forget(self) -> None:
+        """What waits, and what is held: everything is to be looked at."""
+        self._queue, self._left, self._is_behind = WorkQueue(RETRY), 0, True
         self._held.clear()
         self._holding.clear()
 
-    def resync(self) -> None:
-        """Queues everything: a new leader does not know what the last one had done."""
-        self._reset()
+    async def _resync(self) -> None:
+        """Queues everything."""
+        self._forget()
         now = self._clock.now()
         for resource in self.controller.resources:
-            for obj in self._caches.list(resource):
-                self._observe(resource, None, obj, now)
-        self._wake.set()
+            for number, known in enumerate(self._caches.list(resource), 1):
+                # As it is by now: what was listed may have changed meanwhile, and have been told of.
+                obj = self._caches.get(resource, *listwatch.key_of(known))
+                if obj is not None:
+                    self._observe(resource, None, obj, now)
+                if number % OBSERVED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                    now = self._clock.now()
+        self._is_behind = False
 
     def _observe(self, resource: str, old: Obj | None, new: Obj | None, now: float) -> None:
         try:
@@ -134,10 +158,15 @@ class Runner:
             name = ((new or old) or {}).get("metadata", {}).get("name")
             log.exception("%s: cannot take in a change of %s %s", self.name, resource, name)
 
-    async def run(self) -> None:
-        """Reconciles until cancelled."""
-        await self._caches.synced(self.controller.resources)
+    async def run(self, *, anew: bool = False) -> None:
+        """Reconciles until cancelled. What it was working on then is queued again, for the next time.
+
+        `anew`: everything is looked at first. A new leader does not know what the last one had done."""
+        self._runs = True
         try:
+            if anew or self._is_behind:
+                await self._resync()
+            await self._caches.synced(self.controller.resources)
             while True:
                 self._wake.clear()
                 turns = await self._decide()
@@ -146,7 +175,10 @@ class Runner:
                 elif not len(self._queue):
                     await self._sleep()
         finally:
-            self._reset()
+            self._runs = False
+            self._queue.give_back(self._held)
+            self._left = len(self._queue)
+            self._resting.clear()
 
     # -- deciding
 
@@ -157,6 +189,8 @@ class Runner:
             key = self._queue.get(self._clock.monotonic())
             if key is None:
                 break
+            if self._rests(key):
+                continue
             turn = await self._reconcile(key)
             if turn is not None:
                 turns.append(turn)
@@ -165,14 +199,22 @@ class Runner:
                 started = time.monotonic()
         return turns
 
+    def _rests(self, key: str) -> bool:
+        """Whether it is too early for the key; it comes back by itself then."""
+        now = self._clock.monotonic()
+        left_s = self._resting.get(key, now) - now
+        if left_s <= 0:
+            self._resting.pop(key, None)
+            return False
+        self._queue.done(key)
+        self._queue.add_after(key, left_s, now)
+        return True
+
     async def _reconcile(self, key: str) -> _Turn | None:
         """The key's plan; None when there is nothing to write."""
         self.counters.reconciles += 1
         try:
             plan = await self._plan(key)
-        except asyncio.CancelledError:
-            self._queue.done(key)
-            raise
         except Exception as error:
             expected = isinstance(error, ApiError)
             log.log(
@@ -201,7 +243,11 @@ class Runner:
         answers: dict[Read, list[Obj]] = {}
         for _ in range(READ_ROUNDS_MAX):
             view = RunView(self._caches, self._errors.get(key, ""), answers)
+            started = time.thread_time()
             plan = self.controller.reconcile(view, key, self._clock.now())
+            rest_s = REST * (time.thread_time() - started - WRITE_S * len(plan.writes))
+            if rest_s > REST_MIN_S:
+                self._resting[key] = self._clock.monotonic() + min(rest_s, REST_MAX_S)
             missing = [read for read in plan.reads if read not in answers]
             if not missing:
                 return plan
@@ -278,7 +324,8 @@ class Runner:
             return
         self.counters.failures += 1
         turn.error = str(error)
-        if write.failed is not None:
+        if write.failed is not None and write.failed.reason not in turn.told:
+            turn.told.add(write.failed.reason)  # five hundred pods over quota are one thing to tell
             self._record(write.failed, str(error))
 
     def _record(self, event: Event, error: str = "") -> None:
@@ -302,7 +349,7 @@ class Runner:
             self._done(turn.key)
 
     def _lags(self, resource: str, revision: int) -> bool:
-        seen = self._caches.revision(resource) if resource in self._resources else None
+        seen = self._caches.revision_of(resource) if resource in self._resources else None
         return seen is not None and seen < revision
 
     def _release(self, resource: str) -> None:

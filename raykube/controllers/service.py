@@ -1,7 +1,8 @@
 """The controller-manager as a service: shared caches, a runner for each controller, one leader.
 
 Only the leader's controllers act. A standby keeps its caches, and what controllers learn from them, current: when it
-takes the lease it queues everything once and goes on from what is stored.
+takes the lease it queues everything once and goes on from what is stored. Who lost the lease for a moment, to nobody,
+goes on where it was: it was too busy to renew it, and to look at everything is the last thing that it needs.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []  # as long as the service lives
         self._working: list[asyncio.Task[None]] = []  # as long as it leads
         self._leading = False
+        self._term = ""  # of the lease, when this one led last
         self._fatal: asyncio.Event = asyncio.Event()
         self._port = 0
 
@@ -54,16 +56,15 @@ class Service:
         except (OSError, ValueError):
             await self.stop()
             raise
-        recorder = EventRecorder(client, "controller-manager")
         recorders = {part.controller.name: EventRecorder(client, part.component) for part in assembled}
         for part in assembled:
             caches.require(part.controller.resources)
             runner = Runner(
                 part.controller, caches, client, recorders[part.controller.name], self._clock, batch=part.batch
             )
-            caches.add_listener(runner.on_changes)
+            caches.add_listener(runner.on_changes, part.controller.resources, runner.looks_at)
             self._runners.append(runner)
-        work = [*caches.runs(), recorder.run(), *(each.run() for each in recorders.values())]
+        work = [*caches.runs(), *(each.run() for each in recorders.values())]
         if config.leader_elect:
             self._elector = LeaderElector.of(config, client, self._lead, self._stand_by)
             work.append(self._elector.run())
@@ -106,9 +107,10 @@ class Service:
             return
         self._leading = True
         log.info("leading: %s", ", ".join(runner.name for runner in self._runners))
-        for runner in self._runners:
-            runner.resync()
-        self._working = [self._spawn(runner.run()) for runner in self._runners]
+        term = self._elector.term if self._elector is not None else ""
+        is_new = not term or term != self._term
+        self._term = term
+        self._working = [self._spawn(runner.run(anew=is_new)) for runner in self._runners]
 
     def _stand_by(self) -> None:
         if self._leading:

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from raykube.rpc.listen import split_address
+
+HEALTHZ_PORT = 10268
 
 
 class Config(BaseModel):
@@ -35,3 +39,11 @@ class Config(BaseModel):
     restrict_oom_score_adj: bool = Field(
         False, description="Ask for no lower OOM score than this process has: for a root without CAP_SYS_RESOURCE"
     )
+    healthz_bind_address: str = Field("", description="host:port of /healthz; empty: not served")
+
+    @field_validator("healthz_bind_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value:
+            split_address(value, HEALTHZ_PORT)
+        return value

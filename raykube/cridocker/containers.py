@@ -19,7 +19,6 @@ from raykube.rpc import Code, RpcError
 Object = dict[str, Any]
 
 OUTPUT_BYTES_MAX = 16 * 1024 * 1024  # of a command whose output is answered in one message
-NOT_RUNNING = 409  # what docker answers to an exec in a container that does not run
 
 
 class Containers:

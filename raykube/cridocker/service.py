@@ -1,25 +1,27 @@
 """The CRI server for Docker as a service: CRI on a unix socket."""
 
 import asyncio
-import fcntl
-import os
+from contextlib import suppress
 from pathlib import Path
 
-from raykube.cridocker.config import Config
+from raykube.cridocker.config import HEALTHZ_PORT, Config
 from raykube.cridocker.containers import Containers
 from raykube.cridocker.core.requests import Host
 from raykube.cridocker.cri import RuntimeHandler
-from raykube.cridocker.engine import Engine
+from raykube.cridocker.engine import Engine, EngineError
 from raykube.cridocker.images import ImageHandler
 from raykube.cridocker.logs import Logs
 from raykube.cridocker.network import Networks
 from raykube.cridocker.sandboxes import Sandboxes
 from raykube.cridocker.streams import StreamingServer
 from raykube.pb import cri_pb2
-from raykube.rpc.listen import socket_folder_flaw
+from raykube.rpc.folder_lock import FolderLock
+from raykube.rpc.health import HealthServer
+from raykube.rpc.listen import join_address, split_address
+from raykube.rpc.local_socket import LocalSocket, check_unix_endpoint
 from raykube.rpc.server import Server
 
-SOCKET_PATH_BYTES_MAX = 107  # sun_path of the kernel, without the final zero
+PING_S = 5.0  # between two questions whether Docker is there
 
 
 class Service:
@@ -27,36 +29,26 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._socket = Path(config.container_runtime_endpoint.removeprefix("unix:").removeprefix("//")).absolute()
+        self._socket = LocalSocket(config.container_runtime_endpoint, "--container-runtime-endpoint")
         self._engine = Engine(config.docker_endpoint)
         self._logs: Logs | None = None
         self._server: Server | None = None
         self._streaming: StreamingServer | None = None
-        self._lock = -1
+        self._lock: FolderLock | None = None
+        self._problem: str | None = None
+        self._pinging: asyncio.Task[None] | None = None
+        self._health = HealthServer(lambda: self._problem, lambda: "")
+        self._health_address = ""
         self._stopped = asyncio.Event()
 
     async def start(self) -> None:
         """Raises ValueError for flags that make no sense, OSError when something is missing or taken."""
         config = self._config
-        for flag, value in (
-            ("--container-runtime-endpoint", config.container_runtime_endpoint),
-            ("--docker-endpoint", config.docker_endpoint),
-        ):
-            if not value.startswith(("unix:", "/")):
-                raise ValueError(f"{flag} must be a unix socket, as unix:///run/docker.sock; not {value!r}")
-        if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
-            raise ValueError(
-                f"--container-runtime-endpoint: the path {self._socket} is longer than {SOCKET_PATH_BYTES_MAX} bytes"
-            )
+        self._socket.check()
+        check_unix_endpoint(config.docker_endpoint, "--docker-endpoint")
+        self._lock = FolderLock(config.root_directory, 0o711, "cri-docker", "--root-directory")
         try:
-            config.root_directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"cannot make {error.filename}: {error.strerror}; choose another folder") from None
-        if flaw := socket_folder_flaw(self._socket.parent.resolve()):
-            raise OSError(f"--container-runtime-endpoint: {self._socket.parent} {flaw}: choose another folder")
-        self._take_lock(config.root_directory)
-        try:
+            self._socket.make_folder()
             await self._engine.connect()
             await self._serve(config)
         except BaseException:
@@ -84,27 +76,35 @@ class Service:
         images = ImageHandler(engine, config.pod_infra_container_image, containers.forget_image)
         self._server.add(services["RuntimeService"], runtime)
         self._server.add(services["ImageService"], images)
-        self._socket.unlink(missing_ok=True)  # of one that was killed: we hold the lock
-        old_mask = os.umask(0o177)  # who may talk to the socket may run anything as root
-        try:
-            self._server.listen(f"unix:{self._socket}")
-        finally:
-            os.umask(old_mask)
+        self._socket.listen(self._server)
         await self._server.start()
+        if config.healthz_bind_address:
+            address, port = split_address(config.healthz_bind_address, HEALTHZ_PORT)
+            self._health_address = join_address(address, await self._health.start(address, port))
+        self._pinging = asyncio.get_running_loop().create_task(self._ping())
 
-    def _take_lock(self, root: Path) -> None:
-        self._lock = os.open(root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = -1
-            raise OSError(f"another cri-docker uses {root}: stop it, or choose another --root-directory") from None
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            try:
+                async with asyncio.timeout(PING_S):
+                    await self._engine.get("/version")
+                self._problem = None
+            except EngineError as error:
+                self._problem = error.message
+            except TimeoutError:
+                self._problem = f"Docker does not answer within {PING_S:.0f} s"
 
     async def wait(self) -> None:
         await self._stopped.wait()
 
     async def stop(self) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._pinging
+            self._pinging = None
+        await self._health.stop()
         if self._streaming is not None:
             await self._streaming.stop()
             self._streaming = None
@@ -112,19 +112,21 @@ class Service:
         if self._server is not None:
             await self._server.stop()
             self._server = None
-            self._socket.unlink(missing_ok=True)
+            self._socket.remove()
         if self._logs is not None:
             await self._logs.close()
             self._logs = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
         self._stopped.set()
 
     def status(self) -> dict[str, object]:
+        """Healthy as long as Docker answers."""
+        health = {"healthz": self._health_address} if self._health_address else {}
         return {
             "role": "",
-            "healthy": self._server is not None,
-            "detail": f"Docker {self._engine.version}",
-            "addresses": {"cri": str(self._socket)},
+            "healthy": self._server is not None and self._problem is None,
+            "detail": self._problem or f"Docker {self._engine.version}",
+            "addresses": {"cri": str(self._socket.path)} | health,
         }

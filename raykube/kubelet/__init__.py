@@ -1,8 +1,8 @@
 """The kubelet: makes the pods that are bound to this machine run, through any CRI runtime, and tells how they are.
 
-    apiserver ──pods──► service ──► a worker for each pod:   look (cri) → plan (core.plan) → act (containers, volumes)
-        ▲                                │                                                        │
-        └── statuswriter, events, node ◄─┴───────────── status (core.status) ◄────────────────────┘
+    apiserver ──► apipods ──┬► workers, one for each pod:  look (cri) → plan (core.plan) → act (containers, volumes)
+        ▲  manifests, URL ──┘        │                                                          │
+        └── statuswriter, events, node ◄──────────── status (core.status) ◄─────────────────────┘
 
 Vocabulary: *observed* is what the runtime shows of a pod; a *plan* is the next steps for it; a *run* is one start of a
 container (its *attempt* counts the runs before); a *probe* has single attempts, whose threshold gives a result.

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from raykube.kubelet.core import pod as pods
@@ -21,6 +22,16 @@ from raykube.kubelet.core.sizes import QUOTA_PERIOD_US, SHARES_MIN, GroupLimits,
 log = logging.getLogger(__name__)
 
 MOUNT = Path("/sys/fs/cgroup")
+NO_MEMORY_LIMIT_V1 = "9223372036854771712"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value for a file of a control group; `unset` is what is there when nobody has said anything."""
+
+    path: Path
+    value: str
+    unset: str
 
 
 def unified_hierarchy() -> bool:
@@ -69,8 +80,7 @@ class PodCgroups:
             path = MOUNT / group
             if not path.is_dir():
                 return  # the runtime makes it, with the controllers that it delegates
-            weight = 1 + (limits.cpu_shares - 2) * 9999 // 262142
-            _set(path / "cpu.weight", str(weight))
+            _set(path / "cpu.weight", str(_weight(limits.cpu_shares)))
             _set(path / "cpu.max", f"{limits.cpu_quota_us or 'max'} {QUOTA_PERIOD_US}")
             _set(path / "memory.max", str(limits.memory_bytes or "max"))
             return
@@ -81,6 +91,31 @@ class PodCgroups:
             _set(cpu / "cpu.cfs_quota_us", str(limits.cpu_quota_us or -1))
         if memory.is_dir():
             _set(memory / "memory.limit_in_bytes", str(limits.memory_bytes or -1))
+
+    @property
+    def limits_all(self) -> bool:
+        """Whether the group above all pods is ours to limit."""
+        return self.enabled and self.driver != "systemd"
+
+    def settings_of_all(self, limits: GroupLimits) -> list[Setting]:
+        """What limits all pods together; makes their group where it is missing. Raises OSError."""
+        group = levels(self._root, self.driver)[0].lstrip("/")
+        memory = str(limits.memory_bytes)
+        if self._unified:
+            place = MOUNT / group
+            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with suppress(OSError):  # most machines have given them out already
+                (place.parent / "cgroup.subtree_control").write_text("+cpu +memory")
+            weight = str(_weight(limits.cpu_shares))
+            return [Setting(place / "memory.max", memory, "max"), Setting(place / "cpu.weight", weight, "100")]
+        for controller in ("memory", "cpu"):
+            (MOUNT / controller / group).mkdir(mode=0o755, parents=True, exist_ok=True)
+        page = os.sysconf("SC_PAGE_SIZE")
+        whole_pages = str(limits.memory_bytes // page * page)  # as the kernel shows it
+        return [
+            Setting(MOUNT / "memory" / group / "memory.limit_in_bytes", whole_pages, NO_MEMORY_LIMIT_V1),
+            Setting(MOUNT / "cpu" / group / "cpu.shares", str(limits.cpu_shares), "1024"),
+        ]
 
     def remove(self, pod: Object) -> None:
         """Removes the group of a pod of which nothing runs; `remove_orphans` tries again where something still does."""
@@ -115,6 +150,11 @@ class PodCgroups:
                         if uid := shown.get(pod_uid(name)):
                             found[f"{level}/{name}"] = uid
         self._busy = {uid for group, uid in found.items() if not self._remove(group)}
+
+
+def _weight(cpu_shares: int) -> int:
+    """Version 2's weight for version 1's shares."""
+    return 1 + (cpu_shares - 2) * 9999 // 262142
 
 
 def _set(path: Path, value: str) -> None:

@@ -62,6 +62,9 @@ class Config(BaseModel):
     )
     system_reserved: str = Field("", description="What is kept from pods for the machine itself: cpu=200m,memory=1Gi")
     kube_reserved: str = Field("", description="What is kept from pods for Kubernetes' own parts: cpu=100m,memory=1Gi")
+    enforce_node_allocatable: Literal["pods", "none"] = Field(
+        "pods", description="Whether all pods together are held to what is not reserved"
+    )
     max_pods: int = Field(110, description="How many pods may run here")
     pod_cidr: str = Field("", description="Range of pod addresses, passed to the runtime; the Node's own when empty")
 

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from raykube.api.errors import ApiError
@@ -14,19 +15,22 @@ from raykube.kubelet.core import criconfig, sizes
 from raykube.kubelet.core import environment as environments
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.criconfig import NodeSettings
+from raykube.kubelet.core.deviceclaims import DevicesFailed
 from raykube.kubelet.core.dns import NO_DNS, PodDns, parse_resolv_conf, pod_dns
-from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox
+from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox, State
 from raykube.kubelet.core.payload import PodFacts
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.podlog import tail_start
 from raykube.kubelet.core.security import ImageFacts, root_refusal
 from raykube.kubelet.core.sources import SourceMissing, environment_references
 from raykube.kubelet.cri import Cri, failure
+from raykube.kubelet.devices import Devices
 from raykube.kubelet.handlers import Handlers
 from raykube.kubelet.images import ImageFailed, Images
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.statuswriter import StatusWriter
 from raykube.kubelet.volumes import VolumeFailed, Volumes
+from raykube.kubelet.volumes.failure import words
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
 
@@ -52,15 +56,12 @@ class SandboxFailed(Exception):
     """The runtime made no sandbox; an event says why."""
 
 
-def _place(spec: Object) -> str:
-    return f"spec.containers{{{spec['name']}}}"
-
-
 class ContainerActions:
     def __init__(
         self,
         cri: Cri,
         volumes: Volumes,
+        devices: Devices,
         objects: Objects,
         events: EventRecorder,
         statuses: StatusWriter,
@@ -76,6 +77,7 @@ class ContainerActions:
     ) -> None:
         self._cri = cri
         self._volumes = volumes
+        self._devices = devices
         self._objects = objects
         self._events = events
         self._statuses = statuses
@@ -108,7 +110,7 @@ class ContainerActions:
         return criconfig.sandbox_config(pod, attempt, logs, self._dns(pod).dns, self._settings)
 
     async def new_sandbox(self, pod: Object, attempt: int) -> None:
-        """Makes the volumes ready, then the sandbox. Raises VolumeFailed, RpcError, ApiError."""
+        """Makes volumes and devices ready, then the sandbox. Raises VolumeFailed, SandboxFailed, RpcError, ApiError."""
         if attempt > 0:
             message = "Pod sandbox changed, it will be killed and re-created."
             self._events.record(pod, "Normal", "SandboxChanged", message)
@@ -117,9 +119,20 @@ class ContainerActions:
             if self._volumes.lacks_memory(volume):
                 message = f'emptyDir volume "{volume["name"]}" is on disk: this kubelet may not mount'
                 self._events.record(pod, "Warning", "MediumNotSupported", message)
-        self._volumes.log_directory(pod).mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            self._volumes.log_directory(pod).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"error making pod data directories: {words(error)}"
+            self._events.record(pod, "Warning", "Failed", message)
+            raise SandboxFailed(message) from None
         for reason, message in self._dns(pod).warnings:
             self._events.record(pod, "Warning", reason, message)
+        try:
+            await self._devices.prepare(pod)
+        except DevicesFailed as problem:
+            message = f"Failed to prepare dynamic resources: {problem}"
+            self._events.record(pod, "Warning", "FailedPrepareDynamicResources", message)
+            raise SandboxFailed(message) from None
         try:
             handler = await self._runtime_handler(pod)
             await self._cri.run_sandbox(self._sandbox_config(pod, attempt), handler)
@@ -157,25 +170,27 @@ class ContainerActions:
         try:
             for volume in self._volumes.images(pod, spec):
                 source = {"image": volume.get("reference") or "", "imagePullPolicy": volume.get("pullPolicy")}
-                await self._images.ensure(pod, source, _place(spec), config)
-            image = await self._images.ensure(pod, spec, _place(spec), config)
+                await self._images.ensure(pod, source, pods.field_path(pod, spec["name"]), config)
+            image = await self._images.ensure(pod, spec, pods.field_path(pod, spec["name"]), config)
         except ImageFailed as problem:
-            self._events.record(pod, "Warning", "Failed", f"Error: {problem.reason}", _place(spec))
+            self._events.record(
+                pod, "Warning", "Failed", f"Error: {problem.reason}", pods.field_path(pod, spec["name"])
+            )
             raise NotStarted(problem.reason, problem.message, retry_at=problem.retry_at) from None
         environment, mounts, devices = await self._prepare(pod, spec, attempt, pod_ip, image)
-        (self._volumes.log_directory(pod) / spec["name"]).mkdir(mode=0o755, parents=True, exist_ok=True)
         wanted = criconfig.container_config(pod, spec, attempt, environment, mounts, image, self._settings, target_id)
         wanted.devices.extend(devices)
+        wanted.CDI_devices.extend(cri_pb2.CDIDevice(name=name) for name in self._devices.cdi_names(pod, spec))
         try:
             container_id = await self._cri.create_container(sandbox.id, wanted, config)
         except RpcError as error:
             raise self._refused(pod, spec, "CreateContainerError", error) from None
-        self._events.record(pod, "Normal", "Created", f"Created container: {spec['name']}", _place(spec))
+        self._events.record(pod, "Normal", "Created", "Container created", pods.field_path(pod, spec["name"]))
         try:
             await self._cri.start_container(container_id)
         except RpcError as error:
             raise self._refused(pod, spec, "RunContainerError", error, created=True) from None
-        self._events.record(pod, "Normal", "Started", f"Started container {spec['name']}", _place(spec))
+        self._events.record(pod, "Normal", "Started", "Container started", pods.field_path(pod, spec["name"]))
         await self._post_start(pod, spec, container_id, pod_ip)
         return container_id
 
@@ -184,7 +199,7 @@ class ContainerActions:
     ) -> "NotStarted | RpcError":
         if error.code is Code.UNAVAILABLE:
             return error  # the runtime is away: nothing is wrong with the container
-        self._events.record(pod, "Warning", "Failed", f"Error: {error.message}", _place(spec))
+        self._events.record(pod, "Warning", "Failed", f"Error: {error.message}", pods.field_path(pod, spec["name"]))
         return NotStarted(reason, error.message, created=created)
 
     async def _prepare(
@@ -195,17 +210,20 @@ class ContainerActions:
             if refusal:
                 raise ValueError(refusal)
             sources = await self._objects.sources(pod, environment_references(pod))
+            sources = replace(sources, files=self._volumes.env_files(pod, spec))
             environment = environments.environment(
                 pod, spec, self._services(), sources, pod_ip, self._host_ips, self._allocatable()
             )
+            await self._devices.prepare(pod)  # long ready, unless its record was lost
             # Volumes come before the sandbox; those that show the pod's address know it only now.
             await self._volumes.mount(pod, self.pod_facts(pod_ip))
             self._volumes.write_hosts(pod, pod_ip, self._settings.cluster_domain)
             mounts = await self._volumes.mounts(pod, spec, attempt, environment)
+            (self._volumes.log_directory(pod) / spec["name"]).mkdir(mode=0o755, parents=True, exist_ok=True)
             return environment, mounts, self._volumes.devices(pod, spec)
-        except (SourceMissing, ValueError, VolumeFailed, ApiError) as error:
-            self._events.record(pod, "Warning", "Failed", f"Error: {error}", _place(spec))
-            raise NotStarted("CreateContainerConfigError", str(error)) from None
+        except (SourceMissing, ValueError, VolumeFailed, DevicesFailed, ApiError, OSError) as error:
+            self._events.record(pod, "Warning", "Failed", f"Error: {words(error)}", pods.field_path(pod, spec["name"]))
+            raise NotStarted("CreateContainerConfigError", words(error)) from None
 
     # -- changing
 
@@ -226,10 +244,13 @@ class ContainerActions:
         outcome = await self._handlers.run(hook, spec, container_id, pod_ip, 3600, "kube-lifecycle")
         if outcome.success:
             return
-        message = f"PostStartHook failed: {outcome.message}"
-        self._events.record(pod, "Warning", "FailedPostStartHook", message, _place(spec))
+        # What the program answered is in the pod's status alone: it may be a secret, and who reads events is not asked.
+        self._events.record(
+            pod, "Warning", "FailedPostStartHook", "PostStartHook failed", pods.field_path(pod, spec["name"])
+        )
+        self._events.record(pod, "Normal", "Killing", "FailedPostStartHook", pods.field_path(pod, spec["name"]))
         await self._cri.stop_container(container_id, pods.grace_s(pod))
-        raise NotStarted("PostStartHookError", message, created=True)
+        raise NotStarted("PostStartHookError", f"PostStartHook failed: {outcome.message}", created=True)
 
     # -- stopping
 
@@ -244,17 +265,19 @@ class ContainerActions:
         hooks: bool = True,
     ) -> None:
         """preStop hook within the grace period, then stop with what is left of it."""
-        if hooks:
+        if hooks or message:
             text = message or f"Stopping container {run.name}"
-            self._events.record(pod, "Normal", "Killing", text, _place(spec))
+            self._events.record(pod, "Normal", "Killing", text, pods.field_path(pod, spec["name"]))
         hook = (spec.get("lifecycle") or {}).get("preStop")
         left = grace_s
         if hook and hooks and grace_s > 0:
             begun = time.monotonic()
             outcome = await self._handlers.run(hook, spec, run.id, pod_ip, grace_s, "kube-lifecycle")
             if not outcome.success:
-                text = f"PreStopHook failed: {outcome.message}"
-                self._events.record(pod, "Warning", "FailedPreStopHook", text, _place(spec))
+                self._events.record(
+                    pod, "Warning", "FailedPreStopHook", "PreStopHook failed", pods.field_path(pod, spec["name"])
+                )
+                log.debug("pod %s: the preStop hook of %s: %s", pods.full_name(pod), run.name, outcome.message)
             left = max(int(grace_s - (time.monotonic() - begun)), GRACE_AFTER_HOOK_S_MIN)
         await self._cri.stop_container(run.id, left)
 
@@ -280,6 +303,17 @@ class ContainerActions:
         if message or not falls_back or run.exit_code == 0:
             return message
         return log_tail(self._volumes.log_directory(pod) / run.name / f"{run.attempt}.log")
+
+
+def target_of(spec: Object, observed: ObservedPod) -> str:
+    """The id of the container that an ephemeral one looks into; "" for none. Raises NotStarted."""
+    name = spec.get("targetContainerName")
+    if not name:
+        return ""
+    target = observed.latest(name)
+    if target is None or target.state is not State.RUNNING:
+        raise NotStarted("CreateContainerConfigError", f"unable to find target container {name}")
+    return target.id
 
 
 def log_tail(path: Path) -> str:

@@ -112,6 +112,17 @@ class Cri:
             raise
         return criconfig.observed_container(answer.status, item.pod_sandbox_id)
 
+    async def first_process(self, container_id: str) -> int:
+        """The process id of a container's first process, as the runtime sees it; 0 where it tells none."""
+        request = cri_pb2.ContainerStatusRequest(container_id=container_id, verbose=True)
+        try:
+            answer = await self._runtime.ContainerStatus(request, timeout=self._timeout_s)
+        except RpcError as error:
+            if error.code is Code.NOT_FOUND:
+                return 0
+            raise
+        return criconfig.first_process(answer.info)
+
     async def events(self) -> AsyncIterator[str]:
         """The uid of a pod of ours whenever something happened to it. Raises RpcError (UNIMPLEMENTED: list instead)."""
         async for event in self._runtime.GetContainerEvents(cri_pb2.GetEventsRequest()):

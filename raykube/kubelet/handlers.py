@@ -5,6 +5,7 @@ import os
 import ssl
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -16,13 +17,17 @@ from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel
 
 BODY_BYTES_MAX = 10 * 1024
+REDIRECTS_MAX = 10
+_REDIRECTS = (301, 302, 303, 307, 308)
 SERVING = 1
+_HEALTH = {0: "UNKNOWN", SERVING: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     success: bool
     message: str = ""
+    doubtful: bool = False  # a success that somebody should look at: `message` says why
 
 
 def resolve_port(port: Any, spec: Object) -> int:
@@ -89,17 +94,25 @@ class Handlers:
         host = action.get("host") or pod_ip
         path = action.get("path") or "/"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path if path.startswith('/') else '/' + path}"
+        place = url
         headers = {"User-Agent": f"{agent}/{self._agent}", "Accept": "*/*", "Connection": "close"}
         headers |= {one["name"]: one["value"] for one in action.get("httpHeaders") or ()}
         try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-                session.get(url, headers=headers, ssl=self._tls, allow_redirects=False) as response,
-            ):
-                body = await response.content.read(BODY_BYTES_MAX)
-                if 200 <= response.status < 400:
-                    return Outcome(True, body.decode(errors="replace"))
-                return Outcome(False, f"HTTP probe failed with statuscode: {response.status}")
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
+                for _ in range(REDIRECTS_MAX):
+                    async with session.get(place, headers=headers, ssl=self._tls, allow_redirects=False) as response:
+                        following = urljoin(place, response.headers.get("Location", ""))
+                        at_home = urlsplit(following).hostname == urlsplit(url).hostname
+                        if response.status in _REDIRECTS and at_home:
+                            place = following
+                            continue
+                        body = (await response.content.read(BODY_BYTES_MAX)).decode(errors="replace")
+                        if 300 <= response.status < 400:
+                            return Outcome(True, f"Probe terminated redirects, Response body: {body}", doubtful=True)
+                        if 200 <= response.status < 300:
+                            return Outcome(True, body)
+                        return Outcome(False, f"HTTP probe failed with statuscode: {response.status}")
+            return Outcome(False, f'Get "{place}": stopped after {REDIRECTS_MAX} redirects')
         except TimeoutError:
             return Outcome(
                 False,
@@ -132,8 +145,13 @@ class Handlers:
             request = GetMessageClass(HEALTH.methods_by_name["Check"].input_type)(service=service)
             answer = await stub.Check(request, timeout=timeout_s)
         except RpcError as error:
-            if error.code is Code.DEADLINE_EXCEEDED:
+            if error.code is Code.DEADLINE_EXCEEDED and not channel.connected:
                 return Outcome(False, f'timeout: failed to connect service "{address}" within {timeout_s:g}s')
+            if error.code is Code.DEADLINE_EXCEEDED:
+                return Outcome(False, f"timeout: health rpc did not complete within {timeout_s:g}s")
+            if error.code is Code.UNIMPLEMENTED:
+                words = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                return Outcome(False, f"{words}: {error.message}")
             if error.code is Code.UNAVAILABLE:
                 return Outcome(False, f'error: failed to connect service at "{address}": {error.message}')
             return Outcome(False, f"error: health rpc probe failed: {error.message}")
@@ -141,7 +159,7 @@ class Handlers:
             await channel.close()
         if answer.status == SERVING:
             return Outcome(True, "service healthy")
-        return Outcome(False, f"service unhealthy (responded with {answer.status})")
+        return Outcome(False, f'service unhealthy (responded with "{_HEALTH.get(answer.status, answer.status)}")')
 
 
 def _reason(error: OSError) -> str:

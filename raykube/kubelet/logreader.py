@@ -1,10 +1,18 @@
-"""Streams a container's log file: the tail of it, then what is written, through rotations, until the container ends."""
+"""Streams a container's log file: the tail of it, then what is written, through rotations, until the container ends.
+
+Who follows may be slower than a rotation: then it goes on with the file that came after the one it has read, packed or
+not, as long as that is kept.
+"""
 
 import asyncio
+import gzip
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import BinaryIO, cast
 
+from raykube.kubelet.core.logrotation import PACKED, rotations
 from raykube.kubelet.core.podlog import Budget, LogFilter, LogOptions, tail_start
 
 CHUNK_BYTES = 256 * 1024
@@ -22,10 +30,11 @@ class LogReader:
         self._filter = LogFilter(options)
         self._budget = Budget(options.limit_bytes)
         self._rest = b""
+        self._before = ""  # the name of the newest rotated file that is older than the one that is read
 
     async def read(self) -> AsyncIterator[bytes]:
         """Chunks ready to be sent. Raises FileNotFoundError when there is no log yet."""
-        file = await asyncio.to_thread(open, self._path, "rb")
+        file = await asyncio.to_thread(self._open_newest)
         try:
             if self._options.tail_lines is not None:
                 file.seek(await asyncio.to_thread(_tail_offset, self._path, self._options.tail_lines))
@@ -40,7 +49,7 @@ class LogReader:
                         yield chunk
                 elif rotated:
                     file.close()
-                    file = await asyncio.to_thread(open, self._path, "rb")
+                    file = await asyncio.to_thread(self._open_next)
                 elif not alive:
                     break
                 elif asyncio.get_running_loop().time() - asked_at > ALIVE_S:
@@ -49,6 +58,32 @@ class LogReader:
                     await asyncio.sleep(POLL_S)
         finally:
             file.close()
+
+    def _rotations(self) -> list[str]:
+        return rotations(found.name for found in self._path.parent.glob(f"{self._path.name}.*"))
+
+    def _open_newest(self) -> BinaryIO:
+        while True:
+            before = self._rotations()
+            file = open(self._path, "rb")  # noqa: SIM115  the caller closes it
+            if self._rotations() == before:
+                self._before = before[-1] if before else ""
+                return file
+            file.close()  # which of them it is, nobody knows
+
+    def _open_next(self) -> BinaryIO:
+        """The file after the one that was read, which has a name of its own by now."""
+        later = [name for name in self._rotations() if name > self._before]
+        for own, following in itertools.pairwise(later):
+            place = self._path.with_name(following)
+            for path, opened in ((place, open), (Path(f"{place}{PACKED}"), gzip.open)):
+                try:
+                    file = cast(BinaryIO, opened(path, "rb"))
+                except FileNotFoundError:
+                    continue  # it was packed meanwhile, or is kept no more
+                self._before = own
+                return file
+        return self._open_newest()
 
     def _take(self, data: bytes) -> bytes:
         *lines, self._rest = (self._rest + data).split(b"\n")

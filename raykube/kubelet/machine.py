@@ -5,6 +5,7 @@ import platform
 import socket
 from pathlib import Path
 
+from raykube.kubelet.core.features import Features
 from raykube.kubelet.core.nodestatus import MachineFacts
 
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
@@ -31,6 +32,45 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def _cpu() -> tuple[frozenset[str], str]:
+    """The flags and the vendor of the first CPU."""
+    found: dict[str, str] = {}
+    for line in _text("/proc/cpuinfo").splitlines():
+        if not line.strip():
+            break
+        key, _, value = line.partition(":")
+        found[key.strip()] = value.strip()
+    flags = found.get("flags") or found.get("Features") or ""
+    return frozenset(flags.split()), found.get("vendor_id") or found.get("CPU implementer") or ""
+
+
+def _system() -> tuple[str, str]:
+    """Which distribution this is, and which version of it."""
+    pairs = dict(line.split("=", 1) for line in _text("/etc/os-release").splitlines() if "=" in line)
+    return pairs.get("ID", "").strip("\"'"), pairs.get("VERSION_ID", "").strip("\"'")
+
+
+def _devices() -> frozenset[str]:
+    found = set()
+    for device in Path("/sys/bus/pci/devices").glob("*"):
+        kind, vendor = _text(f"{device}/class"), _text(f"{device}/vendor")
+        found.add(f"{kind[2:6]}_{vendor[2:6]}")
+    return frozenset(found)
+
+
+def _gpus() -> tuple[str, ...]:
+    """The models of NVIDIA's GPUs, as its driver tells and Ray counts them."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = (line for path in files for line in _text(str(path)).splitlines())
+    return tuple(line.partition(":")[2].strip() for line in lines if line.startswith("Model:"))
+
+
+def features() -> Features:
+    flags, vendor = _cpu()
+    system, version = _system()
+    return Features(flags, vendor, system, version, _devices(), _gpus())
+
+
 def read(root: Path) -> MachineFacts:
     """The facts; `root` is on the disk that pods write to."""
     disk = os.statvfs(root)
@@ -46,6 +86,7 @@ def read(root: Path) -> MachineFacts:
         kernel=platform.release(),
         os_image=_os_image(),
         architecture=GO_ARCHITECTURES.get(platform.machine(), platform.machine()),
+        features=features(),
     )
 
 
@@ -56,3 +97,7 @@ def own_address(toward: str) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((host.strip("[]"), int(port)))
         return str(probe.getsockname()[0])
+
+
+def has_apparmor() -> bool:
+    return _text("/sys/module/apparmor/parameters/enabled") == "Y"

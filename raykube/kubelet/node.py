@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
@@ -52,7 +53,9 @@ class NodeAgent:
         pressures: Callable[[], frozenset[str]],
         images: Callable[[], tuple[Object, ...]],
         problems: Callable[[], list[str]],
+        lease_notes: Callable[[], dict[str, str]],
     ) -> None:
+        """`lease_notes`: annotations of the Lease, asked at each renewal."""
         self._client = client
         self._cri = cri
         self._events = events
@@ -65,6 +68,7 @@ class NodeAgent:
         self._pressures = pressures
         self._images = images
         self._problems = problems
+        self._lease_notes = lease_notes
         self._look = asyncio.Event()
         self._clock = SystemClock()
         self._runtime = ""
@@ -72,10 +76,16 @@ class NodeAgent:
         self._reported_at = 0.0
         self._pod_cidr = config.pod_cidr
         self._has_reported = False
+        self._was_unschedulable = False
         self.registered = asyncio.Event()
         # Before the first answer of the apiserver: what we would register.
         self.node: Object = nodestatus.new_node(config, machine, Health("", "starting"), self._clock.now())
         self.healthy = False
+
+    def serves_on(self, port: int) -> None:
+        """The kubelet's server got a port; to be told before `run`."""
+        self._config = replace(self._config, port=port)
+        self.node = nodestatus.new_node(self._config, self._machine, Health("", "starting"), self._clock.now())
 
     def allocatable(self) -> dict[str, str]:
         return nodestatus.allocatable(self._config, self._machine)
@@ -203,7 +213,11 @@ class NodeAgent:
         before = old if self._has_reported else nodestatus.without_pressures(old)
         for state in nodestatus.transitions(before, status):
             self._events.record(self._reference(), "Normal", state, f"Node {name} status is now: {state}")
-        self._has_reported = True
+        unschedulable = bool((self.node.get("spec") or {}).get("unschedulable"))
+        if unschedulable != self._was_unschedulable:
+            state = "NodeNotSchedulable" if unschedulable else "NodeSchedulable"
+            self._events.record(self._reference(), "Normal", state, f"Node {name} status is now: {state}")
+        self._has_reported, self._was_unschedulable = True, unschedulable
 
     async def _follow_pod_cidr(self) -> None:
         """Tells the runtime which addresses pods get, when the cluster (not a flag) decides that."""
@@ -242,6 +256,7 @@ class NodeAgent:
                 return
         # No precondition: nobody else writes this Lease, and a lost race must not cost a heartbeat.
         metadata = {key: value for key, value in self._lease["metadata"].items() if key != "resourceVersion"}
+        metadata["annotations"] = self._lease_notes()
         update = operations.update({**self._lease, "metadata": metadata, "spec": spec})
         (result,) = await self._client.write([update])
         if result.code >= 400:

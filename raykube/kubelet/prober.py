@@ -72,9 +72,10 @@ class Prober:
             outcome = await self._handlers.run(
                 probe, spec, container_id, pod_ip, float(probe.get("timeoutSeconds") or 1)
             )
-            if not outcome.success:
-                message = f"{NAMES[kind]} probe failed: {outcome.message}"
-                self._events.record(pod, "Warning", "Unhealthy", message, f"spec.containers{{{spec['name']}}}")
+            if not outcome.success or outcome.doubtful:
+                reason, what = ("ProbeWarning", "warning") if outcome.success else ("Unhealthy", "failed")
+                message = f"{NAMES[kind]} probe {what}: {outcome.message}"
+                self._events.record(pod, "Warning", reason, message, pods.field_path(pod, spec["name"]))
             if threshold.on_result(outcome.success):
                 self.results.set(container_id, kind, threshold.result)
                 self._changed()

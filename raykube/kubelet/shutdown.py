@@ -67,8 +67,12 @@ class Shutdown:
                 self._changed()
                 await self._logind.delay_lock()
 
-    async def machine_stops(self) -> bool:
-        """Whether systemd is stopping the machine now."""
+    async def on_stop(self) -> None:
+        """Our own service ends: pods end before it where that is because systemd stops the machine."""
+        if self._order and await self._machine_stops():
+            await self.end_pods()
+
+    async def _machine_stops(self) -> bool:
         with suppress(OSError, TimeoutError):
             asking = await asyncio.create_subprocess_exec(
                 "systemctl", "is-system-running", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL

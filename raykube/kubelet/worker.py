@@ -13,33 +13,31 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.base.clock import parse_rfc3339
-from raykube.client.api import ApiClient
-from raykube.client.events import EventRecorder
-from raykube.kubelet.containers import ContainerActions, NotStarted, SandboxFailed
+from raykube.kubelet import podstop
+from raykube.kubelet.containers import NotStarted, SandboxFailed, target_of
 from raykube.kubelet.core import pod as pods
-from raykube.kubelet.core import resize
-from raykube.kubelet.core.admission import admit
+from raykube.kubelet.core.admission import REJECTED, admit
 from raykube.kubelet.core.criconfig import container_hash
-from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, State
+from raykube.kubelet.core.deviceclaims import DevicesFailed
+from raykube.kubelet.core.observed import ObservedPod
 from raykube.kubelet.core.plan import Kill, Plan, Waiting, plan
 from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.preemption import victims
 from raykube.kubelet.core.restart_backoff import RestartBackoff
-from raykube.kubelet.core.status import Inputs, NodeFacts, Verdict, condition, pod_address, pod_status
+from raykube.kubelet.core.status import Verdict, pod_address
 from raykube.kubelet.core.sysctls import admit_sysctls
-from raykube.kubelet.cri import Cri
-from raykube.kubelet.handlers import Handlers
+from raykube.kubelet.podreport import PodReport
+from raykube.kubelet.podresize import PodResize
 from raykube.kubelet.prober import Prober
-from raykube.kubelet.statuswriter import StatusWriter
-from raykube.kubelet.volumes import VolumeFailed, Volumes
-from raykube.rpc import Code, RpcError
+from raykube.kubelet.tools import Tools
+from raykube.kubelet.volumes import VolumeFailed
+from raykube.rpc import RpcError
 
 log = logging.getLogger(__name__)
 
@@ -48,36 +46,16 @@ RETRY_S_MIN, RETRY_S_MAX = 0.5, 20.0
 VOLUME_RETRY = Backoff(initial_s=0.5, max_s=122.0)  # upstream's
 PULL_FAILED = ("ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed")
 PULL_FAILED_SHOWN_S = 2.0
-RESIZE_RETRY_S = 5.0
+FRESH_NODE_S = 5.0  # how long a static pod waits for an apiserver
 GRACE_GONE_S = 1  # for a pod whose API object was removed by force
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What all workers share."""
-
-    client: ApiClient
-    cri: Cri
-    volumes: Volumes
-    events: EventRecorder
-    statuses: StatusWriter
-    handlers: Handlers
-    containers: ContainerActions
-    facts: NodeFacts
-    sync_s: float
-    node: Callable[[], Object]
-    fresh_node: Callable[[], Awaitable[Object]]
-    refusal: Callable[[Object], Verdict | None]  # why the node takes no such pod now
-    active_pods: Callable[[], Iterable[Object]]  # pods that were admitted and have not finished
-    unsafe_sysctls: tuple[str, ...] = ()
-    freed: Callable[[], None] = lambda: None  # something that was in use may be so no more
 
 
 class PodWorker:
     def __init__(self, pod: Object, tools: Tools) -> None:
         self.pod = pod
-        self.finished = False  # nothing of it runs, and nothing will
-        self.ended = asyncio.Event()  # set once it has finished
+        self.stopped = asyncio.Event()  # set once nothing of it runs, and nothing will: its room is free
+        self.finished = False  # and the API knows it
+        self.ended = asyncio.Event()  # set once it has finished, and nothing of it is mounted
         self.admitted = False
         self._tools = tools
         self._wake = asyncio.Event()
@@ -91,16 +69,10 @@ class PodWorker:
         self._sandbox_backoff = RestartBackoff(initial_s=1.0, max_s=15.0)
         self._retry_at: dict[str, float] = {}
         self._prober = Prober(tools.handlers, tools.events, self.wake)
-        self._allocated: dict[str, Object] = resize.sizes(pod) | resize.reported(pod)
-        self._applied: dict[str, Object] = {}  # by container id
-        self._refusal: resize.Refusal | None = None  # of what the spec asks for
-        self._resize_error = ""
-        self._started_at = time.time()
-        self._stopped = False
+        self._resizing = PodResize(pod, tools)
+        self._report = PodReport(tools, self._prober.results, self._resizing)
         self._refreshed_at = 0.0
         self._volume_failures = 0
-        self._messages: dict[str, str] = {}
-        self._noted: set[tuple[str, str]] = set()
 
     @property
     def uid(self) -> str:
@@ -109,12 +81,12 @@ class PodWorker:
     @property
     def sized_pod(self) -> Object:
         """The pod with the resources that this machine has promised it."""
-        return resize.sized(self.pod, self._allocated)
+        return self._resizing.sized(self.pod)
 
     @property
     def deferred(self) -> bool:
         """Whether it waits for others to leave, to have what it asks for."""
-        return self._refusal is not None and self._refusal.reason == "Deferred"
+        return self._resizing.deferred
 
     def update(self, pod: Object) -> None:
         """The API object changed."""
@@ -213,15 +185,16 @@ class PodWorker:
         if not self.admitted:
             if not observed.sandboxes:
                 self._verdict = admit_sysctls(pod, self._tools.unsafe_sysctls) or self._tools.refusal(pod)
-                if self._verdict is not None:
-                    self._tools.events.record(pod, "Warning", self._verdict.reason, self._verdict.message)
-                    return True
-                if admit(pod, self._tools.active_pods(), self._tools.node()) is not None:
+                if self._verdict is None and admit(pod, self._tools.active_pods(), self._tools.node()) is not None:
                     # Nothing may be awaited between the last look at the other pods and our own admission.
-                    node = await self._tools.fresh_node()
+                    node = await self._fresh_node(pod)
+                    leaving = victims(pod, self._tools.active_pods(), node)
+                    if leaving:
+                        await self._tools.preempt(leaving)
                     self._verdict = admit(pod, self._tools.active_pods(), node)
                 if self._verdict is not None:
-                    self._tools.events.record(pod, "Warning", self._verdict.reason, self._verdict.message)
+                    message = self._verdict.message.removeprefix(REJECTED)
+                    self._event(pod, "Warning", self._verdict.reason, message)
                     return True
             self.admitted = True
         deadline = self._deadline(pod)
@@ -232,23 +205,35 @@ class PodWorker:
             return True
         return False
 
+    async def _fresh_node(self, pod: Object) -> Object:
+        """The node as the API has it. A static pod, which may be the apiserver's own, goes by what is remembered."""
+        if not pods.is_static(pod):
+            return await self._tools.fresh_node()
+        with suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(FRESH_NODE_S):
+                return await self._tools.fresh_node()
+        return self._tools.node()
+
     def _deadline(self, pod: Object) -> float | None:
         seconds = pod["spec"].get("activeDeadlineSeconds")
         if seconds is None:
             return None
         start = self._tools.statuses.known(pod).get("startTime")
-        return (parse_rfc3339(start) if start else self._started_at) + float(seconds)
+        return (parse_rfc3339(start) if start else self._report.started_at) + float(seconds)
 
     async def _go_on(self, pod: Object, observed: ObservedPod, now: float) -> float:
         address = pod_address(observed, pod, self._tools.facts)
-        self._allocate(pod)
-        pod = resize.sized(pod, self._allocated)
-        self._adopt_sizes(pod, observed)
+        self._resizing.allocate(pod)
+        pod = self._resizing.sized(pod)
+        self._resizing.adopt(pod, observed)
         self._prober.follow(pod, observed, address, terminating=False)
         hashes = {spec["name"]: container_hash(spec) for spec in pods.all_containers(pod)}
         found = plan(pod, observed, self._prober.results, self._backoff, hashes, now)
-        self._note_back_off(pod, found)
-        self._report(pod, observed, found)
+        self._report.note_back_off(pod, found)
+        self._tell(pod, observed, found)
+        if self._report.held:
+            self._terminating = True
+            return now
         wake_at = now + self._tools.sync_s * random.uniform(1.0, 1.25)
         deadline = self._deadline(pod)
         for moment in (found.wake_at, deadline):
@@ -257,10 +242,10 @@ class PodWorker:
         if observed.sandbox is not None and now - self._refreshed_at > self._tools.sync_s:
             await self._refresh_volumes(pod, address)
         if found.idle:
-            again = await self._resize(pod, observed, address, now)
+            again = await self._resizing.apply(pod, observed, address, now, lambda: self._tell(pod, observed))
             return wake_at if again is None else min(wake_at, again)
         if found.stop_pod:
-            await self._stop_everything(pod, observed, pods.grace_s(pod), "")
+            await podstop.stop(self._tools, pod, observed, pods.grace_s(pod))
         elif found.new_sandbox:
             try:
                 await self._tools.containers.new_sandbox(pod, found.sandbox_attempt)
@@ -298,11 +283,11 @@ class PodWorker:
             try:
                 if start.after is not None:
                     self._backoff.restarted(start.name, start.after, now)
-                target_id = _target(spec, observed)
-                size = self._allocated.get(start.name)
+                target_id = target_of(spec, observed)
+                size = self._resizing.allocated.get(start.name)
                 container_id = await self._tools.containers.start(pod, spec, start.attempt, sandbox, address, target_id)
                 if size is not None:
-                    self._applied[container_id] = size
+                    self._resizing.applied[container_id] = size
                 self._waiting.pop(start.name, None)
                 self._retry_at.pop(start.name, None)
                 done = True
@@ -314,77 +299,9 @@ class PodWorker:
         if killing:
             await asyncio.gather(*killing)
         if not done:
-            self._report(pod, observed, found)
+            self._tell(pod, observed, found)
             return retry
         return None
-
-    # -- resizing
-
-    def _allocate(self, pod: Object) -> None:
-        """Promises the pod what its spec asks for, if the machine has it."""
-        if not resize.wants_resize(pod, self._allocated):
-            self._refusal = None
-            return
-        others = [one for one in self._tools.active_pods() if pods.uid(one) != self.uid]
-        before, self._refusal = self._refusal, resize.decide(pod, others, self._tools.node())
-        if self._refusal is None:
-            self._allocated = resize.sizes(pod)
-            self._resize_error = ""
-        elif self._refusal != before:
-            message = f"Pod resize {self._refusal.reason}: {self._refusal.message}"
-            self._event(pod, "Warning", f"Resize{self._refusal.reason}", message)
-
-    def _adopt_sizes(self, pod: Object, observed: ObservedPod) -> None:
-        """Containers of an earlier kubelet have what it said; whom nobody told of, what was promised."""
-        known = resize.reported(pod)
-        running = {run.id: run.name for run in observed.running}
-        for container_id, name in running.items():
-            if container_id not in self._applied and name in self._allocated:
-                self._applied[container_id] = known.get(name, self._allocated[name])
-        self._applied = {one: size for one, size in self._applied.items() if one in running}
-
-    async def _resize(self, pod: Object, observed: ObservedPod, address: str, now: float) -> float | None:
-        """Gives containers what was promised; returns when to try again what failed."""
-        steps = resize.steps(pod, self._allocated, self._applied, observed)
-        if not steps:
-            return None
-        self._report(pod, observed, None)  # it is in progress
-        self._tools.containers.resize_pod(pod)
-        try:
-            for step in steps:
-                spec = pods.container(pod, step.name)
-                assert spec is not None
-                if step.restart:
-                    run = next(one for one in observed.running if one.id == step.container_id)
-                    message = f"Container {step.name} resize requires restart"
-                    await self._tools.containers.kill(pod, spec, run, address, pods.grace_s(pod), message)
-                else:
-                    await self._tools.containers.resize(pod, spec, step.container_id)
-                    self._applied[step.container_id] = self._allocated[step.name]
-        except RpcError as error:
-            if error.code is Code.UNAVAILABLE:
-                raise
-            if error.message != self._resize_error:
-                self._event(pod, "Warning", "ResizeError", f"Pod resize error: {error.message}")
-            self._resize_error = error.message
-            self._report(pod, observed, None)
-            return now + RESIZE_RETRY_S
-        self._resize_error = ""
-        self._tools.containers.resize_pod(pod)
-        self._tools.freed()
-        if not any(step.restart for step in steps):
-            self._event(pod, "Normal", "ResizeCompleted", "Pod resize completed")
-        self._wake.set()
-        return now
-
-    def _resize_conditions(self, pod: Object, observed: ObservedPod) -> list[Object]:
-        found = []
-        if self._refusal is not None:
-            found.append((resize.PENDING, self._refusal.reason, self._refusal.message))
-        if resize.steps(pod, self._allocated, self._applied, observed):
-            reason = "Error" if self._resize_error else ""
-            found.append((resize.IN_PROGRESS, reason, self._resize_error))
-        return [condition(kind, "True", reason, message) for kind, reason, message in found]
 
     def _next_try(self, name: str, failure: NotStarted, now: float) -> float:
         if failure.reason in PULL_FAILED:
@@ -398,10 +315,16 @@ class PodWorker:
         run = next(one for one in observed.containers if one.id == kill.container_id)
         spec = pods.container(pod, kill.name)
         assert spec is not None
-        probe = spec.get("livenessProbe" if self._prober.results.liveness_failed(run.id) else "startupProbe") or {}
+        probe: Object = {}  # a container whose definition changed has its pod's time
+        if self._prober.results.startup_failed(run.id):
+            probe = spec.get("startupProbe") or {}
+        elif self._prober.results.liveness_failed(run.id):
+            probe = spec.get("livenessProbe") or {}
         own = probe.get("terminationGracePeriodSeconds")
         grace_s = pods.grace_s(pod) if own is None else int(own)
-        await self._tools.containers.kill(pod, spec, run, self._address(observed), grace_s, kill.message)
+        await self._tools.containers.kill(
+            pod, spec, run, self._address(observed), grace_s, kill.message, hooks=kill.hooks
+        )
 
     def _address(self, observed: ObservedPod) -> str:
         return pod_address(observed, self.pod, self._tools.facts)
@@ -422,20 +345,35 @@ class PodWorker:
         pod = self.pod
         self._prober.follow(pod, observed, self._address(observed), terminating=True)
         if observed.running or any(sandbox.ready for sandbox in observed.sandboxes):
-            self._report(pod, observed, None)
-            await self._stop_with_patience(observed)
+            self._tell(pod, observed)
+            await podstop.stop_with_patience(
+                self._tools,
+                lambda: self.pod,
+                observed,
+                self._grace_s,
+                self._wake,
+                lambda seen: self._tell(self.pod, seen),
+            )
             observed = await self._tools.cri.observe(self.uid)
             if observed.running or any(sandbox.ready for sandbox in observed.sandboxes):
                 return time.time() + RETRY_S_MIN
-        self._stopped = True
+        self.stopped.set()
         self._prober.stop()
+        self._tools.freed()
+        pod = self.pod
+        try:
+            await self._tools.devices.unprepare(self.uid)
+        except DevicesFailed as failure:
+            log.warning("pod %s: %s", pods.full_name(pod), failure)
+            if not self._gone:
+                self._tell(pod, observed)
+            return time.time() + RETRY_S_MAX
         pod = self.pod
         if not self._gone and (observed.sandboxes or not pods.is_terminal(pod)):
-            told = self._report(pod, observed, None)
+            told = self._tell(pod, observed)
             if not pods.is_static(pod):  # which ends even while no apiserver hears of it
                 await told
         self.finished = True
-        self._tools.freed()
         await self._tools.volumes.unmount(pod)
         self.ended.set()
         if not (self._gone or pods.is_deleted(pod)):
@@ -452,114 +390,18 @@ class PodWorker:
         self._tools.containers.forget(pod)
         return None
 
-    async def _stop_with_patience(self, observed: ObservedPod) -> None:
-        """Stops everything within the grace period, which a second deletion may shorten meanwhile."""
-        begun = time.time()
-        grace_s = self._grace_s()
-        stopping = asyncio.ensure_future(self._stop_everything(self.pod, observed, grace_s, ""))
-        waking = asyncio.ensure_future(self._wake.wait())
-        try:
-            while True:
-                await asyncio.wait({stopping, waking}, return_when=asyncio.FIRST_COMPLETED)
-                if stopping.done():
-                    await stopping
-                    return
-                self._wake.clear()
-                waking = asyncio.ensure_future(self._wake.wait())
-                shorter = self._grace_s()
-                if shorter < grace_s:
-                    grace_s = shorter
-                    stopping.cancel()
-                    await asyncio.wait({stopping})
-                    left = max(int(begun + grace_s - time.time()), 0)
-                    stopping = asyncio.ensure_future(self._stop_everything(self.pod, observed, left, "", hooks=False))
-                else:
-                    with suppress(RpcError):
-                        self._report(self.pod, await self._tools.cri.observe(self.uid), None)
-        finally:
-            stopping.cancel()
-            waking.cancel()
-
     def _grace_s(self) -> int:
         grace_s = min(pods.grace_s(self.pod), GRACE_GONE_S) if self._gone else pods.grace_s(self.pod)
         own = self._verdict.grace_s if self._verdict is not None else None
         return grace_s if own is None else min(grace_s, own)
 
-    async def _stop_everything(
-        self, pod: Object, observed: ObservedPod, grace_s: int, message: str, hooks: bool = True
-    ) -> None:
-        """Containers first, sidecars after them in reverse order, then the sandboxes."""
-        deadline = time.time() + grace_s
-        address = self._address(observed)
-
-        async def kill(run: ObservedContainer, seconds: int) -> None:
-            spec = pods.container(pod, run.name) or {"name": run.name}
-            await self._tools.containers.kill(pod, spec, run, address, seconds, message, hooks=hooks)
-
-        order = {spec["name"]: index for index, spec in enumerate(pods.init_containers(pod)) if pods.is_sidecar(spec)}
-        alive = [run for run in observed.containers if run.state in (State.RUNNING, State.UNKNOWN)]
-        await asyncio.gather(*(kill(run, grace_s) for run in alive if run.name not in order))
-        for run in sorted((run for run in alive if run.name in order), key=lambda one: -order[one.name]):
-            await kill(run, max(int(deadline - time.time()), min(grace_s, 2)))
-        for sandbox in observed.sandboxes:
-            if sandbox.ready:
-                await self._tools.cri.stop_sandbox(sandbox.id)
-
-    # -- telling
-
-    def _report(self, pod: Object, observed: ObservedPod, found: Plan | None) -> "asyncio.Future[None]":
-        waiting = dict(self._waiting)
-        for name in list(waiting):
-            latest = observed.latest(name)
-            if latest is not None and latest.state is State.RUNNING:
-                del waiting[name]
+    def _tell(self, pod: Object, observed: ObservedPod, found: Plan | None = None) -> "asyncio.Future[None]":
+        """Writes the status; done once the API has it."""
+        running = {run.name for run in observed.running if run is observed.latest(run.name)}
+        waiting = {name: one for name, one in self._waiting.items() if name not in running}
         if found is not None:
             waiting |= {one.name: one for one in found.waiting}
-        inputs = Inputs(
-            pod=pod | {"status": self._base_status(pod)},
-            observed=observed,
-            probes=self._prober.results,
-            waiting=waiting,
-            messages=self._termination_messages(pod, observed),
-            verdict=self._verdict if self._terminating else None,
-            stopped=self._stopped,
-            started_at=self._started_at,
-            allocated=self._allocated,
-            applied=self._applied,
-            resize=[] if self._terminating else self._resize_conditions(pod, observed),
-        )
-        return self._tools.statuses.write(pod, pod_status(inputs, self._tools.facts, time.time()))
-
-    def _base_status(self, pod: Object) -> Object:
-        """The API's status with our own last write over it; conditions of others as they are in the API now."""
-        api, own = pod.get("status") or {}, self._tools.statuses.known(pod)
-        mine = {one["type"]: one for one in own.get("conditions") or ()}
-        theirs = [one for one in api.get("conditions") or () if one["type"] not in mine]
-        return {**api, **own, "conditions": [*mine.values(), *theirs]}
-
-    def _termination_messages(self, pod: Object, observed: ObservedPod) -> dict[str, str]:
-        for run in observed.containers:
-            if run.state is State.EXITED and run.id not in self._messages:
-                self._messages[run.id] = self._tools.containers.termination_message(pod, run)
-        return self._messages
-
-    def _note_back_off(self, pod: Object, found: Plan) -> None:
-        now_waiting = {(one.name, one.message) for one in found.waiting}
-        for name, _ in now_waiting - self._noted:
-            message = f"Back-off restarting failed container {name} in pod {pods.full_name(pod)}"
-            self._event(pod, "Warning", "BackOff", message, f"spec.containers{{{name}}}")
-        self._noted = now_waiting
+        return self._report.write(pod, observed, waiting, self._verdict, self._terminating, self.stopped.is_set())
 
     def _event(self, pod: Object, kind: str, reason: str, message: str, field_path: str = "") -> None:
         self._tools.events.record(pod, kind, reason, message, field_path)
-
-
-def _target(spec: Object, observed: ObservedPod) -> str:
-    """The id of the container that an ephemeral one looks into; "" for none. Raises NotStarted."""
-    name = spec.get("targetContainerName")
-    if not name:
-        return ""
-    target = observed.latest(name)
-    if target is None or target.state is not State.RUNNING:
-        raise NotStarted("CreateContainerConfigError", f"unable to find target container {name}")
-    return target.id

@@ -4,8 +4,8 @@ import logging
 import os
 
 from raykube.kubeproxy.config import Config
-from raykube.kubeproxy.nft import Kernel, KernelError
 from raykube.kubeproxy.nft_proxier import cleanup, usable_families
+from raykube.nftables.kernel import Kernel, KernelError
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,13 @@ from raykube.base.clock import Clock
 from raykube.kubeproxy.core.conntrack import StaleFlows, stale
 from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.nftables.desired import Desired
-from raykube.kubeproxy.core.nftables.layout import FAMILIES, TABLE, Options, base, family_of
-from raykube.kubeproxy.core.nftables.listing import Unreadable, installed
-from raykube.kubeproxy.core.nftables.ruleset import Delta, difference
-from raykube.kubeproxy.core.nftables.text import removal, replacement, transaction
+from raykube.kubeproxy.core.nftables.layout import FAMILIES, TABLE, Options, base, family_of, table_of
 from raykube.kubeproxy.core.table import Table
-from raykube.kubeproxy.nft import Kernel, KernelError
+from raykube.nftables.core.listing import Unreadable, installed
+from raykube.nftables.core.objects import Delta
+from raykube.nftables.core.ruleset import difference
+from raykube.nftables.core.text import removal, replacement, transaction
+from raykube.nftables.kernel import Child, Kernel, KernelError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ async def usable_families(kernel: Kernel) -> list[str]:
     found = []
     for family in FAMILIES:
         try:
-            await kernel.run(replacement(family, base(family, Options())), check=True)
+            await kernel.run(replacement(table_of(family), base(family, Options())), check=True)
             found.append(family)
         except KernelError as error:
             if family == "ip":
@@ -49,8 +50,8 @@ async def cleanup(kernel: Kernel) -> list[str]:
     """Removes our tables; returns the families that had one. Raises KernelError."""
     found = []
     for family in FAMILIES:
-        if await kernel.has_table(family, TABLE):
-            await kernel.run(removal(family))
+        if await kernel.has_table(table_of(family)):
+            await kernel.run(removal(table_of(family)))
             found.append(family)
     return found
 
@@ -66,7 +67,7 @@ class NftProxier:
         self.unbound = ()  # rules never clash with what listens
         self._options = options
         self._kernel = kernel
-        self._conntrack = Kernel()  # a flow table of a hundred thousand must not hold up rules
+        self._conntrack = Child("raykube.kubeproxy.flows")  # a flow table of a hundred thousand must not hold up rules
         self._metrics = metrics
         self._clock = clock
         self._node_ips: tuple[str, ...] = ()
@@ -126,7 +127,7 @@ class NftProxier:
         """Whether the tables are still there; if not (`nft flush ruleset`), the next sync installs them again."""
         try:
             # Only tried: nft would read every element of every table before it lists the names of the tables.
-            probe = "".join(f"flush chain {family} {TABLE} services\n" for family in self.desired.families)
+            probe = "".join(f"flush chain {table_of(family)} services\n" for family in self.desired.families)
             await self._kernel.run(probe, check=True)
         except KernelError as error:
             log.warning("the table %s is not as it was, comparing: %s", TABLE, str(error).splitlines()[0])
@@ -141,11 +142,11 @@ class NftProxier:
             try:
                 deltas = self.desired.take()
                 if attempt == ATTEMPTS - 1:
-                    text = "".join(replacement(family, self.desired.items(family)) for family in deltas)
+                    text = "".join(replacement(table_of(family), self.desired.items(family)) for family in deltas)
                 else:
                     if full:
                         deltas = await self._compared()
-                    text = "".join(transaction(family, delta) for family, delta in deltas.items())
+                    text = "".join(transaction(table_of(family), delta) for family, delta in deltas.items())
                 self._known = False
                 if text:
                     await self._kernel.run(text)
@@ -163,11 +164,11 @@ class NftProxier:
         """What there is to change in what is installed. Raises KernelError."""
         deltas: dict[str, Delta] = {}
         for family in self.desired.families:
-            listing = await self._kernel.list_table(family, TABLE)
+            listing = await self._kernel.list_table(table_of(family))
             try:
                 items = installed(listing, self.desired.base(family)) if listing is not None else {}
             except Unreadable as error:
-                raise KernelError(f"table {family} {TABLE}: {error}") from None
+                raise KernelError(f"table {table_of(family)}: {error}") from None
             deltas[family] = difference(items, self.desired.items(family))
             if not self._started:
                 self._stale += _gone_while_away(deltas[family])
@@ -189,8 +190,7 @@ class NftProxier:
             for flow in dict.fromkeys(flows)
         ]
         try:
-            count = await self._conntrack.forget(asked)
-            self._metrics.flows_forgotten += count
+            self._metrics.flows_forgotten += int(await self._conntrack.ask({"flows": asked}))
         except KernelError as error:
             log.warning("UDP flows to former endpoints may live on: %s", error)
 

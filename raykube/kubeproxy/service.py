@@ -20,6 +20,7 @@ from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.base.clock import parse_rfc3339
 from raykube.client.api import ApiClient
+from raykube.client.core.eventlog import Reference
 from raykube.client.core.listwatch import Change
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
@@ -34,10 +35,10 @@ from raykube.kubeproxy.health import health_server
 from raykube.kubeproxy.healthchecks import HealthChecks
 from raykube.kubeproxy.host_addresses import chosen, local_addresses
 from raykube.kubeproxy.mode import NFTABLES, USERSPACE, choose
-from raykube.kubeproxy.nft import Kernel, KernelError
 from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
 from raykube.kubeproxy.proxier import Proxier
 from raykube.kubeproxy.relay import Relay
+from raykube.nftables.kernel import Kernel, KernelError
 from raykube.rpc import Tls
 from raykube.rpc.clock import SystemClock
 from raykube.rpc.lifetime import until_stopped
@@ -103,6 +104,8 @@ class Service:
             self._health_address = join_address(host, await self._health.start(host, port))
         client = self._client = ApiClient(config.api_servers, tls)
         recorder = EventRecorder(client, "kube-proxy", self._node)
+        # As a kubelet's, its events name the node by its name where other objects have a uid; upstream's says no more.
+        recorder.record(Reference("v1", "Node", "", self._node, self._node), "Normal", "Starting", "")
         runs = [recorder.run()]
         if families := await choose(config, kernel):
             self._mode = "never"

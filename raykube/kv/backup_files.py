@@ -12,10 +12,10 @@ from raykube.kv.core.mvcc import image
 from raykube.kv.core.mvcc.machine import Machine
 from raykube.kv.core.raft.messages import HardState, Snapshot, Write
 from raykube.kv.core.wal_codec import Meta
-from raykube.kv.data_dir import DataDir
 from raykube.kv.disk import salted
 from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.kv.wal import Wal, sync_folder
+from raykube.rpc.folder_lock import FolderLock
 
 PIECE_BYTES = 1 << 20
 
@@ -126,7 +126,7 @@ def restore(found: Backup, cluster: NewCluster, data_dir: Path, bump_revision: i
     meta = salted(Meta(cluster_id(membership), own.id, token_id(cluster.token)))
     # Under another name until it is whole: a half-written directory must not look like a member's.
     temporary = data_dir.with_name(f"{data_dir.name}.restoring")
-    directory = DataDir(temporary)
+    directory = FolderLock(temporary, 0o700, "member", "--data-dir")
     try:
         for leftover in ("snap", "wal"):
             shutil.rmtree(temporary / leftover, ignore_errors=True)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_MAX = 256
 BATCH_BYTES_MAX = 32 << 20
 _KEY = attrgetter("key")
+_JOINED = attrgetter("joined")
 
 
 class BatchService:
@@ -70,13 +71,26 @@ class BatchService:
                 return batch_pb2.BatchResponse(revision=self._member.store.revision)
             if not all(map(_KEY, request.writes)):
                 raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
+            command = Command.JOINED_BATCH if any(map(_JOINED, request.writes)) else Command.BATCH
+            if command is Command.JOINED_BATCH:
+                self._require_known(command)
             body = request.SerializeToString()
             self._admission.check_write(
                 len(body), BATCH_BYTES_MAX, lambda: any(write.HasField("value") for write in request.writes)
             )
-            return await self._member.propose(Command.BATCH, body)
+            return await self._member.propose(command, body)
         except RpcError as error:
             return batch_pb2.BatchResponse(error=f"{error.code.name}: {error.message}")
         except Exception as error:
             log.exception("batch failed")
             return batch_pb2.BatchResponse(error=f"INTERNAL: {type(error).__name__}: {error}")
+
+    def _require_known(self, command: Command) -> None:
+        """Raises RpcError while some member is too old for `command`.
+
+        Not UNAVAILABLE: that is what a client tries again at the next member, with all that shares its message.
+        """
+        replica = self._member.replica
+        if not replica.machine.is_known(command, (record.id for record in replica.membership.members)):
+            message = "etcdserver: not all members can apply joined writes yet: update those of an older version"
+            raise RpcError(Code.FAILED_PRECONDITION, message)

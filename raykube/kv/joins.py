@@ -156,6 +156,7 @@ class Joins:
         known = noted(self._member.replica, record.id)
         self._check(record, known, request)
         if known is None:
+            self._check_promises(record, request)
             attributes = raft_pb2.Attributes(
                 member_id=record.id,
                 name=request.name,
@@ -170,6 +171,11 @@ class Joins:
         replica = self._member.replica
         known = noted(replica, record.id)
         self._check(record, known, request)
-        progress = replica.node.progress.get(record.id)
-        if progress is not None and progress.match and known is None:
+        if known is None:
+            self._check_promises(record, request)
+
+    def _check_promises(self, record: Record, request: Any) -> None:
+        """Refuses one that nobody noted and that acknowledged entries to this leader: a founder which just began."""
+        progress = self._member.replica.node.progress.get(record.id)
+        if progress is not None and progress.match:
             self._check(record, 0, request)

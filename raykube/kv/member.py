@@ -141,7 +141,12 @@ class Member:
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
         self._waiters.give_up(now)
         self.replica.node.is_disk_full = self.room.is_full
-        self._guard(lambda: self.replica.tick(now, stalled_s))
+        self._guard(lambda: self.replica.tick(now, stalled_s, int(stalled_s / self.tick_s)))
+
+    def _is_late(self) -> bool:
+        """Whether the next tick will find that this loop stood still for an election time-out."""
+        late_s = time.monotonic() - self._ticked_at - self.tick_s
+        return late_s >= self.replica.node.limits.election_ticks * self.tick_s
 
     def _look_for_room(self) -> None:
         if not self._is_closed:
@@ -334,7 +339,7 @@ class Member:
         is_proposed = False
         try:
             async with asyncio.timeout(timeout_s):
-                while not (is_proposed := self.replica.change_members(request, change)):
+                while not (is_proposed := self.replica.change_members(request, change, self._is_late())):
                     if not self.replica.node.is_leader:
                         raise RpcError(Code.UNAVAILABLE, "etcdserver: not leader")
                     await asyncio.sleep(CHANGE_RETRY_S)

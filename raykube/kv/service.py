@@ -18,7 +18,6 @@ from raykube.kv.core.mvcc.machine import LEVEL, Command
 from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.wal_codec import Meta
-from raykube.kv.data_dir import DataDir
 from raykube.kv.gate import Gate
 from raykube.kv.kv_service import KvService
 from raykube.kv.lease_service import LeaseService
@@ -35,6 +34,7 @@ from raykube.kv.watch_service import WatchService
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
 from raykube.rpc.core.limits import Limits
+from raykube.rpc.folder_lock import FolderLock
 from raykube.rpc.server import Server
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.member: Member | None = None
-        self._data_dir: DataDir | None = None
+        self._data_dir: FolderLock | None = None
         self._transport: Transport | None = None
         self._watch: WatchService | None = None
         self._monitor: Monitor | None = None
@@ -81,7 +81,7 @@ class Service:
         members = parse_initial_cluster(config.members_given, config.initial_cluster_token)
         own = next(member for member in members.members if member.name == config.name)
         heartbeat_s = config.heartbeat_interval / 1000
-        self._data_dir = DataDir(config.data_dir)
+        self._data_dir = FolderLock(config.data_dir, 0o700, "member", "--data-dir")
         meta = Meta(cluster_id(members), own.id, token_id(config.initial_cluster_token))
         recall.refuse_lost_log(config.data_dir)
         found = owner(config.data_dir / "wal")

@@ -36,9 +36,7 @@ class SnapshotFiles:
         self._cluster_id = cluster_id
         self._arrivals = itertools.count()
         self._abandoned = Event()
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            sync_folder(folder.parent)
+        folder.mkdir(parents=True, exist_ok=True)  # its name is durable when the log beside it is open
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
 

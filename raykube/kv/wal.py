@@ -89,10 +89,7 @@ class Wal:
     @classmethod
     def open(cls, folder: Path, meta: Meta) -> tuple["Wal", Replay]:
         """Reads the log, cuts a torn tail, and goes on in a new segment. Raises Corrupt, OSError, ValueError."""
-        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        if is_new:
-            sync_folder(folder.parent)
         for leftover in folder.glob(f"*{UNUSED}"):
             leftover.unlink()
         paths = sorted(folder.glob(f"*{SUFFIX}"))
@@ -111,6 +108,8 @@ class Wal:
                 last.write(frame)
                 last.flush()
                 os.fsync(last.fileno())
+        # The names of this folder and of those beside it. Always: the start that made them may have failed right here.
+        sync_folder(folder.parent)
         writer = LogWriter(meta, replay.crc, replay.hard_state if replay.meta is not None else None, replay.tail)
         wal = cls(folder, writer, int(paths[-1].stem.partition("-")[0], 16) if paths else 0)
         wal._next_index = 1 + (replay.entries[-1].index if replay.entries else (replay.base or (0, 0))[0])

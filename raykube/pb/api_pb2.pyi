@@ -93,12 +93,14 @@ class Operation(_message.Message):
     def __init__(self, verb: _Optional[_Union[Verb, str]] = ..., resource: _Optional[_Union[Resource, _Mapping]] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., subresource: _Optional[str] = ..., body: _Optional[bytes] = ..., patch_type: _Optional[_Union[PatchType, str]] = ..., field_manager: _Optional[str] = ..., force: _Optional[bool] = ..., resource_version: _Optional[int] = ..., uid: _Optional[str] = ..., node: _Optional[str] = ..., dry_run: _Optional[bool] = ..., strict: _Optional[bool] = ...) -> None: ...
 
 class WriteRequest(_message.Message):
-    __slots__ = ("operations", "return_objects")
+    __slots__ = ("operations", "return_objects", "together")
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     RETURN_OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    TOGETHER_FIELD_NUMBER: _ClassVar[int]
     operations: _containers.RepeatedCompositeFieldContainer[Operation]
     return_objects: bool
-    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ..., return_objects: _Optional[bool] = ...) -> None: ...
+    together: bool
+    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ..., return_objects: _Optional[bool] = ..., together: _Optional[bool] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("code", "body", "resource_version")
@@ -157,20 +159,22 @@ class ListResponse(_message.Message):
     def __init__(self, objects: _Optional[_Iterable[bytes]] = ..., resource_version: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("resource", "namespace", "label_selector", "field_selector", "resource_version", "send_initial_events")
+    __slots__ = ("resource", "namespace", "label_selector", "field_selector", "resource_version", "send_initial_events", "nodes")
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
     FIELD_SELECTOR_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SEND_INITIAL_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     resource: Resource
     namespace: str
     label_selector: str
     field_selector: str
     resource_version: int
     send_initial_events: bool
-    def __init__(self, resource: _Optional[_Union[Resource, _Mapping]] = ..., namespace: _Optional[str] = ..., label_selector: _Optional[str] = ..., field_selector: _Optional[str] = ..., resource_version: _Optional[int] = ..., send_initial_events: _Optional[bool] = ...) -> None: ...
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, resource: _Optional[_Union[Resource, _Mapping]] = ..., namespace: _Optional[str] = ..., label_selector: _Optional[str] = ..., field_selector: _Optional[str] = ..., resource_version: _Optional[int] = ..., send_initial_events: _Optional[bool] = ..., nodes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("type", "object", "resource_version", "initial_events_end")

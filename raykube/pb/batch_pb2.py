@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from raykube.pb import mvcc_pb2 as raykube_dot_pb_dot_mvcc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16raykube/pb/batch.proto\x12\rraykube.kv.v1\x1a\x15raykube/pb/mvcc.proto\"T\n\x0c\x42\x61tchRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x06writes\x18\x02 \x03(\x0b\x32\x14.raykube.kv.v1.Write\x12\x12\n\nread_index\x18\x03 \x01(\x08\"\\\n\x05Write\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x12\r\n\x05lease\x18\x04 \x01(\x03\x42\x08\n\x06_value\"i\n\rBatchResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12+\n\x07results\x18\x03 \x03(\x0b\x32\x1a.raykube.kv.v1.WriteResult\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"S\n\x0bWriteResult\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12!\n\x07\x63urrent\x18\x03 \x01(\x0b\x32\x10.mvccpb.KeyValue2P\n\x05\x42\x61tch\x12G\n\x06Stream\x12\x1b.raykube.kv.v1.BatchRequest\x1a\x1c.raykube.kv.v1.BatchResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16raykube/pb/batch.proto\x12\rraykube.kv.v1\x1a\x15raykube/pb/mvcc.proto\"T\n\x0c\x42\x61tchRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x06writes\x18\x02 \x03(\x0b\x32\x14.raykube.kv.v1.Write\x12\x12\n\nread_index\x18\x03 \x01(\x08\"l\n\x05Write\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x12\r\n\x05lease\x18\x04 \x01(\x03\x12\x0e\n\x06joined\x18\x05 \x01(\x08\x42\x08\n\x06_value\"i\n\rBatchResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12+\n\x07results\x18\x03 \x03(\x0b\x32\x1a.raykube.kv.v1.WriteResult\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"S\n\x0bWriteResult\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12!\n\x07\x63urrent\x18\x03 \x01(\x0b\x32\x10.mvccpb.KeyValue2P\n\x05\x42\x61tch\x12G\n\x06Stream\x12\x1b.raykube.kv.v1.BatchRequest\x1a\x1c.raykube.kv.v1.BatchResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHREQUEST']._serialized_start=64
   _globals['_BATCHREQUEST']._serialized_end=148
   _globals['_WRITE']._serialized_start=150
-  _globals['_WRITE']._serialized_end=242
-  _globals['_BATCHRESPONSE']._serialized_start=244
-  _globals['_BATCHRESPONSE']._serialized_end=349
-  _globals['_WRITERESULT']._serialized_start=351
-  _globals['_WRITERESULT']._serialized_end=434
-  _globals['_BATCH']._serialized_start=436
-  _globals['_BATCH']._serialized_end=516
+  _globals['_WRITE']._serialized_end=258
+  _globals['_BATCHRESPONSE']._serialized_start=260
+  _globals['_BATCHRESPONSE']._serialized_end=365
+  _globals['_WRITERESULT']._serialized_start=367
+  _globals['_WRITERESULT']._serialized_end=450
+  _globals['_BATCH']._serialized_start=452
+  _globals['_BATCH']._serialized_end=532
 # @@protoc_insertion_point(module_scope)

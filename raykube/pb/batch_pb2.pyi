@@ -18,16 +18,18 @@ class BatchRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ..., writes: _Optional[_Iterable[_Union[Write, _Mapping]]] = ..., read_index: _Optional[bool] = ...) -> None: ...
 
 class Write(_message.Message):
-    __slots__ = ("key", "value", "expected_revision", "lease")
+    __slots__ = ("key", "value", "expected_revision", "lease", "joined")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     value: bytes
     expected_revision: int
     lease: int
-    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected_revision: _Optional[int] = ..., lease: _Optional[int] = ...) -> None: ...
+    joined: bool
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected_revision: _Optional[int] = ..., lease: _Optional[int] = ..., joined: _Optional[bool] = ...) -> None: ...
 
 class BatchResponse(_message.Message):
     __slots__ = ("id", "revision", "results", "error")

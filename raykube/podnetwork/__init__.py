@@ -3,7 +3,7 @@
     own Node ────────► core.conflist ──► one file for the container runtime: bridge, addresses, host ports
     all Nodes ───────► core.routes ────► kernel routes, or a VXLAN device where machines share no segment
     Pods, Namespaces,
-    NetworkPolicies ─► core.policies ──► core.ruleset ──► one nftables table
+    NetworkPolicies ─► core.policies ──► one table of nftables
 
 Vocabulary: a *pod CIDR* is the range of pods' addresses that a Node owns; a *peer* is another Node with its addresses
 and pod CIDRs; *direct* is a route over the peer's own address, on a segment that both are on; a *tunnel* is VXLAN.

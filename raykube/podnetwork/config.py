@@ -32,6 +32,9 @@ class Config(ApiConfig):
         [Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni")],
         description="where the runtime's CNI plug-ins may be: an optional one is used only if it is there",
     )
+    cni_data_dir: Path = Field(
+        Path("/var/lib/cni/networks"), description="where CNI plug-ins remember which pod has which address"
+    )
     cni_plugin: Literal["auto", "bridge", "ptp"] = Field(
         "auto", description="how pods are attached; auto: a bridge, or ptp where the kernel has no br_netfilter"
     )

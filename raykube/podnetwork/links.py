@@ -238,9 +238,12 @@ def plugins(directories: Sequence[Path]) -> set[str]:
     return found
 
 
-def remove_idle_bridge(name: str) -> None:
-    """Removes a bridge that no interface is part of; none is no error."""
+def remove_idle_bridge(name: str) -> bool:
+    """Removes a bridge that no interface is part of; none is no error. False: pods are on it, and it stays."""
     with IPRoute() as kernel:
         found = kernel.link_lookup(ifname=name)
-        if found and not any(link.get_attr("IFLA_MASTER") == found[0] for link in kernel.get_links()):
+        if found and any(link.get_attr("IFLA_MASTER") == found[0] for link in kernel.get_links()):
+            return False
+        if found:
             kernel.link("del", index=found[0])
+    return True

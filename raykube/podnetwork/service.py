@@ -21,19 +21,20 @@ from aiohttp import web
 from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.client.api import ApiClient
-from raykube.client.core.listwatch import Change
+from raykube.client.core.listwatch import Change, ListWatch, identity
+from raykube.client.core.sharing import Sharing
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
+from raykube.nftables.core.text import removal, replacement, transaction
+from raykube.nftables.kernel import Kernel
 from raykube.podnetwork import links
 from raykube.podnetwork.config import Config
-from raykube.podnetwork.core.conflist import FILE_NAME, PluginKind, conflist
+from raykube.podnetwork.core.conflist import FILE_NAME, NETWORK_NAME, PluginKind, conflist
 from raykube.podnetwork.core.endpoints import endpoint_of
-from raykube.podnetwork.core.masquerade import masquerading
-from raykube.podnetwork.core.policies import Policies
+from raykube.podnetwork.core.masquerade import MASQUERADE_TABLE, masquerading
+from raykube.podnetwork.core.policies import TABLE, Policies
 from raykube.podnetwork.core.policy import parse
 from raykube.podnetwork.core.routes import Peer, peer_of, same_family, wanted
-from raykube.podnetwork.core.ruleset import MASQUERADE_TABLE, TABLE, Ruleset, changes, whole
-from raykube.podnetwork.filter import remove, transact
 from raykube.podnetwork.routewatch import RouteWatch
 from raykube.rpc.health import HealthServer
 from raykube.rpc.lifetime import until_stopped
@@ -52,7 +53,8 @@ class Service:
         self._name = config.hostname_override or socket.gethostname().lower()
         self._peers: dict[str, Peer] = {}
         self._policies = Policies(self._name)
-        self._installed: Ruleset | None = None  # None: what is in the kernel is not known
+        self._kernel = Kernel()
+        self._known = False  # whether what is in the kernel is what `_policies` last gave out
         self._routes_news = asyncio.Event()
         self._policy_news = asyncio.Event()
         self._ready = asyncio.Event()
@@ -89,7 +91,8 @@ class Service:
         if config.network_policy:
             policies = Informer(client, builtin("networking.k8s.io/v1", "NetworkPolicy"))
             namespaces = Informer(client, builtin("v1", "Namespace"))
-            pods = Informer(client, builtin("v1", "Pod"))
+            # Every machine hears of all pods: endpoints are kept of them, no more.
+            pods = Informer(client, builtin("v1", "Pod"), decode=Sharing(), machine=ListWatch(kept=identity))
             policies.add_batch_handler(self._on_policies)
             namespaces.add_batch_handler(self._on_namespaces)
             pods.add_batch_handler(self._on_pods)
@@ -117,16 +120,19 @@ class Service:
         self._tasks.clear()
         self._watch.stop()
         await self._health.stop()
+        await self._kernel.stop()
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     async def clear(self) -> None:
-        """Removes all that this machine holds of the pod network, and the bridge if no pod has a part in it."""
+        """Removes all that this machine holds of the pod network, but the bridge and what addresses its pods have only
+        if no pod has a part in it."""
         await asyncio.to_thread(links.Links().remove)
-        await asyncio.to_thread(links.remove_idle_bridge, self._config.bridge)
-        await remove(TABLE)
-        await remove(MASQUERADE_TABLE)
+        if await asyncio.to_thread(links.remove_idle_bridge, self._config.bridge):
+            taken = self._config.cni_data_dir / NETWORK_NAME
+            await asyncio.to_thread(shutil.rmtree, taken, ignore_errors=True)
+        await self._kernel.run(removal(TABLE) + removal(MASQUERADE_TABLE))
         (self._config.cni_conf_dir / FILE_NAME).unlink(missing_ok=True)
 
     # -- what informers tell
@@ -187,8 +193,8 @@ class Service:
                 self._failures.pop(what, None)
             except OSError as error:
                 failures += 1
-                self._failures[what] = str(error)
-                log.warning("%s: %s", what, error)
+                problem = self._failures[what] = str(error).partition("\n")[0]  # of nft's, the rest quotes the text
+                log.warning("%s: %s", what, problem)
                 news.set()
                 await asyncio.sleep(RETRY.delay_s(failures))
             await asyncio.sleep(self._config.min_sync_period)
@@ -224,19 +230,21 @@ class Service:
         versions = {6 if ":" in cidr else 4 for cidr in own.pod_cidrs}
         links.set_kernel(versions, bridged=bridged and links.has_br_netfilter())
         if config.masquerade:
-            await transact(masquerading(own.pod_cidrs, config.cluster_cidr))
-        text = conflist(own.pod_cidrs, kind, bridge=config.bridge, mtu=mtu, available=links.plugins(config.cni_bin_dir))
+            items = masquerading(own.pod_cidrs, config.cluster_cidr)
+            await self._kernel.run(replacement(MASQUERADE_TABLE, items))
+        available, data_dir = links.plugins(config.cni_bin_dir), str(config.cni_data_dir)
+        text = conflist(own.pod_cidrs, kind, bridge=config.bridge, mtu=mtu, available=available, data_dir=data_dir)
         await asyncio.to_thread(_write_if_changed, path, text)
         self._written = facts
         self._ready.set()
 
     async def _sync_policies(self) -> None:
-        ruleset = self._policies.ruleset()
-        script = whole(ruleset) if self._installed is None else changes(self._installed, ruleset)
-        if script:
-            self._installed = None  # until it is done, and after a failure, the kernel's state is not known
-            await transact(script)
-        self._installed = ruleset
+        delta = self._policies.take()
+        text = transaction(TABLE, delta) if self._known else replacement(TABLE, self._policies.items)
+        self._known = False  # until it is done, and after a failure
+        if text:
+            await self._kernel.run(text)
+        self._known = True
 
     # -- what it tells
 

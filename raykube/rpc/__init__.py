@@ -15,10 +15,11 @@ A *link* is a client's connection; a *channel* makes links to one address as nee
       served_call.py  a call under way           answers.py   its calls                   listen.py  binding
       handlers.py  methods and their functions   methods.py   what a descriptor says      health.py  health, metrics
       steps.py     coroutines without a task     pushed.py    calls without a task        pipe.py    joined connections
+      local_socket.py  for this user alone                                      folder_lock.py  a service's folder
     core/        HTTP/2 and gRPC as a pure machine for both roles
 """
 
-from raykube.rpc.errors import Code, RpcError
+from raykube.rpc.errors import Code, RpcError, Unprocessed
 from raykube.rpc.tls import Identity, Tls
 
-__all__ = ["Code", "Identity", "RpcError", "Tls"]
+__all__ = ["Code", "Identity", "RpcError", "Tls", "Unprocessed"]

@@ -10,10 +10,6 @@ from typing import Protocol
 from raykube.rpc.errors import Code, RpcError
 
 
-class Unprocessed(RpcError):
-    """No handler saw the call: it may be made again on another connection."""
-
-
 class UnaryAnswer:
     """A call under way whose answer is one message: `future` becomes its bytes."""
 

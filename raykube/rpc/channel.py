@@ -13,9 +13,9 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from raykube.rpc.answers import StreamedAnswer, UnaryAnswer, Unprocessed
+from raykube.rpc.answers import StreamedAnswer, UnaryAnswer
 from raykube.rpc.core.client import ClientConnection
-from raykube.rpc.errors import Code, RpcError
+from raykube.rpc.errors import Code, RpcError, Unprocessed
 from raykube.rpc.link import Link, Timing, pump
 from raykube.rpc.listen import split_address
 from raykube.rpc.methods import Method, methods_of
@@ -139,9 +139,11 @@ class Stub:
 class Channel:
     """A connection to `host:port` or `unix:/path`, made when first used and remade when lost.
 
-    Calls fail with `RpcError`; UNAVAILABLE means that the peer is not there now. After an attempt to connect failed,
-    calls fail at once until the time for another has come. With `tls`, the peer must prove the host's name or address
-    and speak HTTP/2. Raises ValueError when the certificates cannot be read.
+    Calls fail with `RpcError`; UNAVAILABLE means that the peer is not there now, and `Unprocessed` that it has not seen
+    the call either. After an attempt to connect failed, calls fail at once until the time for another has come. With
+    `tls`, the peer must prove the host's name or address and speak HTTP/2.
+
+    Raises ValueError when the certificates cannot be read.
     """
 
     def __init__(self, address: str, tls: Tls | None = None, timing: Timing | None = None) -> None:
@@ -191,7 +193,7 @@ class Channel:
     async def connect(self, deadline: float | None) -> tuple[Link, float | None]:
         """A link that takes a call at once, and the seconds left until `deadline` (the loop's clock).
 
-        Raises RpcError: UNAVAILABLE, DEADLINE_EXCEEDED.
+        Raises RpcError: Unprocessed (UNAVAILABLE), DEADLINE_EXCEEDED.
         """
         loop = asyncio.get_running_loop()
         left_s = None if deadline is None else deadline - loop.time()
@@ -221,13 +223,13 @@ class Channel:
                 continue
             if self._connecting is None:
                 if loop.time() < self._retry_at:
-                    raise RpcError(Code.UNAVAILABLE, self._problem)
+                    raise Unprocessed(Code.UNAVAILABLE, self._problem)
                 self._connecting = asyncio.create_task(self._attempt(loop))
                 self._connecting.add_done_callback(self._on_attempted)
             await asyncio.wait((self._connecting,))
             if not self.connected and not self._is_closed:
-                raise RpcError(Code.UNAVAILABLE, self._problem or f"{self.address} closed the connection at once")
-        raise RpcError(Code.UNAVAILABLE, "the channel is closed")
+                raise Unprocessed(Code.UNAVAILABLE, self._problem or f"{self.address} closed the connection at once")
+        raise Unprocessed(Code.UNAVAILABLE, "the channel is closed")
 
     def _on_attempted(self, attempt: "asyncio.Task[Link]") -> None:
         self._connecting = None

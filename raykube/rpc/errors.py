@@ -32,3 +32,7 @@ class RpcError(Exception):
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
+
+
+class Unprocessed(RpcError):
+    """No handler saw the call, be it that nobody could be reached: whatever it asks for, it may be made again."""

@@ -14,3 +14,11 @@ async def until_stopped(stopped: asyncio.Event, tasks: Iterable["asyncio.Task[No
                 task.result()
     finally:
         stop.cancel()
+
+
+async def until_ended(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Returns once one of `tasks` returned or was cancelled; raises what one of them raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        if not task.cancelled():
+            task.result()

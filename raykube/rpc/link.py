@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from raykube.base.backoff import Backoff
-from raykube.rpc.answers import Answer, Unprocessed
+from raykube.rpc.answers import Answer
 from raykube.rpc.core.client import ClientConnection
 from raykube.rpc.core.events import (
     CallFinished,
@@ -25,7 +25,7 @@ from raykube.rpc.core.events import (
     SettingsReceived,
 )
 from raykube.rpc.core.frames import ErrorCode
-from raykube.rpc.errors import Code, RpcError
+from raykube.rpc.errors import Code, RpcError, Unprocessed
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ class ServedCall:
             self._receive(self._receiver, message)
             return
         self._messages.append(message)
-        self._wake()
+        if self._more is not None:
+            self._wake()
 
     def on_end(self) -> None:
         self._ended = True
@@ -211,7 +212,8 @@ class ServedCall:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.on_end()
-        self._wake()
+        if self._more is not None:
+            self._wake()
 
     def cancel(self) -> None:
         """Ends the handler."""

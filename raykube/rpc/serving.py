@@ -71,19 +71,16 @@ class ServedConnection(asyncio.Protocol):
         calls = self._calls
         timed: list[ServedCall] = []
         for event in self.core.receive(data, now_s):
-            kind = type(event)
-            if kind is CallOpened:
-                self._open(cast(CallOpened, event), now_s, timed)
-            elif kind is MessageReceived:
-                event = cast(MessageReceived, event)
+            if isinstance(event, CallOpened):
+                self._open(event, now_s, timed)
+            elif isinstance(event, MessageReceived):
                 if event.stream in calls:
                     calls[event.stream].on_message(event.message)
-            elif kind is PeerEnded:
-                event = cast(PeerEnded, event)
+            elif isinstance(event, PeerEnded):
                 if event.stream in calls:
                     calls[event.stream].on_end()
-            elif kind is CallCancelled:
-                self._drop(cast(CallCancelled, event).stream)
+            elif isinstance(event, CallCancelled):
+                self._drop(event.stream)
         for call in timed:
             if not call.over:
                 assert call.call.deadline_s is not None

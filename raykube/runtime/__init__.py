@@ -1,6 +1,6 @@
 """The process runtime: a CRI v1 server whose containers are plain processes of this machine.
 
-    kubelet ──CRI──► cri ──► containers (state) ──► processes ──► process/start.py → shim.py ──► the program
+    kubelet ──CRI──► cri ──► containers (state) ──► programs ──► process/start.py → shim.py ──► the program
                                  │                                      │
                                  └── store (files) ◄────────────────────┘ claim, started.json, exit.json
 

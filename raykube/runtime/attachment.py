@@ -75,8 +75,9 @@ class Session:
         while True:
             try:
                 packet = await loop.sock_recv(self._shim, PACKET_BYTES_MAX + 1)
-            except ConnectionError:
-                return
+            except ConnectionResetError:
+                # The shim left with input unread; the kernel says so once, before what it had sent.
+                continue
             if not packet:
                 return
             stream = by_number.get(packet[0])
@@ -87,15 +88,21 @@ class Session:
         """Returns when the client's input has ended and that ends the attachment."""
         stream = self._streams.get(Channel.STDIN)
         config = self._target.config
+        once = config.stdin_once and not config.tty
         if stream is not None:
-            while data := await stream.read():
-                for start in range(0, len(data), PACKET_BYTES_MAX):
-                    await self._send(INPUT + data[start : start + PACKET_BYTES_MAX])
-            once = config.stdin_once and not config.tty
-            if once:
-                await self._send(INPUT_END)
-            elif config.stdin:
-                return
+            try:
+                while data := await stream.read():
+                    for start in range(0, len(data), PACKET_BYTES_MAX):
+                        await self._send(INPUT + data[start : start + PACKET_BYTES_MAX])
+                if once:
+                    await self._send(INPUT_END)
+            except OSError:
+                # The container has ended: its last output is still to come, and what is typed is read and dropped.
+                while await stream.read():
+                    pass
+            else:
+                if config.stdin and not once:
+                    return
         await asyncio.Event().wait()
 
     async def _sizes(self) -> None:

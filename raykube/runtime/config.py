@@ -24,4 +24,7 @@ class Config(BaseModel):
     streaming_bind_addr: str = Field(
         "127.0.0.1:0", description="Address on which to serve exec, attach and port-forward, for the kubelet beside it"
     )
+    cdi_spec_dirs: list[Path] = Field(
+        [Path("/etc/cdi"), Path("/var/run/cdi")], description="Directories of CDI specs, which say what devices need"
+    )
     cgroups: bool = Field(True, description="Hold containers to their limits where this user may write control groups")

@@ -2,53 +2,34 @@
 
 Guarantees:
 - What a method promised is on disk before it returns; a runtime started again on the same directory knows it.
-- A container's program is started at most once, whatever crashes: the shim claims its directory.
-- No other process is ever signalled: pids are used together with start times.
-- A container that is seen exited has no process left.
+- Those of programs.py.
 """
 
 import asyncio
-import logging
 import os
 import pwd
 import secrets
 import subprocess
 import time
 from collections.abc import Coroutine, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
+from signal import SIGUSR1, SIGUSR2
 from typing import Any
 
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
-from raykube.runtime import processes, stats
+from raykube.runtime import cdi, processes, stats
 from raykube.runtime.cgroups import Cgroups
 from raykube.runtime.config import Config
 from raykube.runtime.core import answers, launch
 from raykube.runtime.core.addresses import AddressRing, NoFreeAddress
-from raykube.runtime.core.records import Container, Ended, Sandbox, Started
+from raykube.runtime.core.cdi import Unresolvable, inject
+from raykube.runtime.core.records import Container, Sandbox, Started
 from raykube.runtime.events import Events
+from raykube.runtime.live import Live
+from raykube.runtime.programs import Programs
 from raykube.runtime.store import Store
-
-log = logging.getLogger(__name__)
-
-LOST_CODE = 137
-START_ERROR_CODE = 128
-START_WAIT_S = 10.0
-
-
-@dataclass(slots=True)
-class Live:
-    """A container with what only this process of the runtime knows."""
-
-    record: Container
-    shim: processes.Handle | None = None
-    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    commands: "set[subprocess.Popen[bytes]]" = field(default_factory=set)
-    entered: bool = False  # by commands, which may have left something running that is not below the shim
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +61,7 @@ class Runtime:
         self._store = Store(config.root_dir.absolute())
         self._cgroups = Cgroups.find(config.cluster, config.node_name) if config.cgroups else Cgroups({})
         self._machine = launch.Machine(config.node_name, config.cluster, config.container_path, os.getuid(), _homes())
-        self._boot = processes.boot_id()
+        self._programs = Programs(self._store, self._cgroups, self._machine, config.container_path, self._on_end)
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, Live] = {}
         self._addresses = AddressRing.of(config.pod_cidr, self._store.last_address(), set())
@@ -103,41 +84,11 @@ class Runtime:
         lives = [Live(record) for record in containers]
         for live in lives:
             self._containers[live.record.id] = live
-        await asyncio.gather(*(self._recover_container(live) for live in lives))
+        await asyncio.gather(*(self._programs.recover(live) for live in lives))
         self._cgroups.sweep(self._not_ended())
 
     def _not_ended(self) -> set[str]:
         return {live.record.id for live in self._containers.values() if live.record.ended is None}
-
-    async def _recover_container(self, live: Live) -> None:
-        record = live.record
-        if record.ended is not None:
-            live.exited.set()
-            return
-        if record.started is None:
-            claim = self._store.claim(record.id)
-            if claim is None:
-                return  # created, never started
-            # The runtime died while a shim started; that one goes on by itself.
-            await self._await_start(live, claim["shim_pid"], claim["shim_start"], claim["boot"])
-        if record.started is not None and record.ended is None:
-            self._follow(live, record.started)
-
-    async def _await_start(self, live: Live, shim_pid: int, shim_start: int, boot: str) -> None:
-        record = live.record
-        deadline = time.monotonic() + START_WAIT_S
-        while True:
-            alive = boot == self._boot and processes.start_time(shim_pid) == shim_start
-            record.started = self._store.started(record.id)
-            record.ended = self._store.ended(record.id)
-            if record.started is not None or record.ended is not None:
-                break
-            if not alive or time.monotonic() > deadline:
-                self._lost(live)
-                return
-            await asyncio.sleep(0.02)
-        if record.ended is not None:
-            live.exited.set()
 
     def close(self) -> None:
         """Lets go of everything; containers run on."""
@@ -189,7 +140,7 @@ class Runtime:
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None:
             return
-        await asyncio.gather(*(self._stop(live, 0) for live in self.containers_of(sandbox_id)))
+        await asyncio.gather(*(self._programs.stop(live, 0) for live in self.containers_of(sandbox_id)))
         if sandbox.ready:
             sandbox.ready = False
             self._store.put_sandbox(sandbox)
@@ -232,9 +183,13 @@ class Runtime:
         if not sandbox.ready:
             raise RpcError(Code.FAILED_PRECONDITION, f'sandbox "{sandbox_id}" is not running')
         try:
+            if config.CDI_devices:
+                inject(config, cdi.read(self._config.cdi_spec_dirs))
             launch.check(config)
         except launch.Refused as refusal:
             raise RpcError(Code.INVALID_ARGUMENT, str(refusal)) from None
+        except Unresolvable as problem:
+            raise RpcError(Code.UNKNOWN, f"CDI device injection failed: {problem}") from None
         directory = log_directory or sandbox.config.log_directory
         log_path = str(Path(directory) / config.log_path) if directory and config.log_path else ""
         record = Container(secrets.token_hex(32), sandbox_id, config, time.time_ns(), log_path)
@@ -257,89 +212,11 @@ class Runtime:
             await asyncio.shield(self._spawn(self._start(live, sandbox)))
 
     async def _start(self, live: Live, sandbox: Sandbox) -> None:
-        record = live.record
-        directory = self._store.directory(record.id)
-        if record.log_path:
-            os.makedirs(os.path.dirname(record.log_path), exist_ok=True)
-        for mount in record.config.mounts:
-            if mount.host_path and not os.path.lexists(mount.host_path):
-                try:
-                    os.makedirs(mount.host_path)  # as other runtimes do for a hostPath without a type
-                except OSError as error:
-                    raise RpcError(Code.INTERNAL, f'failed to mkdir "{mount.host_path}": {error.strerror}') from None
-        try:
-            groups = self._cgroups.create(record.id, record.config.linux.resources)
-        except OSError as error:
-            raise RpcError(Code.INTERNAL, f"cannot limit the container's resources: {error}") from None
-        resolver = self._store.resolver_file(sandbox.id)
-        spec = launch.spec(
-            record,
-            sandbox,
-            self._machine,
-            str(directory / "scratch"),
-            groups,
-            str(resolver) if resolver.exists() else "",
-        )
-        self._store.put_spec(record.id, spec)
-        try:
-            await processes.start_shim(
-                directory,
-                record.log_path,
-                launch.mode(record.config),
-                self._cgroups.oom_file(record.id),
-                [os.path.dirname(file) for file in groups],
-                {"PATH": self._config.container_path} | self._machine.markers(record.id),
-            )
-        except processes.StartFailed as failure:
-            record.ended = self._store.ended(record.id)
-            if record.ended is None:
-                self._end(live, Ended(START_ERROR_CODE, 0, time.time_ns(), "StartError", str(failure)))
-            else:
-                self._ended(live)
-            raise RpcError(Code.UNKNOWN, f"failed to start container: {failure}") from None
-        record.started = self._store.started(record.id)
-        assert record.started is not None, "the shim reports after it wrote started.json"
-        self._publish(record.id, sandbox, cri_pb2.CONTAINER_STARTED_EVENT)
-        self._follow(live, record.started)
+        await self._programs.start(live, sandbox)
+        self._publish(live.record.id, sandbox, cri_pb2.CONTAINER_STARTED_EVENT)
+        self._programs.follow(live)
 
-    def _follow(self, live: Live, started: Started) -> None:
-        """Notices the end of the container, which may have come already."""
-        handle = processes.Handle.open(started.shim_pid, started.shim_start) if started.boot == self._boot else None
-        if handle is None:
-            self._shim_gone(live)
-            return
-        live.shim = handle
-        handle.on_exit(lambda: self._shim_gone(live))
-
-    def _shim_gone(self, live: Live) -> None:
-        live.shim = None
-        live.record.ended = self._store.ended(live.record.id)
-        if live.record.ended is None:
-            self._lost(live)
-        else:
-            self._ended(live)
-
-    def _lost(self, live: Live) -> None:
-        """The shim was killed, or the machine restarted: nobody saw how the container ended."""
-        started = live.record.started
-        session = 0
-        if started is not None and started.boot == self._boot:
-            session = started.pid if processes.start_time(started.pid) in (started.start, None) else 0
-        processes.kill_marked(launch.CONTAINER_VARIABLE, live.record.id, session)
-        message = "the process that watched the container is gone; what it left running was killed"
-        self._end(live, Ended(LOST_CODE, int(SIGKILL), time.time_ns(), "ContainerStatusUnknown", message))
-
-    def _end(self, live: Live, ended: Ended) -> None:
-        self._store.put_ended(live.record.id, ended)
-        live.record.ended = ended
-        self._ended(live)
-
-    def _ended(self, live: Live) -> None:
-        for command in live.commands:
-            processes.kill_session(command.pid)
-        if live.entered and self._cgroups.processes(live.record.id) != []:
-            processes.kill_marked(launch.CONTAINER_VARIABLE, live.record.id, 0)
-        live.exited.set()
+    def _on_end(self, live: Live) -> None:
         sandbox = self._sandboxes.get(live.record.sandbox_id)
         if sandbox is not None:
             self._publish(live.record.id, sandbox, cri_pb2.CONTAINER_STOPPED_EVENT)
@@ -348,52 +225,13 @@ class Runtime:
         """Asks the program to end, and kills it and all that it started when it has not after `grace_s` seconds."""
         live = self._containers.get(container_id)
         if live is not None:
-            await self._stop(live, grace_s)
-
-    async def _stop(self, live: Live, grace_s: float) -> None:
-        started = live.record.started
-        if started is None or live.record.ended is not None:
-            return
-        if grace_s > 0:
-            self._signal_program(started, self._stop_signal(live.record))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await live.exited.wait()
-                return
-        if live.shim is not None:
-            live.shim.send(SIGTERM)  # to a shim: kill all of it now
-        # A shim that was stopped or is stuck on a dead disk would let us wait for ever.
-        try:
-            async with asyncio.timeout(10.0):
-                await live.exited.wait()
-        except TimeoutError:
-            if live.shim is not None:
-                live.shim.send(SIGKILL)
-            await live.exited.wait()
-
-    def _signal_program(self, started: Started, number: int) -> None:
-        """To the whole process group: a shell that runs the program does not pass signals on."""
-        if processes.start_time(started.pid) == started.start:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(started.pid, number)
-
-    @staticmethod
-    def _stop_signal(record: Container) -> int:
-        if record.config.stop_signal == cri_pb2.RUNTIME_DEFAULT:
-            return SIGTERM
-        name = cri_pb2.Signal.Name(record.config.stop_signal)
-        name = name.replace("PLUS", "+").replace("MINUS", "-")
-        if "+" in name:
-            return Signals.SIGRTMIN + int(name.partition("+")[2])
-        if name.startswith("SIGRTMAX-"):
-            return Signals.SIGRTMAX - int(name.partition("-")[2])
-        return Signals[name]
+            await self._programs.stop(live, grace_s)
 
     async def remove_container(self, container_id: str) -> None:
         live = self._containers.get(container_id)
         if live is None:
             return
-        await self._stop(live, 0)
+        await self._programs.stop(live, 0)
         if self._containers.pop(container_id, None) is None:
             return
         self._cgroups.remove(container_id)

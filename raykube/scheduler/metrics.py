@@ -2,23 +2,30 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
 
 # Upstream's buckets of scheduler_pod_scheduling_sli_duration_seconds: 10 ms, doubled, 20 of them.
 BUCKETS_S = tuple(0.01 * 2**exponent for exponent in range(20))
-PROFILE = "default-scheduler"
+RESULTS = ("error", "scheduled", "unschedulable")
 
 
 class Metrics:
     """Counts attempts and times pods from creation (as seen here) to binding."""
 
-    def __init__(self) -> None:
-        self.attempts: Counter[str] = Counter()  # by result: scheduled, unschedulable, error
+    def __init__(self, profiles: Iterable[str]) -> None:
+        self._profiles = tuple(profiles)
+        self._attempts: Counter[tuple[str, str]] = Counter()  # by profile and result
         self.conflicts = 0
+        self.preemptions = 0
+        self.victims = 0
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._sum_s = 0.0
 
-    def on_bound(self, waited_s: float) -> None:
-        self.attempts["scheduled"] += 1
+    def on_attempt(self, profile: str, result: str) -> None:
+        self._attempts[profile, result] += 1
+
+    def on_bound(self, profile: str, waited_s: float) -> None:
+        self.on_attempt(profile, "scheduled")
         self._buckets[bisect_left(BUCKETS_S, waited_s)] += 1
         self._sum_s += waited_s
 
@@ -27,10 +34,10 @@ class Metrics:
             "# HELP scheduler_schedule_attempts_total Number of attempts to schedule pods, by the result.",
             "# TYPE scheduler_schedule_attempts_total counter",
         ]
-        lines += [
-            f'scheduler_schedule_attempts_total{{profile="{PROFILE}",result="{result}"}} {self.attempts[result]}'
-            for result in ("error", "scheduled", "unschedulable")
-        ]
+        for profile in self._profiles:
+            for result in RESULTS:
+                labels = f'profile="{profile}",result="{result}"'
+                lines.append(f"scheduler_schedule_attempts_total{{{labels}}} {self._attempts[profile, result]}")
         lines += [
             "# HELP scheduler_pending_pods Number of pending pods, by the queue type.",
             "# TYPE scheduler_pending_pods gauge",
@@ -47,6 +54,12 @@ class Metrics:
             lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
         lines += [f"{name}_sum {self._sum_s}", f"{name}_count {total}"]
         lines += [
+            "# HELP scheduler_preemption_attempts_total Total preemption attempts in the cluster till now.",
+            "# TYPE scheduler_preemption_attempts_total counter",
+            f"scheduler_preemption_attempts_total {self.preemptions}",
+            "# HELP raykube_scheduler_preemption_victims_total Pods deleted to make room for others.",
+            "# TYPE raykube_scheduler_preemption_victims_total counter",
+            f"raykube_scheduler_preemption_victims_total {self.victims}",
             "# HELP raykube_scheduler_bind_conflicts_total Bindings refused because the pod had changed.",
             "# TYPE raykube_scheduler_bind_conflicts_total counter",
             f"raykube_scheduler_bind_conflicts_total {self.conflicts}",

@@ -48,15 +48,27 @@ async def splice(client: Wire, server: Wire, idle_s: float | None = None) -> Non
     """
     idle = Idle(idle_s)
 
-    async def copy(source: Wire, sink: Wire) -> None:
-        while data := await source.read():
+    async def down() -> None:
+        while data := await server.read():
             idle.touch()
-            await sink.write(data, source.hung_up)
+            await client.write(data, server.hung_up)
+
+    async def up() -> None:
+        listens = True
+        while data := await client.read():
+            idle.touch()
+            if listens:
+                try:
+                    await server.write(data, client.hung_up)
+                except ConnectionError:
+                    if client.hung_up():
+                        return
+                    listens = False  # what it said before that is still on its way down
 
     spawn = asyncio.get_running_loop().create_task
-    answers = spawn(copy(server, client))
+    answers = spawn(down())
     try:
-        await first(answers, spawn(copy(client, server)), spawn(idle.watch()))
+        await first(answers, spawn(up()), spawn(idle.watch()))
         if not answers.cancelled() and answers.exception() is None:
             await client.finish()
     finally:

@@ -69,16 +69,22 @@ class Socket:
 
 
 async def _upwards(socket: Socket, streams: dict[int, Stream], idle: Idle) -> None:
-    """From the client to the runtime."""
+    """From the client to the runtime, whose streams may take no more before its last output has come."""
+    deaf: set[int] = set()
     async for message in socket.messages():
         idle.touch()
         stream = streams.get(message.channel)
-        if stream is None:
+        if stream is None or message.channel in deaf:
             continue
-        if isinstance(message, channels.Closed):
-            await stream.end()
-        elif message.data:
-            await stream.write(message.data, socket.hung_up)
+        try:
+            if isinstance(message, channels.Closed):
+                await stream.end()
+            elif message.data:
+                await stream.write(message.data, socket.hung_up)
+        except ConnectionError:
+            if socket.hung_up():
+                raise
+            deaf.add(message.channel)
 
 
 async def _downwards(socket: Socket, channel: int, stream: Stream, idle: Idle) -> None:

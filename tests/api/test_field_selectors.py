@@ -21,8 +21,8 @@ def test_matching() -> None:
     assert FieldSelector.parse("spec.nodeName=").matches_object(POD, {"metadata": {"name": "q"}})
     assert FieldSelector.parse("spec.hostNetwork=false").matches_object(POD, pod)
     assert FieldSelector.parse("").everything
-    assert selector.required("spec.nodeName") == "n1"
-    assert selector.required("status.phase") is None
+    rest = FieldSelector.parse("status.phase!=Failed,status.phase!=Succeeded")
+    assert selector.split(["spec.nodeName", "status.phase"]) == ({"spec.nodeName": "n1"}, rest)
 
 
 def test_escapes() -> None:

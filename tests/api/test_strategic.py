@@ -241,3 +241,22 @@ def test_what_is_not_in_retain_keys_may_not_be_set() -> None:
 def test_a_list_of_secrets_is_keyed_by_name() -> None:
     merged = strategic_merge(ACCOUNT, {"secrets": [{"name": "a"}]}, {"secrets": [{"name": "b"}]})
     assert merged == {"secrets": [{"name": "b"}, {"name": "a"}]}
+
+
+def test_the_outcome_has_nothing_of_the_patch() -> None:
+    old = {"spec": {"ports": [{"port": 1}], "selector": {"a": "b"}, "externalIPs": ["10.0.0.1"]}}
+    patch = {
+        "spec": {
+            "ports": [{"port": 2, "name": None}, {"$patch": "replace"}],
+            "selector": {"$patch": "replace", "c": "d"},
+            "externalIPs": ["10.0.0.2"],
+            "ipFamilies": ["IPv4"],
+        }
+    }
+    before = copy.deepcopy((old, patch))
+    spec = strategic_merge(SERVICE, old, patch)["spec"]
+    for each in ("ports", "externalIPs", "ipFamilies"):
+        spec[each].append("changed")
+    spec["ports"][0]["name"] = "changed"
+    spec["selector"]["c"] = "changed"
+    assert (old, patch) == before

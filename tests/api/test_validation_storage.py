@@ -86,6 +86,48 @@ def test_a_claim_without_a_class_may_get_one() -> None:
     assert changed("v1", "PersistentVolumeClaim", old | {"spec": wanted}, old | {"spec": classed}) != []
 
 
+def claim(phase: str, held: str = "", **spec: Any) -> dict[str, Any]:
+    status = {"phase": phase, "capacity": {"storage": held}} if held else {"phase": phase}
+    return {"spec": {"accessModes": ["ReadWriteOnce"], **spec}, "status": status}
+
+
+def of_size(size: str, **requests: str) -> dict[str, Any]:
+    return {"requests": {"storage": size, **requests}}
+
+
+IMMUTABLE_CLAIM = (
+    "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for "
+    "bound claims"
+)
+TOO_SMALL = "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
+
+
+@pytest.mark.parametrize(
+    ("phase", "before", "after", "expected"),
+    [
+        ("Bound", of_size("1Gi"), of_size("2Gi"), []),
+        ("Bound", of_size("1Gi"), of_size("1024Mi"), []),
+        ("Bound", of_size("4Gi"), of_size("2Gi"), []),  # it could not grow
+        ("Bound", of_size("4Gi"), of_size("1Gi"), [TOO_SMALL]),
+        ("Bound", of_size("1Gi"), of_size("1Gi", iops="5"), [IMMUTABLE_CLAIM]),
+        ("Pending", of_size("1Gi"), of_size("1024Mi"), []),
+        ("Pending", of_size("1Gi"), of_size("2Gi"), [IMMUTABLE_CLAIM]),
+    ],
+)
+def test_sizes_of_claims(phase: str, before: dict[str, Any], after: dict[str, Any], expected: list[str]) -> None:
+    held = "1Gi" if phase == "Bound" else ""
+    old, new = claim(phase, held, resources=before), claim(phase, held, resources=after)
+    assert changed("v1", "PersistentVolumeClaim", old, new) == expected
+
+
+def test_the_attributes_of_a_volume_change_once_it_is_bound() -> None:
+    size = of_size("1Gi")
+    for phase, expected in (("Bound", []), ("Pending", [IMMUTABLE_CLAIM])):
+        old = claim(phase, resources=size, volumeAttributesClassName="slow")
+        new = claim(phase, resources=size, volumeAttributesClassName="fast")
+        assert changed("v1", "PersistentVolumeClaim", old, new) == expected
+
+
 def test_host_paths() -> None:
     assert pod(volumes=[{"name": "v", "hostPath": {"path": "/a/../b", "type": "Nothing"}}]) == [
         "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",

@@ -9,6 +9,7 @@ import pytest
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
+from raykube.apiserver.core.planning import Operation, Planner
 from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.client.kv import KvClient
@@ -161,13 +162,14 @@ async def test_finalizers_and_namespaces(api) -> None:
         await api.get(NAMESPACES, "", "n")
 
 
-async def test_watch_with_initial_state_and_fields(api) -> None:
+@pytest.mark.parametrize("asked", [{"field_selector": "spec.nodeName=n1"}, {"nodes": ["n0", "n1"]}])
+async def test_watch_with_initial_state_and_fields(api, asked) -> None:
     await make_default_account(api)
     await api.create(pod("a"))
     seen: list[tuple[str, str]] = []
 
     async def follow() -> None:
-        async for batch in api.watch(PODS, "default", field_selector="spec.nodeName=n1", send_initial_events=True):
+        async for batch in api.watch(PODS, "default", **asked, send_initial_events=True):
             seen.extend((event.type, (event.object or {}).get("metadata", {}).get("name", "")) for event in batch)
 
     task = asyncio.create_task(follow())
@@ -179,6 +181,11 @@ async def test_watch_with_initial_state_and_fields(api) -> None:
     task.cancel()
 
 
+async def test_only_pods_are_watched_by_nodes(api) -> None:
+    with pytest.raises(ApiError, match="nodes cannot be selected by nodes"):
+        await anext(api.watch(builtin("v1", "Node"), nodes=["n1"]))
+
+
 async def test_who_may_write_in_bulk(servers) -> None:
     async with servers.client("alice", ()) as alice:
         (refused,) = await alice.write([operations.create(config_map("a"))])
@@ -187,51 +194,6 @@ async def test_who_may_write_in_bulk(servers) -> None:
         with pytest.raises(ApiError) as error:
             await alice.list(MAPS, "default")
         assert error.value.code == 403
-
-
-async def test_services_get_addresses_that_nobody_else_has(tmp_path) -> None:
-    async with Apiservers(
-        tmp_path, 2, service_cluster_ip_range="10.9.0.0/27", service_node_port_range="31000-31009"
-    ) as servers:
-        services = builtin("v1", "Service")
-
-        def service(name: str, **spec: object) -> dict:
-            metadata = {"name": name, "namespace": "default"}
-            return {
-                "kind": "Service",
-                "apiVersion": "v1",
-                "metadata": metadata,
-                "spec": {"ports": [{"port": 80}], **spec},
-            }
-
-        async with servers.client(index=0) as one, servers.client(index=1) as two:
-            own = await one.get(services, "default", "kubernetes")
-            assert own["spec"]["clusterIP"] == "10.9.0.1"
-            creations = [
-                [operations.create(service(f"{who}{index}", type="NodePort")) for index in range(5)]
-                for who in ("a", "b")
-            ]
-            answers = await asyncio.gather(
-                one.write(creations[0], return_objects=True), two.write(creations[1], return_objects=True)
-            )
-            made = [orjson.loads(result.body) for results in answers for result in results]
-            assert all(each["kind"] == "Service" for each in made), made
-            assert len({each["spec"]["clusterIP"] for each in made}) == 10
-            assert {each["spec"]["ports"][0]["nodePort"] for each in made} == set(range(31000, 31010))
-            (full,) = await one.write([operations.create(service("c", type="NodePort"))])
-            assert (full.code, "range is full" in full.body.decode()) == (500, True)
-            taken = made[0]["spec"]["clusterIP"]
-            (refused,) = await two.write([operations.create(service("d", clusterIP=taken))])
-            assert (refused.code, "already allocated" in refused.body.decode()) == (422, True)
-            replaced = await one.update(service("a0", type="NodePort", selector={"a": "b"}))
-            assert replaced["spec"]["clusterIP"] == taken
-            assert replaced["spec"]["ports"][0]["nodePort"] == made[0]["spec"]["ports"][0]["nodePort"]
-            await two.delete(services, "default", "a0")
-            again = await one.create(service("d", clusterIP=taken, type="NodePort"))
-            assert again["spec"]["ports"][0]["nodePort"] == made[0]["spec"]["ports"][0]["nodePort"]
-            plain = await one.update(again | {"spec": again["spec"] | {"type": "ClusterIP"}})
-            assert "nodePort" not in plain["spec"]["ports"][0]
-            await two.create(service("e", type="NodePort"))  # the port that was given up
 
 
 async def test_live_apiservers_are_published_and_dead_ones_withdrawn(tmp_path) -> None:
@@ -368,3 +330,21 @@ async def test_a_body_of_another_shape_fails_alone(api, verb: Any, subresource: 
     )
     results = await api.write([odd, operations.create(config_map("good"))])
     assert [each.code for each in results] == [400, 201]
+
+
+async def test_what_cannot_be_planned_fails_alone_in_a_request_of_all_or_none(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Planner.plan
+
+    def stumble(self: Planner, op: Operation, *arguments: Any) -> Any:
+        if '"bad"' in str(op.raw):
+            raise KeyError("spec")
+        return plan(self, op, *arguments)
+
+    monkeypatch.setattr(Planner, "plan", stumble)
+    results = await api.write_together([operations.create(config_map(name)) for name in ("good", "bad")])
+    assert [result.code for result in results] == [409, 500]
+    assert "another operation" in orjson.loads(results[0].body)["message"]
+    results = await api.write_together([operations.create(config_map(name)) for name in ("good", "better")])
+    assert [result.code for result in results] == [201, 201]

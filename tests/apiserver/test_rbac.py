@@ -465,6 +465,31 @@ def test_a_kubelet_reads_what_its_pods_name_and_nothing_else() -> None:
     assert authorizer.authorize(asked).reason == "no relationship found between node 'one' and this object"
 
 
+def test_a_kubelet_reads_the_claims_of_its_pods_and_the_slices_of_its_node() -> None:
+    authorizer = cluster()
+
+    def may(verb: str, resource: str, name: str, *fields: tuple[str, str]) -> bool:
+        namespace = "n" if resource == "resourceclaims" else ""
+        asked = Attributes(kubelet("one"), verb, "resource.k8s.io", resource, "", name, namespace, "", fields)
+        return authorizer.authorize(asked).allowed
+
+    claims = [{"name": "a", "resourceClaimName": "shared"}, {"name": "b", "resourceClaimTemplateName": "t"}]
+    user = pod("web", "one", resourceClaims=claims)
+    user["status"] = {"resourceClaimStatuses": [{"name": "b", "resourceClaimName": "web-b"}]}
+    assert not may("get", "resourceclaims", "shared")
+    authorizer.on_event("ADDED", user)
+    assert may("get", "resourceclaims", "shared") and may("get", "resourceclaims", "web-b")
+    assert not may("get", "resourceclaims", "other") and not may("update", "resourceclaims", "shared")
+    assert may("list", "resourceslices", "", ("spec.nodeName", "one"))
+    assert not may("list", "resourceslices", "", ("spec.nodeName", "two")) and not may("list", "resourceslices", "")
+    assert may("delete", "resourceslices", "s")
+    mine, other = ({"metadata": {"name": "s"}, "spec": {"nodeName": name}} for name in ("one", "two"))
+    assert restriction("one", "create", "resourceslices", "", mine, None) == ""
+    assert restriction("one", "delete", "resourceslices", "", None, mine) == ""
+    for new, old in ((other, None), (None, other), (mine, other), ({"metadata": {"name": "s"}, "spec": {}}, None)):
+        assert "same NodeName" in restriction("one", "update", "resourceslices", "", new, old)
+
+
 def test_a_kubelet_owns_its_node_and_lease() -> None:
     authorizer = cluster()
 

@@ -130,6 +130,37 @@ async def test_unknown_fields_are_warnings_unless_strict(admin) -> None:
     assert (code, 'strict decoding error: unknown field "dta"' in status["message"]) == (400, True)
 
 
+async def test_who_writes_what_nobody_acts_on_is_told_so(admin) -> None:
+    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+    body = {"metadata": {"name": "web"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment"}}}
+    body["spec"]["scaleTargetRef"] |= {"name": "web", "apiVersion": "apps/v1"}
+    text = "this cluster has no controller of HorizontalPodAutoscalers: nothing is scaled by it"
+    async with admin.post(path, data=orjson.dumps(body), headers=JSON) as response:
+        assert (response.status, response.headers["Warning"]) == (201, f'299 - "{text}"')
+    async with admin.get(f"{path}/web") as response:
+        assert (response.status, "Warning" in response.headers) == (200, False)
+    patch = orjson.dumps({"status": {"currentReplicas": 2}})
+    merge = {"Content-Type": "application/merge-patch+json"}
+    async with admin.patch(f"{path}/web/status", data=patch, headers=merge) as response:
+        assert (response.status, "Warning" in response.headers) == (200, False)
+    async with admin.post(MAPS, data=orjson.dumps(config_map("quiet")), headers=JSON) as response:
+        assert (response.status, "Warning" in response.headers) == (201, False)
+
+
+async def test_who_asks_for_what_is_given_up_is_told_so(admin) -> None:
+    endpoints = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+    for path, text in (
+        ("/api/v1/endpoints", endpoints),
+        ("/api/v1/namespaces/default/endpoints/none", endpoints),
+        ("/api/v1/endpoints?watch=1&timeoutSeconds=1", endpoints),
+        ("/api/v1/componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+    ):
+        async with admin.get(path) as response:
+            assert response.headers["Warning"] == f'299 - "{text}"'
+    async with admin.get("/apis/discovery.k8s.io/v1/endpointslices") as response:
+        assert "Warning" not in response.headers
+
+
 async def test_dry_run_answers_and_stores_nothing(admin) -> None:
     code, made = await call(admin, "POST", MAPS + "?dryRun=All", config_map())
     assert (code, bool(made["metadata"]["uid"])) == (201, True)

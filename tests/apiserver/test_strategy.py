@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
-from raykube.apiserver.core import admission, servicespec, strategy
+from raykube.apiserver.core import admission, strategy
 from raykube.apiserver.core.preparation import prepare_create, prepare_update, qos_class
 from raykube.apiserver.core.strategy import DeleteOptions, Draw, for_create, for_delete, for_update, is_finished
 from raykube.base.metrics import Registry
@@ -88,6 +88,17 @@ def test_string_data_becomes_data() -> None:
     prepare_create(builtin("v1", "Secret"), secret)
     assert (secret["data"], "stringData" in secret) == ({"a": "Yg=="}, False)
     prepare_update(builtin("v1", "Secret"), secret | {"stringData": {"a": "c"}}, secret)
+
+
+def test_a_gated_pod_says_why_nobody_schedules_it() -> None:
+    gated = {"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [], "schedulingGates": [{"name": "a/b"}]}}
+    prepare_create(PODS, gated)
+    (condition,) = gated["status"]["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("PodScheduled", "False", "SchedulingGated")
+    assert condition["message"] == "Scheduling is blocked due to non-empty scheduling gates"
+    plain = {"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": []}}
+    prepare_create(PODS, plain)
+    assert "conditions" not in plain["status"]
 
 
 @pytest.mark.parametrize(
@@ -245,22 +256,6 @@ def test_a_runtime_class_adds_its_overhead_and_its_place() -> None:
         admitted({"runtimeClassName": "none"}, known)
 
 
-def test_services_that_change_their_type() -> None:
-    def service(**spec: object) -> dict:
-        return {"spec": {"ports": [{"port": 80, "protocol": "TCP"}], **spec}}
-
-    old = service(type="NodePort", clusterIP="10.0.0.5", clusterIPs=["10.0.0.5"])
-    old["spec"]["ports"][0]["nodePort"] = 30001
-    new = service(type="NodePort")
-    servicespec.keep(new, old)
-    assert (new["spec"]["clusterIP"], new["spec"]["ports"][0]["nodePort"]) == ("10.0.0.5", 30001)
-    new = copy.deepcopy(old)
-    new["spec"]["type"] = "ClusterIP"
-    servicespec.keep(new, old)
-    assert "nodePort" not in new["spec"]["ports"][0]
-    assert servicespec.addresses(old) == servicespec.Addresses(frozenset({"10.0.0.5"}), frozenset({30001}))
-
-
 def test_metrics_are_prometheus_text() -> None:
     registry = Registry()
     counter = registry.counter("a_total", "A.", ("x",))
@@ -280,3 +275,75 @@ def test_metrics_are_prometheus_text() -> None:
         "h_sum 5.55",
         "h_count 3",
     ]
+
+
+def test_the_server_counts_the_templates_of_a_daemon_set() -> None:
+    kind = builtin("apps/v1", "DaemonSet")
+    counted = "deprecated.daemonset.template.generation"
+
+    def daemon_set(image: str, **annotations: str) -> dict:
+        template = {"spec": {"containers": [{"name": "c", "image": image}]}}
+        metadata = {"name": "d", "namespace": "n", "annotations": annotations}
+        return {"kind": "DaemonSet", "apiVersion": "apps/v1", "metadata": metadata, "spec": {"template": template}}
+
+    first = daemon_set("a")
+    prepare_create(kind, first)
+    assert first["metadata"]["annotations"] == {counted: "1"}
+    moved = daemon_set("b", **{counted: "7"})
+    prepare_update(kind, moved, first)
+    assert moved["metadata"]["annotations"] == {counted: "2"}
+    same = daemon_set("b", note="x")
+    prepare_update(kind, same, moved)
+    assert same["metadata"]["annotations"] == {counted: "2", "note": "x"}
+    seen = daemon_set("b")
+    prepare_update(kind, seen, same, "status")
+    assert seen["metadata"]["annotations"] == {counted: "2"}
+    odd = daemon_set("a", **{counted: "9" * 5000})  # no number that anybody would count on
+    prepare_create(kind, odd)
+    assert odd["metadata"]["annotations"] == {counted: "1"}
+
+
+def claim(size: str, phase: str = "Bound", of: str = "disks") -> dict:
+    metadata = {"name": "c", "namespace": "d"}
+    spec = {"resources": {"requests": {"storage": size}}, "storageClassName": of}
+    return {"metadata": metadata, "spec": spec, "status": {"phase": phase}}
+
+
+RESIZE = (
+    'persistentvolumeclaims "c" is forbidden: only dynamically provisioned pvc can be resized and the storageclass '
+    "that provisions the pvc must support resize"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (claim("1Gi"), claim("1024Mi"), ""),
+        (claim("2Gi"), claim("1Gi", of="tapes"), ""),
+        (claim("1Gi"), claim("2Gi"), ""),
+        (claim("1Gi", of="tapes"), claim("2Gi", of="tapes"), RESIZE),
+        (claim("1Gi", of="gone"), claim("2Gi", of="gone"), RESIZE),
+        (claim("1Gi", of=""), claim("2Gi", of=""), RESIZE),
+        (claim("1Gi", of="tapes"), claim("2Gi", of="disks"), RESIZE),
+        (
+            claim("1Gi", "Pending"),
+            claim("2Gi", "Pending"),
+            'persistentvolumeclaims "c" is forbidden: Only bound persistent volume claims can be expanded',
+        ),
+    ],
+)
+def test_claims_grow_where_their_class_lets_them(old: dict, new: dict, message: str) -> None:
+    known = Known(
+        {
+            ("storageclasses", "", "disks"): {"metadata": {"name": "disks"}, "allowVolumeExpansion": True},
+            ("storageclasses", "", "tapes"): {"metadata": {"name": "tapes"}},
+        }
+    )
+    refusal = ""
+    try:
+        admission.claim_growth(builtin("v1", "PersistentVolumeClaim"), new, old, known)
+    except admission.Missing as missing:  # the class may not have arrived yet
+        refusal = str(missing.error)
+    except ApiError as error:
+        refusal = str(error)
+    assert refusal == message

@@ -1,5 +1,7 @@
 """The watch cache against a dumb twin: all states it ever had, kept whole."""
 
+from itertools import islice
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,12 @@ from hypothesis import strategies as st
 
 from raykube.api.resources import builtin
 from raykube.api.selectors import FieldSelector, LabelSelector
-from raykube.apiserver.core.watchcache import Expired, Page, ResourceCache, Selection, Watcher, without_resource_version
+from raykube.apiserver.core.history import Expired
+from raykube.apiserver.core.item import without_resource_version
+from raykube.apiserver.core.scan import Page
+from raykube.apiserver.core.selecting import Selection, selection
+from raykube.apiserver.core.watchcache import ResourceCache
+from raykube.apiserver.core.watcher import Watcher
 
 PODS = builtin("v1", "Pod")
 NODES = builtin("v1", "Node")
@@ -42,6 +49,8 @@ selections = st.sampled_from(
         Selection("a", "x", fields=FieldSelector.parse("metadata.name=x")),
         Selection("", "x", fields=FieldSelector.parse("metadata.name=x")),
         Selection(fields=FieldSelector.parse("spec.nodeName=n1"), node="n1"),
+        Selection(nodes=frozenset({"n1", "n2"})),
+        Selection("b", nodes=frozenset({"n1"})),
     ]
 )
 
@@ -82,6 +91,7 @@ class Twin:
                 (not selection.namespace or key.startswith(selection.namespace + "/"))
                 and (selection.labels is None or selection.labels.matches(obj["metadata"]["labels"]))
                 and (selection.fields is None or selection.fields.matches(fields))
+                and (not selection.nodes or obj["spec"]["nodeName"] in selection.nodes)
             )
 
         return {key: obj for key, obj in self.states[revision].items() if matches(key, obj)}
@@ -148,6 +158,62 @@ def test_chunks_together_are_the_list_at_their_revision(history, selection, limi
     assert list(whole) == sorted(whole)
 
 
+@settings(max_examples=200, deadline=None)
+@given(histories, histories, selections, st.integers(1, 4), st.integers(0, 3), st.data())
+def test_a_scan_in_steps_is_the_list_of_its_first_moment(before, after, selection, most, limit, data) -> None:
+    twin = Twin(before).run()
+    revision = data.draw(st.integers(START, twin.revision))
+    whole = twin.cache.page(selection, limit, revision=revision)
+    scan = twin.cache.scan(selection, limit, revision=revision)
+    scan.step(most)
+    changes = iter(after)
+    while not scan.done:
+        for change in islice(changes, data.draw(st.integers(0, 3))):
+            twin.step(change)
+        scan.step(most)
+    assert scan.page == whole
+
+
+def test_a_step_looks_at_so_many_items_and_what_is_taken_is_not_found_again() -> None:
+    cache = ResourceCache(PODS)
+    cache.load([(f"a/{number}", 5, pod(f"a/{number}", "red")) for number in range(5)], START)
+    scan = cache.scan(Selection())
+    found = []
+    while not scan.done:
+        scan.step(2)
+        found.append([item.key for item in scan.take()])
+    assert found == [["a/0", "a/1"], ["a/2", "a/3"], ["a/4"]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories, histories, st.sampled_from(["", "a", "b"]))
+def test_pods_of_a_node_are_found_as_they_come_move_and_go(before, after, namespace) -> None:
+    twin = Twin(before).run()
+    selection = Selection(namespace, node="n1")
+    fields = Selection(namespace, fields=FieldSelector.parse("spec.nodeName=n1"))
+    for change in after:
+        assert listed(twin.cache.page(selection)) == twin.selected(fields, twin.revision)
+        twin.step(change)
+    page = twin.cache.page(selection)
+    assert listed(page) == twin.selected(fields, twin.revision)
+    assert [item.key for item in page.items] == sorted(item.key for item in page.items)
+    twin.cache.load([("a/x", 5, pod("a/x", "red", "n1"))], twin.revision + 1)
+    assert [item.key for item in twin.cache.page(Selection(node="n1")).items] == ["a/x"]
+
+
+def test_selectors_that_name_an_index_leave_nothing_else_to_be_read() -> None:
+    of_node = selection(PODS, "", "", "spec.nodeName=n1")
+    assert (of_node.node, of_node.fields) == ("n1", None)
+    of_one = selection(PODS, "a", "", "metadata.name=x")
+    assert of_one.is_plain and of_one.key(PODS) == "a/x"
+    both = selection(PODS, "", "", "metadata.name=x,metadata.name=y")
+    cache = ResourceCache(PODS)
+    cache.load([("a/x", 5, pod("a/x", "red")), ("a/y", 6, pod("a/y", "red"))], START)
+    assert cache.page(both).items == []  # no pod has two names
+    unbound = selection(PODS, "", "", "spec.nodeName=")
+    assert [item.key for item in cache.page(unbound).items] == ["a/x", "a/y"]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(changes, min_size=5, max_size=40), st.integers(1, 8))
 def test_what_the_history_has_forgotten_is_expired_and_the_rest_is_right(history, kept) -> None:
@@ -196,6 +262,22 @@ def test_a_reload_closes_watchers_and_tells_listeners_what_changed() -> None:
     assert seen[2:] == [("a/x", False, True), ("a/y", False, False)]
     with pytest.raises(Expired):
         cache.watch(Selection(), START)
+
+
+def test_a_reload_tells_an_object_that_was_made_again_from_one_that_changed() -> None:
+    cache = ResourceCache(PODS)
+    seen = []
+    cache.listeners.append(lambda change: seen.append((change.key, change.before, change.after)))
+
+    def of_uid(uid: str, color: str) -> bytes:
+        return pod("a/x", color).replace(b'"name":"x"', b'"name":"x","uid":"%b"' % uid.encode())
+
+    cache.load([("a/x", 3, of_uid("1", "red"))], START)
+    first = cache.get("a/x")
+    cache.load([("a/x", 12, of_uid("1", "blue"))], START + 5)
+    changed = cache.get("a/x")
+    cache.load([("a/x", 17, of_uid("2", "blue"))], START + 9)
+    assert seen[1:] == [("a/x", first, changed), ("a/x", changed, None), ("a/x", None, cache.get("a/x"))]
 
 
 def test_selection_by_name_of_a_cluster_scoped_resource() -> None:

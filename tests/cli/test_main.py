@@ -1,5 +1,7 @@
 """The command line's manners: help, exit codes, one line for an error."""
 
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,40 @@ def test_no_cluster_is_one_line_and_exit_1(tmp_path: object) -> None:
     done = raykube("status", "--data-dir", f"{tmp_path}/none")
     assert done.returncode == 1
     assert done.stderr == f"raykube: no cluster in {tmp_path}/none: start one with 'raykube up'\n"
+
+
+def test_a_machine_that_only_has_a_part_of_a_cluster_says_where_to_ask(tmp_path: Path) -> None:
+    """As a worker's: the record is where the store is."""
+    specs = tmp_path / "machines" / "worker" / "specs"
+    specs.mkdir(parents=True)
+    (specs / "kubelet-worker").touch()
+    done = raykube("status", "--data-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "ask on a machine of the control plane" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_the_exit_code_stands_also_where_nothing_can_be_said(tmp_path: Path, unbuffered: str) -> None:
+    """As on a full disk. What Python could not write it would try again at its end, and exit with 120."""
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "raykube", "status", "--data-dir", f"{tmp_path}/none"],
+            stderr=log,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [("--help", 0), ("nope", 2), ("status --data-dir none", 1)])
+def test_the_exit_code_stands_also_where_stderr_is_closed(arguments: str, code: int) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m raykube {arguments} 2>&-"], capture_output=True, check=False
+    )
+    assert done.returncode == code
 
 
 def test_an_unreadable_file_is_one_line_and_exit_1(tmp_path: object) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import by_path
+from raykube.base.backoff import Backoff
 from raykube.client import operations
 from raykube.client.api import ApiClient
 from tests.kit.memory_api import MemoryApi, MemoryStore
@@ -132,6 +133,24 @@ async def test_calls_go_on_when_one_of_two_dies_and_use_both_while_they_live(sto
             await client.create(obj)
         assert len(store.objects) == 21
     await second.stop()
+
+
+async def test_a_generated_name_goes_to_another_apiserver_when_one_cannot_be_reached(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raykube.client.endpoints.REST", Backoff(initial_s=0.0, max_s=0.0))  # it is asked every time
+    gone, live = MemoryApi(store), MemoryApi(store)
+    addresses = [await gone.start(), await live.start()]
+    gone.peers = live.peers = addresses
+    await gone.stop()
+    async with ApiClient(addresses) as client:
+        obj = config_map("x")
+        del obj["metadata"]["name"]
+        obj["metadata"]["generateName"] = "g-"
+        for _ in range(10):
+            await client.create(obj)
+    assert len(store.objects) == 10
+    await live.stop()
 
 
 async def test_nobody_there_is_an_error_after_the_timeout() -> None:

@@ -27,7 +27,7 @@ class LeaseStore:
 def attempt(election: Election, store: LeaseStore, now: float) -> None:
     if not election.leading:
         election.on_observed(store.lease, now)
-    proposal = election.propose(now)
+    proposal = election.propose(now, now)
     if proposal is None:
         return
     written = store.write(proposal)
@@ -57,6 +57,26 @@ def test_take_renew_take_over() -> None:
     assert first.expired(12.1)
     attempt(first, store, 32)
     assert not first.leading
+
+
+def test_a_term_lasts_until_somebody_else_leads() -> None:
+    store = LeaseStore()
+    first, second = Election("kube-system", "x", "first"), Election("kube-system", "x", "second")
+    assert first.term == ""
+    attempt(first, store, 0)
+    term = first.term
+    assert term
+    assert first.expired(20)
+    first.leading = False  # as its shell says of who has expired
+    attempt(first, store, 20)
+    assert first.leading and first.term == term, "nobody took it meanwhile"
+    attempt(second, store, 21)
+    attempt(second, store, 37)
+    assert second.leading and second.term not in ("", term)
+    first.leading = False
+    attempt(first, store, 38)
+    attempt(first, store, 60)
+    assert first.leading and first.term not in (term, second.term)
 
 
 def test_a_released_lease_is_taken_at_once() -> None:

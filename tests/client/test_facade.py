@@ -12,9 +12,10 @@ import yaml
 
 import raykube
 from raykube.api.errors import ApiError
-from raykube.client.facade import BulkError, WaitTimeout
 from raykube.client.goals import Unreachable
 from raykube.client.kubeconfig import KubeconfigError
+from raykube.client.outcomes import BulkError
+from raykube.client.waiting import WaitTimeout
 from tests.kit import pki
 from tests.kit.apiservers import ADMIN, Apiservers
 
@@ -131,7 +132,7 @@ async def test_a_watch_ends_in_time_whatever_came_before_and_says_when_it_is_ref
 
 
 async def test_a_watch_that_is_not_read_ends_at_its_bound(servers: Apiservers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykube.client.facade.CHANGES_MAX", 5)
+    monkeypatch.setattr("raykube.client.watching.CHANGES_MAX", 5)
 
     def work(client: raykube.Client) -> None:
         client.create_many([config_map(f"before-{number}") for number in range(20)])
@@ -168,6 +169,10 @@ async def test_watch_and_wait(servers: Apiservers) -> None:
         assert found.name == "c"
         with pytest.raises(WaitTimeout, match="configmap/nobody"):
             client.wait("cm/nobody", "exists", timeout=0.5)
+        for goal in ("Ready", None, lambda obj: True):
+            with pytest.raises(ApiError, match='configmaps "nobody" not found'):
+                client.wait(["cm/b", "cm/nobody"], goal, timeout=5)
+        assert client.wait("cm/nobody", "deleted", timeout=5) == []
         client.wait(["cm/b", "cm/c"], lambda obj: obj.kind == "ConfigMap", timeout=5)
         client.delete("cm", "b")
         assert client.wait("cm/b", "deleted", timeout=5) is not None

@@ -5,8 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from raykube.client import operations
 from raykube.client.api import ApiClient
-from raykube.client.informer import Informer
+from raykube.client.core.listwatch import Change
+from raykube.client.informer import FIRST_AT_ONCE, Informer
 from tests.client.test_api import MAPS, config_map
 from tests.kit.memory_api import MemoryApi, MemoryStore
 from tests.kit.waiting import until
@@ -139,3 +143,52 @@ async def test_a_failing_handler_does_not_stop_the_others() -> None:
         async with running(informer) as seen:
             await client.create(config_map("a"))
             await until(lambda: seen == [("ADDED", "a")])
+
+
+async def test_the_first_state_is_told_in_pieces_between_which_others_have_their_turns() -> None:
+    count = 2 * FIRST_AT_ONCE + 1
+    async with cluster() as (_, _, client):
+        results = await client.write([operations.create(config_map(f"m{number}")) for number in range(count)])
+        assert all(result.code < 400 for result in results)
+        informer = Informer(client, MAPS)
+        pieces: list[int] = []
+        late: list[str] = []
+        turns: list[int] = []  # of another task: how many pieces it found told
+        informer.add_batch_handler(lambda changes: pieces.append(len(changes)))
+
+        async def another() -> None:
+            while sum(pieces) < count:
+                turns.append(len(pieces))
+                if len(pieces) == 1 and not late:
+                    # Who comes between two pieces is told of each object once too.
+                    informer.add_handler(lambda kind, _, new: late.append(f"{kind} {(new or {})['metadata']['name']}"))
+                    assert len(late) == FIRST_AT_ONCE
+                assert not informer.has_synced
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(another())
+        async with asyncio.timeout(10), running(informer) as seen:
+            await task
+            assert pieces == [FIRST_AT_ONCE, FIRST_AT_ONCE, 1]
+            assert {1, 2} <= set(turns)
+            assert len(seen) == count and sorted(late) == sorted(f"ADDED m{number}" for number in range(count))
+
+
+@pytest.mark.parametrize("count", [FIRST_AT_ONCE + 1, FIRST_AT_ONCE, 1])
+async def test_a_first_state_that_was_half_told_is_told_on(count: int) -> None:
+    async with cluster() as (_, _, client):
+        results = await client.write([operations.create(config_map(f"m{number}")) for number in range(count)])
+        assert all(result.code < 400 for result in results)
+        informer = Informer(client, MAPS)
+        told: list[str] = []
+
+        def stop_after_the_first_piece(changes: list[Change]) -> None:
+            told.extend(change.object["metadata"]["name"] for change in changes)
+            first.cancel()
+
+        informer.add_batch_handler(stop_after_the_first_piece)
+        first = asyncio.create_task(informer.run())
+        await asyncio.gather(first, return_exceptions=True)
+        assert (len(told), informer.has_synced) == (min(FIRST_AT_ONCE, count), count <= FIRST_AT_ONCE)
+        async with running(informer):
+            assert sorted(told) == sorted(f"m{number}" for number in range(count))

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykube.client.core.listwatch import ADDED, BOOKMARK, DELETED, MODIFIED, ListWatch, Stale, WatchEvent, key_of
+from raykube.client.core.listwatch import (
+    ADDED,
+    BOOKMARK,
+    DELETED,
+    MODIFIED,
+    ListWatch,
+    Stale,
+    WatchEvent,
+    identity,
+    key_of,
+)
 
 
 def obj(name: str, revision: int, uid: str = "") -> dict[str, Any]:
@@ -77,6 +87,28 @@ def test_a_break_in_the_initial_state_starts_over() -> None:
     assert machine.request() == (0, True)
     machine.on_events(initial([obj("b", 3)], 4))
     assert list(machine.objects) == [("d", "b")]
+
+
+def test_a_copy_may_keep_less_than_was_told() -> None:
+    machine, whole = ListWatch(kept=identity), ListWatch()
+    batches = [
+        initial([obj("a", 1), obj("b", 2), obj("c", 3)], 5),
+        [WatchEvent(MODIFIED, obj("a", 6), 6), WatchEvent(DELETED, obj("b", 7), 7), WatchEvent(ADDED, obj("d", 8), 8)],
+        initial([obj("a", 6), obj("c", 9), obj("d", 10, "new")], 11),
+    ]
+    for number, batch in enumerate(batches):
+        events = [
+            event._replace(object=event.object and {**event.object, "spec": {"large": number}}) for event in batch
+        ]
+        for each in (machine, whole):
+            if batch[-1].initial_events_end:
+                each.on_expired()
+                each.request()
+        changes = machine.on_events(events)
+        expected = whole.on_events(events)
+        assert [(change.type, change.new) for change in changes] == [(change.type, change.new) for change in expected]
+        assert machine.objects == {key: identity(each) for key, each in whole.objects.items()}
+        assert all("spec" not in change.old for change in changes if change.type == MODIFIED)
 
 
 WRITES = st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=30)

@@ -74,6 +74,11 @@ def test_what_is_no_manifest(manifest: Any, says: str) -> None:
         manifests.load("missing.yaml")
 
 
+@pytest.mark.parametrize("text", ["", "\n", "\n\n", "---\n", "# nothing\n"])
+def test_a_text_without_objects_is_no_path(text: str) -> None:
+    assert manifests.load(text) == []
+
+
 def test_views_never_fail() -> None:
     empty = Object({})
     assert (empty.kind, empty.name, empty.labels, empty.status, empty.phase) == ("", "", {}, {}, "")
@@ -110,6 +115,10 @@ def test_goals() -> None:
     assert not reached("Available", deployment(3, 3, observed=1))
     assert reached("deleted", None)
     assert not reached("Ready", None)
+    daemons = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "observedGeneration": 1}
+    agent = {"kind": "DaemonSet", "metadata": {"name": "d", "generation": 1}}
+    assert not reached(None, Object({**agent, "status": {**daemons, "numberAvailable": 1}}))
+    assert reached(None, Object({**agent, "status": {**daemons, "numberAvailable": 2}}))
     ended = Object({"kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": "Failed"}})
     with pytest.raises(Unreachable, match="pod/p has ended: Failed"):
         reached("Ready", ended)

@@ -45,7 +45,21 @@ def test_backoff_grows_until_forgotten() -> None:
     assert queue.add_rate_limited("a", 0) == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "get", "done", "after", "tick"]), st.integers(0, 4))))
+def test_what_was_worked_on_is_given_back_once() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    assert [queue.get(0), queue.get(0)] == ["a", "b"]
+    queue.add("b")
+    queue.give_back(())
+    assert queue.processing == 0
+    assert queue.get(0) == "c" and {queue.get(0), queue.get(0)} == {"a", "b"} and queue.get(0) is None
+    queue.give_back({"b", "c"})
+    assert queue.processing == 2
+    assert queue.get(0) == "a" and queue.get(0) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "get", "done", "after", "tick", "back"]), st.integers(0, 4))))
 def test_no_key_is_lost_and_none_is_worked_on_twice(steps: list[tuple[str, int]]) -> None:
     queue: WorkQueue[int] = WorkQueue()
     now = 0.0
@@ -66,6 +80,10 @@ def test_no_key_is_lost_and_none_is_worked_on_twice(steps: list[tuple[str, int]]
                 assert got not in working
                 wanted.discard(got)
                 working.add(got)
+        elif step == "back":
+            queue.give_back(())
+            wanted |= working
+            working.clear()
         elif working:
             done = min(working)
             working.discard(done)

@@ -4,6 +4,7 @@ The tests of a file share one cluster, each from the state that the one before l
 skipped. The run has failed by then, wherever it runs.
 """
 
+import traceback
 from collections.abc import Generator
 
 import pytest
@@ -25,5 +26,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if report.when == "call" and report.failed and isinstance(cluster, Cluster):
         _broken.add(item.nodeid.partition("::")[0])
-        report.sections.append(("the cluster", cluster.report()))
+        report.sections.append(("the cluster", _told(cluster)))
     return report
+
+
+def _told(cluster: Cluster) -> str:
+    """The cluster's report and logs: what broke the cluster must not hide the test's own failure."""
+    try:
+        told = cluster.report()
+    except Exception:
+        told = traceback.format_exc()
+    return f"{told}\n\n{cluster.logs()}"

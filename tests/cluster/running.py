@@ -5,7 +5,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -52,15 +52,20 @@ class Cluster:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.logs()}"
 
     def logs(self) -> str:
-        """The ends of all logs, for the report of a failure."""
+        """The ends of all logs, for the report of a failure: the components' and those of Ray that say why it ends."""
+        paths = sorted(self.data_dir.glob("machines/*/logs/*.log"))
+        if (found := state.load(self.data_dir)) is not None:
+            paths += sorted(found.scratch_dir.glob("*/session_2*/logs/gcs_server*.*"))
+            paths += sorted(found.scratch_dir.glob("*/session_2*/logs/raylet*.*"))
         ends = []
-        for path in sorted(self.data_dir.glob("machines/*/logs/*.log")):
-            lines = path.read_text(errors="replace").splitlines()[-15:]
-            ends.append(f"--- {path.relative_to(self.data_dir)}\n" + "\n".join(lines))
+        for path in paths:
+            with suppress(OSError):  # Ray's go with the cluster, perhaps right now
+                lines = path.read_text(errors="replace").splitlines()[-15:]
+                ends.append(f"--- {path}\n" + "\n".join(lines))
         return "\n".join(ends)
 
     def report(self) -> str:
-        """All that may tell why a test failed."""
+        """What the cluster says of itself, for the report of a failure."""
         parts = [self.raykube("status").stdout]
         for arguments in (
             ("get", "nodes,pods,services,endpointslices", "-o", "wide"),
@@ -70,8 +75,8 @@ class Cluster:
             command = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", "--request-timeout=5s", *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             parts.append("\n".join((done.stdout + done.stderr).splitlines()[-40:]))
-        parts += [f"{url}: {self.fetched(url)}" for url in self.page_urls()]
-        parts.append(self.logs())
+        there = range(1, min(len(self.state().machines), 3) + 1)
+        parts += [f"{url}: {self.fetched(url)}" for url in self.page_urls(tuple(there))]
         return "\n\n".join(parts)
 
     def status(self) -> dict[str, Any]:

@@ -137,13 +137,21 @@ def test_a_service_that_cannot_clear_up_keeps_no_other_from_it(tmp_path: Path) -
                 raise RuntimeError("a pod may still run")
             cleared.append(self.name)
 
-    spec = HostSpec(name="x", services=[], files={}, log_file=str(tmp_path / "log"), spec_file=str(tmp_path / "spec"))
-    newest(spec)
-    host = ComponentHost.__new__(ComponentHost)
-    host._spec, host._ended = spec, asyncio.Event()
-    host._services = [Leaves("first", False), Leaves("last", True)]
-    with pytest.raises(ExceptionGroup) as raised:
-        asyncio.run(host._end(clear=True))
-    assert [str(error) for error in raised.value.exceptions] == ["a pod may still run"]
+    services: list[tuple[str, dict[str, object]]] = [("a", {}), ("b", {})]
+    spec = HostSpec(
+        name="x", services=services, files={}, log_file=str(tmp_path / "log"), spec_file=str(tmp_path / "spec")
+    )
+
+    def ended(*made: Leaves) -> str:
+        newest(spec)
+        host = ComponentHost.__new__(ComponentHost)
+        host._spec, host._ended, host._services, host._error = spec, asyncio.Event(), list(made), ""
+        return asyncio.run(host._end(clear=True))
+
+    assert ended(Leaves("first", False), Leaves("last", True)) == "a pod may still run"
     assert cleared == ["first"]
+    assert (tmp_path / "spec").exists(), "who comes later must find it"
+    assert ended(Leaves("first", False)) == "it had not started"
+    assert (tmp_path / "spec").exists()
+    assert ended(Leaves("first", False), Leaves("last", False)) == ""
     assert not (tmp_path / "spec").exists()

@@ -1,11 +1,16 @@
 """Which machines a cluster takes, and as what."""
 
+from pathlib import Path
+
 import pytest
 
 from raykube.cluster import addresses, machines
-from raykube.cluster.facts import Facts
+from raykube.cluster.facts import Facts, look
+from raykube.cluster.plan import plan
 from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.wish import knows_itself
 
+DOCKER = "docker"
 CONTAINERD = "unix:///run/containerd/containerd.sock"
 
 
@@ -29,6 +34,28 @@ def test_names_are_host_names_made_unique() -> None:
     found = cluster()
     machines.admit(found, [facts(1, "Web.example.org"), facts(2, "web"), facts(3, "a_b")])
     assert [machine.name for machine in found.machines] == ["web", "web-10-0-0-2", "a-b"]
+
+
+def test_nodes_have_labels_for_the_accelerators_that_ray_counts() -> None:
+    found = cluster()
+    resources = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0, "node:10.0.0.1": 1.0}
+    machines.admit(found, [facts(1).model_copy(update={"resources": resources}), facts(2)])
+    assert node_labels(found) == ["ray.io/gpu-count=4,ray.io/accelerator-type=A100", ""]
+    machines.set_control_plane(found, ["host1", "host2"])
+    role = "node-role.kubernetes.io/control-plane="
+    assert node_labels(found) == [f"{role},ray.io/gpu-count=4,ray.io/accelerator-type=A100", role]
+
+
+def node_labels(state: ClusterState) -> list[str]:
+    """What each machine's kubelet is told."""
+    placements = [one for one in plan(state, Path("/d")) if one.component == "kubelet"]
+    return [dict(one.services)["raykube.kubelet"]["node_labels"] for one in placements]
+
+
+def test_accelerators_of_no_one_kind_or_name_have_no_type() -> None:
+    assert machines.accelerators({"TPU": 8.0, "GPU": 0.5, "accelerator_type:a b": 1.0}) == "ray.io/tpu-count=8"
+    two = {"GPU": 2.0, "accelerator_type:A": 1.0, "accelerator_type:B": 1.0}
+    assert machines.accelerators(two) == "ray.io/gpu-count=2"
 
 
 def test_a_machine_is_taken_once() -> None:
@@ -70,6 +97,9 @@ def test_no_machine_over_the_limit_is_taken() -> None:
         ("", facts(1, root=False), ""),
         ("process", facts(1), ""),
         ("unix:///x", facts(1, runtimes=()), "unix:///x"),
+        ("", facts(1, runtimes=(DOCKER,)), DOCKER),
+        ("", facts(1, runtimes=(CONTAINERD, DOCKER)), CONTAINERD),
+        ("docker", facts(1, runtimes=(CONTAINERD, DOCKER)), DOCKER),
     ],
 )
 def test_the_runtime_is_the_operator_s_choice_or_what_is_there(endpoint: str, seen: Facts, runtime: str) -> None:
@@ -96,14 +126,47 @@ def test_ranges_are_real_where_pods_have_networks() -> None:
         (True, facts(1), "1", ""),
         (False, facts(1, runtimes=(), root=False), "1", ""),
         (False, facts(1), "2", "install the same on all machines"),
-        (True, facts(1, runtimes=()), "1", "install and start containerd"),
-        (True, facts(1, root=False), "1", "install and start containerd"),
+        (True, facts(1, runtimes=()), "1", "install containerd or Docker"),
+        (True, facts(1, root=False), "1", "install containerd or Docker"),
     ],
 )
 def test_a_machine_that_does_not_fit_is_told_why(has_networks: bool, seen: Facts, version: str, words: str) -> None:
     reason = machines.refusal(cluster(has_networks=has_networks), seen, version)
     assert words in reason
     assert bool(words) == bool(reason)
+
+
+def test_who_asked_for_docker_is_told_where_it_is_not() -> None:
+    asked = cluster(has_networks=True, runtime_endpoint="docker")
+    assert "no Docker" in machines.refusal(asked, facts(1), "1")
+    assert machines.refusal(asked, facts(1, runtimes=(DOCKER,)), "1") == ""
+
+
+def test_a_machine_with_parts_of_another_cluster_is_not_taken() -> None:
+    """A head that lost its disk must not begin a new cluster on the old one's machines."""
+    mine, others = (facts(1).model_copy(update={"clusters": [each * 32]}) for each in "01")
+    assert machines.refusal(cluster(), mine, "1") == ""
+    assert "'raykube up --existing'" in machines.refusal(cluster(), others, "1")
+    assert "1" * 32 in machines.refusal(cluster(), others, "1")
+
+
+def test_a_machine_tells_whose_parts_it_has(tmp_path: Path) -> None:
+    specs = tmp_path / "machines" / "m" / "specs"
+    specs.mkdir(parents=True)
+    for name, text in (("kubelet", '{"cluster": "a"}'), ("kv", '{"cluster": "b"}'), ("x", "{"), ("y", "[]")):
+        (specs / f"{name}.json").write_text(text)
+    assert Facts.model_validate_json(look("10.0.0.1", str(tmp_path))).clusters == ["a", "b"]
+    assert Facts.model_validate_json(look("10.0.0.1", str(tmp_path / "none"))).clusters == []
+
+
+def test_a_cluster_exists_where_a_majority_of_its_members_has_its_disk() -> None:
+    seated = [Machine(name=str(n), address=f"10.0.0.{n}", index=n, control_plane=n < 4) for n in (1, 2, 3, 4)]
+    there = cluster(machines=seated)
+    own = [facts(number).model_copy(update={"clusters": [there.id]}) for number in (1, 2, 3, 4)]
+    assert knows_itself(there, own[:2])
+    assert not knows_itself(there, [*own[1:2], facts(1), facts(3)]), "they lost their disks"
+    assert not knows_itself(there, own[2:]), "one of them is no member"
+    assert not knows_itself(cluster(), own)
 
 
 def test_labels_choose_the_control_plane() -> None:

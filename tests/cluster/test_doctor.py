@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+import raykube.kubelet.config as kubelet
 from raykube.cluster.doctor import ask, checks
-from raykube.cluster.doctor.checks import CHECKS, Answers, Level
+from raykube.cluster.doctor.checks import CHECKS, Answers, Level, Runtime
 
 HEALTHY = Answers(
     hostname="m1",
@@ -19,17 +20,23 @@ HEALTHY = Answers(
     packages={"ray": "2.60.0", "raykube": "1"},
     is_root=True,
     listening={"22": "sshd", "10250": "ray::kubelet"},
-    sockets=["/run/containerd/containerd.sock"],
+    runtimes=[Runtime(name="containerd", version="1.7.0")],
     cni=["bridge", "host-local", "loopback", "portmap"],
     programs=["rsync", "nft", "conntrack", "ip"],
     default_routes=["eth0"],
     cgroups={"version": 2, "controllers": ["cpu", "memory", "pids"]},
     disk_free_bytes=100 << 30,
+    disk_bytes=200 << 30,
+    image_free_bytes=100 << 30,
+    image_bytes=200 << 30,
     memory_bytes=8 << 30,
     cpus=4,
     ip_forward=True,
     low_port=1024,
 )
+
+NO_CRI = Runtime(name="containerd", problem="serves no CRI v1")
+DOCKER = Runtime(name="Docker", version="20.10.24")
 
 
 def wrong(answers: Answers, containers: bool = True, **others: Answers) -> dict[str, Level]:
@@ -55,13 +62,16 @@ def test_nothing_is_wrong_with_a_healthy_machine() -> None:
         ({"ahead_s": 30.0, "uncertain_s": 0.2}, "clock", Level.ERROR),
         ({"ahead_s": -30.0, "uncertain_s": 0.2}, "clock", Level.ERROR),
         ({"listening": {"6443": "/usr/bin/kube-apiserver --x"}}, "ports", Level.ERROR),
-        ({"sockets": []}, "runtime", Level.ERROR),
+        ({"runtimes": []}, "runtime", Level.ERROR),
+        ({"runtimes": [NO_CRI]}, "runtime", Level.ERROR),
         ({"cni": ["bridge"]}, "cni", Level.ERROR),
         ({"cgroups": {"version": 2, "controllers": ["cpu", "pids"]}}, "cgroups", Level.ERROR),
         ({"default_routes": []}, "route", Level.ERROR),
         ({"programs": ["rsync", "ip"]}, "tools", Level.ERROR),
         ({"disk_free_bytes": 1 << 30}, "disk", Level.ERROR),
         ({"disk_free_bytes": 6 << 30}, "disk", Level.WARNING),
+        ({"disk_bytes": 1010 << 30}, "disk", Level.WARNING),
+        ({"image_bytes": 670 << 30}, "disk", Level.WARNING),
         ({"memory_bytes": 1 << 20}, "memory", Level.ERROR),
     ],
 )
@@ -69,12 +79,46 @@ def test_each_flaw_is_found_alone(change: dict[str, Any], check: str, level: Lev
     assert wrong(HEALTHY.model_copy(update=change)) == {check: level}
 
 
+def test_a_disk_is_short_where_kubelets_say_so() -> None:
+    thresholds = kubelet.Config().eviction_hard.split(",")
+    assert f"nodefs.available<{checks.DISK_SHARE_WARN:.0%}" in thresholds
+    assert f"imagefs.available<{checks.IMAGE_SHARE_WARN:.0%}" in thresholds
+    assert wrong(HEALTHY.model_copy(update={"disk_bytes": 990 << 30, "image_bytes": 660 << 30})) == {}
+    short = checks.judge({"m": HEALTHY.model_copy(update={"image_bytes": 1000 << 30})}, True)["m"]
+    assert checks.worst(short)["disk"].detail == "100.0 GiB of images, 10% free"
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "level", "detail", "advice"),
+    [
+        ([Runtime(name="CRI-O", version="1.30.0"), DOCKER], Level.OK, "CRI-O 1.30.0", ""),
+        ([DOCKER], Level.OK, "Docker 20.10.24, through raykube cri-docker", ""),
+        (
+            [NO_CRI, DOCKER],
+            Level.OK,
+            "Docker 20.10.24, through raykube cri-docker; containerd serves no CRI v1",
+            "",
+        ),
+        ([NO_CRI], Level.ERROR, "containerd serves no CRI v1", "disabled_plugins"),
+        ([Runtime(name="CRI-O", problem="connection refused")], Level.ERROR, "CRI-O connection refused", "-u crio"),
+        ([], Level.ERROR, "none", "install containerd"),
+    ],
+)
+def test_the_runtime_that_a_cluster_will_take_is_named(
+    runtimes: list[Runtime], level: Level, detail: str, advice: str
+) -> None:
+    judged = checks.judge({"m": HEALTHY.model_copy(update={"runtimes": runtimes})}, True)["m"]
+    found = checks.worst(judged)["runtime"]
+    assert (found.level, found.detail) == (level, detail)
+    assert advice in found.advice
+
+
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     assert wrong(HEALTHY.model_copy(update={"ahead_s": 5.0, "uncertain_s": 6.0})) == {}
 
 
 def test_plain_processes_need_less() -> None:
-    bare = {"is_root": False, "sockets": [], "cni": [], "programs": ["rsync"]}
+    bare = {"is_root": False, "runtimes": [], "cni": [], "programs": ["rsync"]}
     assert wrong(HEALTHY.model_copy(update=bare), containers=False) == {"user": Level.WARNING, "runtime": Level.WARNING}
 
 

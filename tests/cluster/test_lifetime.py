@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raykube.cluster import processes, ray_nodes, state
+from tests.kit import eviction
 from tests.kit.controlplane import until
 from tests.kit.require import require_program
 
@@ -87,7 +88,7 @@ def test_a_cluster_on_the_ray_of_others(tmp_path: Path, plain_ray: str) -> None:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    run(*RAYKUBE, "up", *flags(tmp_path, "joined"), "--address", plain_ray)
+    run(*RAYKUBE, "up", *flags(tmp_path, "joined"), "--address", plain_ray, *eviction.FLAGS)
     found = state.load(tmp_path / "data")
     assert found is not None
     try:

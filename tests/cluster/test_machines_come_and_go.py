@@ -127,6 +127,9 @@ def test_the_control_plane_of_a_lost_machine_moves_and_its_node_goes(joined: Joi
     for component in ("kv", "apiserver", "scheduler", "controller-manager"):
         until(f"machine 4 has its {component}", lambda: joined.healthy(component) == alive, 120)  # noqa: B023
     until("its node is gone", lambda: joined.ready(1, 3, 4), 60)
+    shown = ("get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name")
+    names = {f"node/{joined.name(number)}" for number in (1, 3, 4)}
+    until("the nodes show it", lambda: set(joined.kubectl(*shown).split()) == names, 60)
 
 
 def test_a_machine_whose_ray_is_started_again_comes_back(joined: Joined) -> None:

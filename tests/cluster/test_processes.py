@@ -70,10 +70,11 @@ def test_a_child_that_left_its_session_is_found(cluster_id: str) -> None:
     assert processes.end(cluster_id, grace_s=0) == 1
 
 
-def test_a_process_whose_title_covers_its_marker_is_found_by_its_log(cluster_id: str) -> None:
+@pytest.mark.parametrize("left", [{}, {processes.MACHINE_VARIABLE: "m1"}])
+def test_a_process_whose_title_covers_its_marker_is_found_by_its_log(cluster_id: str, left: dict[str, str]) -> None:
     folder = scratch_of(cluster_id) / "m1"
     folder.mkdir(parents=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYKUBE_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYKUBE_")} | left
     with (folder / "agent.log").open("w") as log:
         agent = subprocess.Popen(["ray::Agent", "600"], executable="/bin/sleep", env=environment, stderr=log)
     shutil.rmtree(scratch_of(cluster_id))

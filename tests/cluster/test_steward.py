@@ -75,12 +75,29 @@ def test_a_machine_that_may_not_have_a_member_gets_none() -> None:
     assert next_step(replace(seen, barred=frozenset("de")), PATIENCE_S) is None
 
 
+def test_a_member_that_is_silent_on_a_live_machine_is_replaced_on_another() -> None:
+    """Its machine lost its disk: the store lets nobody begin anew under an old name."""
+    silent = replace(view({}, A, B, C), silent_s={1: 59.0})
+    assert next_step(silent, PATIENCE_S) is None
+    assert next_step(replace(silent, silent_s={1: LOST_S}), PATIENCE_S) == Add("d")
+
+
+def test_without_a_spare_machine_it_is_made_anew_where_it_was() -> None:
+    silent = replace(view({"d": LOST_S, "e": LOST_S}, A, B, C), silent_s={1: LOST_S})
+    assert next_step(silent, PATIENCE_S) == Remove(1, "a")
+    assert next_step(replace(silent, members=(B, C)), PATIENCE_S) == Dismiss("a")
+    assert next_step(replace(silent, members=(B, C), hosted=frozenset("bc")), PATIENCE_S) == Add("a")
+    assert next_step(replace(silent, barred=frozenset("a")), PATIENCE_S) is None
+    two = replace(silent, silent_s={1: LOST_S, 2: LOST_S})
+    assert next_step(two, PATIENCE_S) is None, "the quorum is gone: who of them has which data, nobody knows"
+
+
 def after(step: Step, seen: View) -> View:
     """What there is once `step` was taken."""
     members, hosted = list(seen.members), set(seen.hosted)
     match step:
         case Add(machine):
-            members.append(Member(max((m.id for m in members), default=0) + 1, machine, True, False))
+            members.append(Member(max((m.id for m in members), default=0) + 10, machine, True, False))
         case Host(_, machine):
             hosted.add(machine)
             members = [replace(m, has_started=True) if m.machine == machine else m for m in members]
@@ -107,20 +124,24 @@ def steps(seen: View) -> Iterator[View]:
     st.sets(st.sampled_from("abcdefg"), min_size=3, max_size=5),
     st.sets(st.sampled_from("abcdefg")),
     st.sets(st.sampled_from("abcdefg")),
+    st.sets(st.sampled_from("abcdefg")),
 )
 def test_whatever_is_lost_it_comes_to_rest_with_as_many_live_members_as_can_be(
-    homes: set[str], dead: set[str], hosted: set[str]
+    homes: set[str], dead: set[str], silent: set[str], hosted: set[str]
 ) -> None:
-    """A quorum lives; the rest may be dead, and actors may be where they do not belong or missing where they do."""
+    """A quorum lives; the rest may be dead, or silent on machines that live, and actors may be where they do not belong
+    or missing where they do."""
     voters = sorted(homes)
-    dead -= set(voters[: len(voters) // 2 + 1])
+    dead -= (alive := set(voters[: len(voters) // 2 + 1]))
     wanted = len(voters)
     lost_s = {name: LOST_S if name in dead else 0.0 for name in "abcdefg"}
-    seen = begin = View(tuple(Member(n, name) for n, name in enumerate(voters, 1)), lost_s, frozenset(hosted), wanted)
+    members = tuple(Member(n, name) for n, name in enumerate(voters, 1))
+    silent_s = {member.id: LOST_S for member in members if member.machine in silent - alive}
+    seen = begin = View(members, lost_s, frozenset(hosted), wanted, silent_s=silent_s)
     for seen in steps(begin):
-        live = [m for m in seen.members if not m.learner and m.machine not in dead]
+        live = [m for m in seen.members if not m.learner and m.machine not in dead and m.id not in silent_s]
         assert 2 * len(live) > len([m for m in seen.members if not m.learner]), "a step took the quorum"
-    live_homes = {m.machine for m in seen.members if m.machine not in dead}
+    live_homes = {m.machine for m in seen.members if m.machine not in dead and m.id not in silent_s}
     assert len(live_homes) == min(wanted, 7 - len(dead))
     assert live_homes <= seen.hosted
     if len(live_homes) == wanted:

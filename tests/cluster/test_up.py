@@ -5,14 +5,17 @@ One cluster of three machines serves all tests, in their order: each leaves it a
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raykube.cluster import processes, state
+from raykube.cluster import processes, ray_nodes, state
 from tests.cluster.running import NAME, Cluster, running_cluster
+from tests.kit.components import pids
 from tests.kit.controlplane import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -86,6 +89,46 @@ def test_a_manifest_runs_and_is_served(cluster: Cluster) -> None:
     until("the page is served everywhere", cluster.page_is_served, 20)
 
 
+READERS = """
+import sys
+import numpy
+import ray
+import raykube
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+with raykube.Client(sys.argv[2]) as client:
+    for machine in sys.argv[3:]:
+        make = ray.remote(lambda: numpy.zeros(30_000_000, numpy.uint8))
+        reference = make.options(num_cpus=0, label_selector={"raykube.io/machine": machine}).remote()
+        ray.wait([reference], fetch_local=False)
+        container = {"name": "c", "image": "any", "command": ["true"]}
+        annotations = raykube.inputs([reference])
+        assert annotations, f"Ray names no place of the object on {machine}"
+        metadata = {"name": f"reads-{machine}", "namespace": "default", "annotations": annotations}
+        spec = {"restartPolicy": "Never", "containers": [container]}
+        client.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        client.wait(f"pod/reads-{machine}", "PodScheduled")
+        print(machine, client.get("pods", f"reads-{machine}").spec["nodeName"])
+        client.delete("pods", f"reads-{machine}")
+        del reference
+"""
+
+
+def test_pods_go_where_rays_objects_lie(cluster: Cluster) -> None:
+    until("three nodes are ready", lambda: cluster.nodes_ready() == 3)
+    found = cluster.state()
+    machines = [machine.name for machine in found.machines]
+    done = subprocess.run(
+        [sys.executable, "-c", READERS, found.gcs_address, str(cluster.kubeconfig), *machines],
+        env=os.environ | ray_nodes.ray_environment(cluster.data_dir),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()] == [[name, name] for name in machines]
+
+
 @pytest.mark.parametrize(
     "component", ["kv", "apiserver", "router", "controller-manager", "scheduler", "kubelet", "kube-proxy"]
 )
@@ -94,14 +137,14 @@ def test_a_killed_component_comes_back_and_nothing_else_moves(cluster: Cluster, 
         pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
         for pod in cluster.ready_pods()
     }
-    victim = cluster.component(component, 1)
+    victim = pids(cluster.status, component)[f"{NAME}-1"]
     name = f"before-{component}"
     cluster.kubectl("create", "configmap", name, "--from-literal=a=b")
-    os.kill(victim["pid"], signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
 
     def back() -> bool:
         row = cluster.component(component, 1)
-        return bool(row["healthy"] and row["pid"] not in (0, victim["pid"]))
+        return bool(row["healthy"] and row["pid"] not in (0, victim))
 
     until(f"{component} is back", back)
     until("kubectl works", cluster.kubectl_works, 20)
@@ -116,11 +159,18 @@ def test_a_killed_component_comes_back_and_nothing_else_moves(cluster: Cluster, 
     assert now == starts, "containers outlive every component"
 
 
+def unwell(cluster: Cluster) -> set[str]:
+    """Machines of which a part is not healthy."""
+    return {row["machine"] for row in cluster.status()["components"] if not row["healthy"]}
+
+
 @pytest.mark.parametrize("number", [3, 2, 1], ids=["third", "second", "head"])
 def test_a_killed_machine_is_survived_and_comes_back(cluster: Cluster, number: int) -> None:
     cluster.kubectl("create", "configmap", f"before-machine-{number}", "--from-literal=a=b")
     victim = cluster.kill_machine(number)
     until("kubectl works without it", cluster.kubectl_works, 30)
+    if number == 1:
+        until("the others are known to be well, without Ray's head", lambda: unwell(cluster) == {victim.name}, 30)
     cluster.kubectl("create", "configmap", f"after-machine-{number}", "--from-literal=a=b")
 
     def healed() -> bool:

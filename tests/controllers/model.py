@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from raykube.base.clock import rfc3339
-from raykube.controllers.core import indexes, kinds
-from raykube.controllers.core.plan import Controller, Event, Obj, Plan, Read, Write
+from raykube.controllers.core import aspects, indexes, kinds
+from raykube.controllers.core.plan import Controller, Event, Obj, Plan, Read, Selective, Write
 
-CLUSTER_SCOPED = {kinds.NODES, kinds.NAMESPACES, kinds.PERSISTENT_VOLUMES, kinds.STORAGE_CLASSES}
+CLUSTER_SCOPED = {kinds.NODES, kinds.NAMESPACES, kinds.PERSISTENT_VOLUMES, kinds.STORAGE_CLASSES, kinds.RESOURCE_SLICES}
 START = 1_800_000_000.0
 
 
@@ -29,6 +29,7 @@ class Cluster:
         self.now = START
         self.revision = 0
         self.objects: dict[str, dict[tuple[str, str], Obj]] = {}
+        self.seen: dict[str, int] = {}  # resources whose cache is behind, and how far it has come
         self.changes: deque[tuple[str, Obj | None, Obj | None]] = deque()
         self.log: list[Write] = []
         self.events: list[Event] = []
@@ -89,6 +90,9 @@ class Cluster:
     def by_index(self, resource: str, index: str, value: str) -> Sequence[Obj]:
         function = indexes.indexes_of(resource, resource not in CLUSTER_SCOPED)[index]
         return [obj for obj in self.all(resource) if value in function(obj)]
+
+    def revision_of(self, resource: str) -> int:
+        return self.seen.get(resource, self.revision)
 
     def answer(self, read: Read) -> Sequence[Obj] | None:
         if read.name:
@@ -259,6 +263,9 @@ class Running:
 
     def _observe(self, resource: str, old: Obj | None, new: Obj | None) -> None:
         for controller, queue in zip(self.controllers, self.queues, strict=True):
+            wanted = aspects.wanted(controller.looks_at if isinstance(controller, Selective) else aspects.ALL)
+            if resource == kinds.PODS and not aspects.concerns(aspects.found(old, new), wanted):
+                continue  # as the shell has it
             if resource in controller.resources:
                 queue.update(dict.fromkeys(controller.observe(self.cluster, resource, old, new, self.cluster.now)))
 

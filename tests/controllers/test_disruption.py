@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raykube.base.clock import rfc3339
 from raykube.controllers.core import conditions, kinds
@@ -243,3 +245,49 @@ def test_a_decision_never_undoes_an_eviction_that_it_has_not_seen() -> None:
     evict(cluster, "p")
     assert cluster.apply(write)[0] == 409
     assert list(status(cluster)["disruptedPods"]) == ["p"]
+
+
+moves = st.tuples(
+    st.sampled_from(["come", "go", "ready", "unready", "relabel", "orphan", "leave", "evict", "select", "scale"]),
+    st.sampled_from("pqr"),
+    st.booleans(),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([{"minAvailable": 2}, {"maxUnavailable": 1}, {"minAvailable": "50%"}]), st.lists(moves))
+def test_what_is_counted_by_changes_is_what_a_new_controller_counts(spec, steps) -> None:
+    cluster = Cluster()
+    cluster.add(kinds.POD_DISRUPTION_BUDGETS, budget(**spec))
+    owner = scaled(cluster, kinds.REPLICA_SETS, "apps/v1", "ReplicaSet", 3)
+    running = start(cluster)
+
+    def note(each: Obj) -> None:
+        each.setdefault("status", {}).setdefault("disruptedPods", {})[name] = rfc3339(cluster.now)
+
+    for move, name, flag in steps:
+        present = cluster.get(kinds.PODS, "default", name)
+        if move == "come" and present is None:
+            cluster.add(kinds.PODS, pod(name, ready=flag, owner=owner if flag else None))
+        elif move == "evict":
+            cluster.change(kinds.POD_DISRUPTION_BUDGETS, "b", note)
+        elif move == "select":
+            wanted = {"matchLabels": LABELS} if flag else {"matchLabels": {"app": "other"}}
+            cluster.change(kinds.POD_DISRUPTION_BUDGETS, "b", lambda each, to=wanted: each["spec"].update(selector=to))
+        elif move == "scale":
+            cluster.change(kinds.REPLICA_SETS, "replicaset", lambda each, to=flag: each["spec"].update(replicas=3 + to))
+        elif present is None:
+            continue
+        elif move == "go":
+            cluster.vanish(kinds.PODS, present)
+        elif move in ("ready", "unready"):
+            cluster.change(kinds.PODS, name, set_pod("Running", move == "ready", cluster.now))
+        elif move == "relabel":
+            labels = LABELS if flag else {"app": "other"}
+            cluster.change(kinds.PODS, name, lambda each, to=labels: each["metadata"].update(labels=dict(to)))
+        elif move == "orphan":
+            cluster.change(kinds.PODS, name, lambda each: each["metadata"].pop("ownerReferences", None))
+        else:
+            cluster.change(kinds.PODS, name, lambda each: each["metadata"].update(deletionTimestamp=rfc3339(0)))
+        running.run()
+        assert not DisruptionController().reconcile(cluster, "default/b", cluster.now).writes

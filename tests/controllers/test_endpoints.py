@@ -1,6 +1,7 @@
 """endpointslice-controller and endpoints-controller on the model cluster."""
 
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -196,3 +197,82 @@ def test_slices_say_what_the_pods_are(steps: list[tuple[str, int]], limit: int) 
     assert {entry["targetRef"]["name"]: entry["conditions"]["ready"] for entry in listed} == wanted
     assert len(listed) == len(wanted) and all(len(each["endpoints"]) <= limit for each in slices(cluster))
     assert len(slices(cluster)) >= 1
+
+
+CHANGES = ("add", "gone", "ready", "ended", "other", "moved", "port", "zone", "service")
+CHANGES += ("slice gone", "slice changed", "slice taken", "endpoints changed", "endpoints gone")
+NAMED = [{"name": "http", "port": 80, "targetPort": "web"}]
+
+
+def disturb(cluster: Cluster, what: str, number: int) -> None:
+    """Something happens to pods, or to what the controllers wrote."""
+    name, found = f"web-{number:03}", slices(cluster)
+    present = cluster.get(kinds.PODS, "default", name)
+    if what == "add" and present is None:
+        cluster.add(kinds.PODS, pod(number, ports=[{"name": "web", "containerPort": 8000 + number % 2}]))
+    elif what == "gone" and present is not None:
+        cluster.vanish(kinds.PODS, present)
+    elif what in ("ready", "ended", "other", "moved", "port") and present is not None:
+        edits: dict[str, Any] = {
+            "ready": lambda each: each["status"]["conditions"][0].update(status=str(number % 2 == 0)),
+            "ended": lambda each: each["status"].update(phase="Succeeded" if number % 2 else "Running"),
+            "other": lambda each: each["metadata"].update(labels=LABELS if number % 2 else {"app": "other"}),
+            "moved": lambda each: each["status"].update(podIP=f"10.2.0.{number}"),
+            "port": lambda each: each["spec"].update(nodeName=f"node-{number % 3}"),
+        }
+        cluster.change(kinds.PODS, name, edits[what])
+    elif what == "zone":
+        labels = {"topology.kubernetes.io/zone": f"zone-{number}"}
+        cluster.change(kinds.NODES, f"node-{number % 3}", lambda each: each["metadata"].update(labels=labels))
+    elif what == "service":
+        spec = {
+            "ports": NAMED if number % 2 else service()["spec"]["ports"],
+            "publishNotReadyAddresses": number % 4 > 1,
+        }
+        cluster.change(kinds.SERVICES, "web", lambda each: each["spec"].update(spec))
+    elif what.startswith("slice ") and found:
+        chosen = found[number % len(found)]
+        if what == "slice gone":
+            cluster.vanish(kinds.ENDPOINT_SLICES, chosen)
+        else:
+            labels = {"kubernetes.io/service-name": "other"} if what == "slice taken" else {"tier": "changed"}
+            edit = lambda each: each["metadata"]["labels"].update(labels) or each["endpoints"].reverse()  # noqa: E731
+            cluster.change(kinds.ENDPOINT_SLICES, chosen["metadata"]["name"], edit)
+    elif what.startswith("endpoints ") and (endpoints := cluster.get(kinds.ENDPOINTS, "default", "web")):
+        if what == "endpoints gone":
+            cluster.vanish(kinds.ENDPOINTS, endpoints)
+        else:
+            cluster.change(kinds.ENDPOINTS, "web", lambda each: each.update(subsets=[]))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 9)), max_size=40), st.integers(1, 4), st.integers(1, 4)
+)
+@settings(max_examples=150, deadline=None)
+def test_what_one_remembers_is_what_another_would_find(steps: list[tuple[str, int]], limit: int, cut: int) -> None:
+    cluster = Cluster()
+    cluster.add(kinds.SERVICES, service())
+    for number in range(3):
+        cluster.add(kinds.NODES, {"metadata": {"name": f"node-{number}"}, "spec": {}})
+    for number in range(4):
+        disturb(cluster, "add", number)
+    with patch("raykube.controllers.core.endpoints.ADDRESSES_MAX", cut):
+        running = Running(cluster, [EndpointSliceController(limit), EndpointsController()])
+        running.start()
+        for number, (what, which) in enumerate(steps):
+            disturb(cluster, what, which)
+            if number % 2:
+                running.run()
+        running.run()
+        for another in (EndpointSliceController(limit), EndpointsController()):
+            assert not another.reconcile(cluster, "default/web", cluster.now).writes
+    mine = [found for found in slices(cluster) if is_ours(found)]
+    assert all(found["metadata"]["labels"]["tier"] == "front" for found in mine)
+    listed = [(each["targetRef"]["name"], each["addresses"][0]) for found in mine for each in found["endpoints"]]
+    living = [each for each in cluster.all(kinds.PODS) if each["status"]["phase"] == "Running"]
+    selected = [each for each in living if each["metadata"]["labels"] == LABELS]
+    assert sorted(listed) == sorted((each["metadata"]["name"], each["status"]["podIP"]) for each in selected)
+
+
+def is_ours(found: Obj) -> bool:
+    return bool(found["metadata"]["labels"]["kubernetes.io/service-name"] == "web")

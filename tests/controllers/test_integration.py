@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource, builtin
 from raykube.client import operations
 from raykube.controllers.core.plan import Obj
+from raykube.controllers.runner import Runner
 from tests.controllers.plane import Plane
 
 pytestmark = pytest.mark.integration
@@ -196,6 +199,46 @@ async def test_a_standby_takes_over(plane: Plane) -> None:
     assert second.status()["role"] == "leader"
 
 
+async def test_who_lost_the_lease_to_nobody_goes_on_where_it_was(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {"leader_elect_lease_duration": 3, "leader_elect_renew_deadline": 2, "leader_elect_retry_period": 0.2}
+    anew: list[bool] = []
+    run = Runner.run
+
+    async def noted(runner: Runner, **how: bool) -> None:
+        if runner.name == "replicaset-controller":
+            anew.append(how["anew"])
+        await run(runner, **how)
+
+    monkeypatch.setattr(Runner, "run", noted)
+    manager = await plane.manager(**flags)
+    elector = manager._elector
+    assert elector is not None
+
+    async def leads() -> bool:
+        return elector.leading
+
+    async def pods(count: int) -> bool:
+        return len(await listed(plane, PODS)) == count
+
+    await until(leads)
+    assert anew == [True]
+    await plane.client.create(deployment(2))
+    await until(lambda: pods(2))
+    for taken_meanwhile in (False, True):
+        elector._election.leading = False  # as when it was too busy to renew
+        elector._announce()
+        assert manager.status()["role"] == "standby"
+        if taken_meanwhile:
+            since = "2026-01-01T00:00:00.000000Z"
+            taken = {"holderIdentity": "another", "acquireTime": since, "leaseDurationSeconds": 1}
+            await plane.client.patch(LEASES, "kube-system", "kube-controller-manager", {"spec": taken})
+        replicas = 3 + taken_meanwhile
+        await plane.client.patch(DEPLOYMENTS, "default", "web", {"spec": {"replicas": replicas}})
+        await until(leads)
+        await until(partial(pods, replicas))
+        assert anew[-1] is taken_meanwhile
+
+
 async def create_node(plane: Plane, name: str, ready: str = "True") -> None:
     condition = {
         "type": "Ready",
@@ -350,7 +393,13 @@ async def test_evictions_within_a_budget_go_on_as_pods_are_replaced(plane: Plane
         await until(lambda: healthy(1))
         other = next(each for each in pods if each["metadata"]["name"] != pod["metadata"]["name"])
         (result,) = await plane.client.write([operations.evict(other)])
-        assert result.code == 429
+        (cause,) = orjson.loads(result.body)["details"]["causes"]
+        assert (result.code, cause["message"]) == (
+            429,
+            "The disruption budget web needs 1 healthy pods and has 1 currently",
+        )
+        spared = await plane.client.get(PODS, "default", other["metadata"]["name"])
+        assert "deletionTimestamp" not in spared["metadata"]
     left = await until(replaced)
     assert len(left) == 2 and not old.keys() & {pod["metadata"]["name"] for pod in left}
 

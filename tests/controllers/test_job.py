@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykube.controllers.core import completions, job_pods, kinds
+from raykube.api.deadlines import DEADLINE, DURATION
+from raykube.controllers.core import job_pods, kinds
+from raykube.controllers.core.completions import Indexes
 from raykube.controllers.core.job import JobController
 from raykube.controllers.core.plan import Obj
 from raykube.controllers.core.pods import is_active, is_terminal
@@ -75,6 +77,17 @@ def test_runs_to_completion() -> None:
     assert len(cluster.all(kinds.PODS)) == 5
     assert not any(pod["metadata"].get("finalizers") for pod in cluster.all(kinds.PODS))
     assert cluster.events[-1].reason == "Completed"
+
+
+def test_pods_have_the_deadline_of_their_job() -> None:
+    cluster = Cluster()
+    made = job(completions=1)
+    made["metadata"]["annotations"] = {DEADLINE: "2026-11-28T14:30:00Z", DURATION: "10m", "other": "stays"}
+    made["spec"]["template"].setdefault("metadata", {})["annotations"] = {DURATION: "5m"}
+    cluster.add(kinds.JOBS, made)
+    start(cluster)
+    (pod,) = active(cluster)
+    assert pod["metadata"]["annotations"] == {DEADLINE: "2026-11-28T14:30:00Z", DURATION: "5m"}
 
 
 def test_indexed() -> None:
@@ -214,17 +227,58 @@ def test_backoff_limit_per_index() -> None:
     assert status(cluster)["conditions"][-1]["reason"] == "FailedIndexes"
 
 
+@pytest.mark.parametrize("index", ["0", "1", "7", "none"])
+def test_a_pod_whose_index_is_done_taken_or_none_goes(index: str) -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completions=3, parallelism=2, completionMode="Indexed"))
+    running = start(cluster)
+    first, second = sorted(active(cluster), key=lambda pod: str(job_pods.index_of(pod)))
+    if index != "1":
+        cluster.change(kinds.PODS, first["metadata"]["name"], set_pod("Succeeded", False, cluster.now))
+        running.run()
+        assert status(cluster)["completedIndexes"] == "0"
+
+    def edit(pod: Obj) -> None:
+        pod["metadata"]["annotations"][job_pods.INDEX] = index
+        pod["metadata"]["labels"][job_pods.INDEX] = index
+
+    moved = first if index == "1" else second
+    cluster.change(kinds.PODS, moved["metadata"]["name"], edit)
+    running.run()
+    names = {pod["metadata"]["name"] for pod in active(cluster)}
+    assert len(names) == 2 and len({job_pods.index_of(pod) for pod in active(cluster)}) == 2
+    had_it = {first["metadata"]["name"], second["metadata"]["name"]} if index == "1" else {moved["metadata"]["name"]}
+    assert had_it - names, "one that had it is replaced"
+
+
 @pytest.mark.parametrize(
     ("text", "indexes"), [("", set()), ("0", {0}), ("0-2,5", {0, 1, 2, 5}), ("1,3-4,9", {1, 3, 4, 9})]
 )
 def test_completion_indexes(text: str, indexes: set[int]) -> None:
-    assert completions.parse(text, 100) == indexes
-    assert completions.render(indexes) == text
+    found = Indexes.parse(text, 100)
+    assert len(found) == len(indexes) and {index for index in range(100) if index in found} == indexes
+    assert str(found) == text
 
 
-@given(st.sets(st.integers(0, 40)))
-def test_completion_indexes_round_trip(indexes: set[int]) -> None:
-    assert completions.parse(completions.render(indexes), 41) == indexes
+@pytest.mark.parametrize("text", ["5,x,0-2", "2,1,0,5-5", "0-1,1-2,,5,-", "-3,0-2,5,\u00b2,1-", "0-2,5," + "9" * 5000])
+def test_completion_indexes_that_somebody_else_wrote(text: str) -> None:
+    assert str(Indexes.parse(text, 6)) == "0-2,5"
+
+
+INDEX = st.integers(0, 40)
+
+
+@given(st.sets(INDEX), st.lists(INDEX), st.sets(INDEX), st.integers(0, 45))
+def test_completion_indexes_are_a_set(first: set[int], more: list[int], asked: set[int], limit: int) -> None:
+    found, twin = Indexes.parse(",".join(map(str, first)), 41), set(first)
+    for index in more:
+        found.add(index)
+        twin.add(index)
+    assert len(found) == len(twin) and {index for index in range(45) if index in found} == twin
+    assert list(found.others(limit)) == [index for index in range(limit) if index not in twin]
+    assert found.has_any(sorted(asked)) == bool(twin & asked)
+    again = Indexes.parse(str(found), 41)
+    assert str(again) == str(found) and list(again.others(45)) == list(found.others(45))
 
 
 @pytest.mark.parametrize("mode", ["NonIndexed", "Indexed"])
@@ -300,3 +354,49 @@ def test_counts_are_exact_whatever_happens(
         running.advance(700)
     assert status(cluster)["succeeded"] == wanted == len(succeeded)
     assert all(is_terminal(pod) or not pod["metadata"].get("finalizers") for pod in cluster.all(kinds.PODS))
+
+
+def test_a_success_ends_the_back_off_when_it_is_counted_too() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completions=3, parallelism=1))
+    running = start(cluster)
+    finish(cluster, running, "Failed")
+    running.advance(11)
+    finish(cluster, running)
+    assert status(cluster)["succeeded"] == 1
+    running.advance(2)
+    finish(cluster, running, "Failed")
+    running.advance(9)
+    assert not active(cluster)
+    running.advance(1)
+    assert len(active(cluster)) == 1, "ten seconds again, not twenty"
+
+
+def test_a_counted_pod_that_is_no_longer_selected_is_released() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completions=2, parallelism=1))
+    running = start(cluster)
+    finish(cluster, running)
+    (pod,) = [each for each in cluster.all(kinds.PODS) if not is_active(each)]
+    name = pod["metadata"]["name"]
+    cluster.change(kinds.PODS, name, lambda each: each["metadata"].update(labels={"other": "label"}))
+    running.run()
+    released = cluster.get(kinds.PODS, "default", name)
+    assert released is not None and not released["metadata"].get("ownerReferences")
+    finish(cluster, running)
+    assert status(cluster)["succeeded"] == 2
+
+
+def test_nothing_is_remembered_of_a_job_whose_last_pod_ended_after_it() -> None:
+    cluster = Cluster()
+    made = cluster.add(kinds.JOBS, job())
+    running = start(cluster)
+    cluster.vanish(kinds.JOBS, made)
+    running.run()
+    finish(cluster, running)
+    for pod in cluster.all(kinds.PODS):
+        cluster.vanish(kinds.PODS, pod)
+    running.run()
+    (controller,) = running.controllers
+    assert isinstance(controller, JobController)
+    assert not controller._succeeded_at and not controller._relabelled

@@ -306,6 +306,40 @@ def test_pods_of_a_removed_node_go_after_quarantine() -> None:
     assert not cluster.all(kinds.PODS)
 
 
+def test_pods_of_a_removed_node_are_told_why_they_go() -> None:
+    cluster = Cluster()
+    add_node(cluster, "one")
+    pod(cluster, "web", "one")
+    cluster.change(kinds.PODS, "web", lambda each: each["metadata"].update(finalizers=["example.com/watched"]))
+    running = Running(cluster, [PodGarbageCollector(0)])
+    running.start()
+    cluster.remove(kinds.NODES, "one")
+    running.advance(41)
+    status = get(cluster, kinds.PODS, "web")["status"]
+    target = conditions.find(status["conditions"], "DisruptionTarget")
+    assert target is not None and status["phase"] == "Failed"
+    assert (target["reason"], target["message"]) == ("DeletionByPodGC", "PodGC: node no longer exists")
+
+
+@pytest.mark.parametrize("node_ready", [True, False])
+def test_pods_that_end_on_a_node_out_of_service_go_where_it_does_not_report(node_ready: bool) -> None:
+    cluster = Cluster()
+    add_node(cluster, "one")
+    pod(cluster, "web", "one")
+    cluster.change(kinds.PODS, "web", lambda each: each["metadata"].update(finalizers=["example.com/watched"]))
+    running = Running(cluster, [PodGarbageCollector(0)])
+    running.start()
+    cluster.remove(kinds.PODS, "web")
+    running.run()
+    shown = [{"type": "Ready", "status": "True" if node_ready else "Unknown"}]
+    taint = {"key": taints.OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"}
+    cluster.change(kinds.NODES, "one", lambda node: node.update(spec={"taints": [taint]}, status={"conditions": shown}))
+    running.run()
+    status = get(cluster, kinds.PODS, "web")["status"]
+    assert status["phase"] == ("Running" if node_ready else "Failed")
+    assert conditions.find(status.get("conditions"), "DisruptionTarget") is None, "its deletion was somebody's wish"
+
+
 def test_a_node_that_was_only_replaced_keeps_its_pods() -> None:
     cluster = Cluster()
     add_node(cluster, "one")
@@ -331,3 +365,29 @@ def test_ended_pods_beyond_the_threshold_go_oldest_first() -> None:
     running.start()
     running.run()
     assert sorted(each["metadata"]["name"] for each in cluster.all(kinds.PODS)) == ["p2", "p3", "p4", "p5"]
+
+
+def test_events_tell_of_nodes_that_come_go_and_stop_answering() -> None:
+    cluster = Cluster()
+    running = Running(cluster, [NodeLifecycleController()])
+    add_node(cluster, "n1")
+    add_node(cluster, "n2", ready="False")
+    running.advance(30)
+    renew(cluster, "n1", "n2")
+    running.advance(200)
+    cluster.remove(kinds.NODES, "n1")
+    running.advance(10)
+    cluster.remove(kinds.LEASES, "n1", kinds.NODE_LEASE_NAMESPACE)
+    add_node(cluster, "n1")
+    running.advance(10)
+    found = [(event.about["metadata"]["name"], event.reason, event.message) for event in cluster.events]
+    registered = ("n1", "RegisteredNode", "Node n1 event: Registered Node n1 in Controller")
+    assert sorted(found) == sorted(
+        [
+            registered,
+            ("n2", "RegisteredNode", "Node n2 event: Registered Node n2 in Controller"),
+            ("n1", "NodeNotReady", "Node n1 status is now: NodeNotReady"),  # n2 was not ready before
+            ("n1", "RemovingNode", "Node n1 event: Removing Node n1 from Controller"),
+            registered,
+        ]
+    )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykube.controllers.core import kinds
+from raykube.controllers.core import kinds, names
 from raykube.controllers.core.names import derived_names
 from raykube.controllers.core.pods import deletion_rank, is_active
 from raykube.controllers.core.replicaset import ReplicaSetController
@@ -125,6 +125,21 @@ def test_refused_creation_is_a_condition_until_it_works() -> None:
     assert "conditions" not in status(cluster) and len(cluster.all(kinds.PODS)) == 1
 
 
+def test_while_pods_are_refused_one_asks_whether_that_is_over() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.REPLICA_SETS, replica_set(20))
+    room = 5
+    cluster.refuse = lambda write: "full" if len(cluster.all(kinds.PODS)) >= room and write.verb == "create" else ""
+    running = Running(cluster, [ReplicaSetController()])
+    running.start()
+    running.run()
+    running.advance(4)
+    assert 20 < sum(write.verb == "create" for write in cluster.log) < 30
+    room = 12
+    running.advance(2)
+    assert len(cluster.all(kinds.PODS)) == 12, "the rest comes as soon as one fits"
+
+
 @given(
     sizes=st.lists(st.integers(0, 6), min_size=1, max_size=4),
     crashes=st.lists(st.integers(0, 8), max_size=3),
@@ -158,6 +173,13 @@ def test_names_follow_from_the_state() -> None:
     assert first[0] not in [
         name for name, _ in zip(derived_names("web-", "uid/1/2", {first[0]}), range(5), strict=False)
     ]
+
+
+def test_names_of_one_plan_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = iter(["aaaaa", "bbbbb", "aaaaa", "ccccc", "ddddd"])
+    monkeypatch.setattr(names, "_letters", lambda number: next(letters))
+    found = names.free_names("web-", "state", lambda name: name == "web-bbbbb")
+    assert [next(found), next(found), next(found)] == ["web-aaaaa", "web-ccccc", "web-ddddd"]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 
+from raykube.base.clock import Clock, FakeClock
 from raykube.client.core.listwatch import Change
+from raykube.controllers import runner
 from raykube.controllers.caches import resource_table
 from raykube.controllers.core import kinds
 from raykube.controllers.core.patches import create_write
@@ -28,17 +31,17 @@ class Caches:
     async def synced(self, names: Iterable[str]) -> None:
         return None
 
-    def revision(self, resource: str) -> int:
+    def revision_of(self, resource: str) -> int:
         return self.seen
 
     def get(self, resource: str, namespace: str, name: str) -> Obj | None:
-        return None
+        return next((each for each in self.objects if each["metadata"]["name"] == name), None)
 
     def by_index(self, resource: str, index: str, value: str) -> Sequence[Obj]:
         return []
 
     def list(self, resource: str) -> Iterable[Obj]:
-        return self.objects
+        return list(self.objects)
 
 
 class Api:
@@ -87,9 +90,12 @@ class Creates:
         self.fails: Callable[[str], bool] = lambda key: False
         self.reads: list[Read] = []
         self.answers: list[Any] = []
+        self.copies = 1
+        self.observed: list[Obj] = []
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         assert new is not None
+        self.observed.append(new)
         return (key_of(new),)
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
@@ -103,13 +109,14 @@ class Creates:
         self.answers = [view.answer(read) for read in self.reads]
         done = Event({"metadata": {"name": key}}, "Normal", "Made", "made it")
         failed = Event({"metadata": {"name": key}}, "Warning", "NotMade", "why: {error}")
-        return Plan([create_write(kinds.CONFIG_MAPS, {"metadata": {"name": key}}, done=done, failed=failed)])
+        body = {"metadata": {"name": key}}
+        return Plan([create_write(kinds.CONFIG_MAPS, body, done=done, failed=failed)] * self.copies)
 
 
 class Bench:
-    def __init__(self, *codes: int) -> None:
+    def __init__(self, *codes: int, clock: Clock | None = None) -> None:
         self.caches, self.api, self.recorder, self.controller = Caches(), Api(*codes), Recorder(), Creates()
-        self.runner = Runner(self.controller, self.caches, self.api, self.recorder, SystemClock())  # type: ignore[arg-type]  # this test's own
+        self.runner = Runner(self.controller, self.caches, self.api, self.recorder, clock or SystemClock())  # type: ignore[arg-type]  # this test's own
 
     def change(self, *names: str) -> None:
         changes = [Change("ADDED", None, {"metadata": {"name": name}}) for name in names]
@@ -133,6 +140,11 @@ async def until(check: Callable[[], bool]) -> None:
             if check():
                 return
             await asyncio.sleep(0.001)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def turns(count: int = 20) -> None:
@@ -171,6 +183,15 @@ async def test_a_refusal_comes_back_with_its_reason() -> None:
         assert bench.runner.counters.retries == 1
 
 
+async def test_what_is_refused_together_is_told_once() -> None:
+    async with running(403, 201, 403, 403) as bench:
+        bench.controller.copies = 4
+        bench.change("a")
+        await until(lambda: len(bench.controller.reconciled) == 2)
+        told = [reason for reason, _ in bench.recorder.said[:2]]
+        assert told == ["NotMade", "Made"] and ("NotMade", "why: refused with 403") not in bench.recorder.said[1:]
+
+
 async def test_a_conflict_is_retried_without_a_word() -> None:
     async with running(409) as bench:
         bench.change("a")
@@ -199,10 +220,143 @@ async def test_a_new_leader_looks_at_everything() -> None:
     bench = Bench()
     bench.caches.objects = [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]
     for _ in range(2):
-        bench.runner.resync()
-        task = asyncio.create_task(bench.runner.run())
+        task = asyncio.create_task(bench.runner.run(anew=True))
         await until(lambda: len(bench.controller.reconciled) == 2)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
         assert sorted(bench.controller.reconciled) == ["a", "b"]
         bench.controller.reconciled.clear()
+
+
+async def test_a_look_at_everything_lets_others_run_and_sees_what_is_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "OBSERVED_AT_ONCE", 1)
+    bench = Bench()
+    bench.caches.objects = [{"metadata": {"name": name}} for name in ("a", "b", "c")]
+    task = asyncio.create_task(bench.runner.run(anew=True))
+    await turns(1)
+    assert len(bench.controller.observed) == 1
+    newer = {"metadata": {"name": "c", "labels": {"version": "2"}}}
+    bench.caches.objects = [newer]
+    await until(lambda: bool(bench.controller.reconciled))
+    assert [each["metadata"]["name"] for each in bench.controller.observed] == ["a", "c"], "b is gone"
+    assert bench.controller.observed[-1] is newer
+    await ended(task)
+
+
+async def test_a_standby_remembers_only_so_many_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "STANDBY_MAX", 2)
+    bench = Bench()
+    bench.caches.objects = [{"metadata": {"name": name}} for name in ("a", "b", "c", "d")]
+    bench.change("a", "b")
+    assert bench.runner.depth == 2
+    bench.change("c", "gone")
+    assert bench.runner.depth == 0
+    bench.change("d")
+    task = asyncio.create_task(bench.runner.run())
+    await until(lambda: len(bench.controller.reconciled) == 4)
+    assert sorted(bench.controller.reconciled) == ["a", "b", "c", "d"]
+    bench.change("e", "f", "g")
+    await until(lambda: len(bench.controller.reconciled) == 7)
+    await ended(task)
+    # What waited when it stopped does not count.
+    bench.caches.seen = 1000
+    task = asyncio.create_task(bench.runner.run())
+    await turns()
+    bench.change("h", "i", "j")
+    await ended(task)
+    bench.change("k", "l")
+    assert bench.runner.depth == 5
+    bench.change("m")
+    assert bench.runner.depth == 0
+
+
+async def test_a_look_at_everything_that_was_cut_off_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "OBSERVED_AT_ONCE", 1)
+    bench = Bench()
+    bench.caches.objects = [{"metadata": {"name": name}} for name in ("a", "b", "c")]
+    task = asyncio.create_task(bench.runner.run(anew=True))
+    await turns(1)
+    await ended(task)
+    assert len(bench.controller.observed) == 1
+    task = asyncio.create_task(bench.runner.run())
+    await until(lambda: len(bench.controller.reconciled) == 3)
+    await ended(task)
+
+
+async def test_who_leads_again_goes_on_where_it_was() -> None:
+    bench = Bench()
+    answers = asyncio.Event()
+    write = bench.api.write
+
+    async def slowly(operations: list[api_pb2.Operation]) -> list[api_pb2.Result]:
+        await answers.wait()
+        return await write(operations)
+
+    task = asyncio.create_task(bench.runner.run())
+    bench.change("held")
+    await until(lambda: len(bench.api.requests) == 1)
+    bench.api.write = slowly  # type: ignore[method-assign]
+    bench.change("cut off")
+    await until(lambda: bench.controller.reconciled == ["held", "cut off"])
+    await ended(task)
+    bench.change("meanwhile")
+    answers.set()
+    task = asyncio.create_task(bench.runner.run())
+    await until(lambda: len(bench.controller.reconciled) >= 4)
+    bench.change("held")
+    await turns()
+    assert sorted(bench.controller.reconciled[2:]) == ["cut off", "meanwhile"], "its writes are not seen yet"
+    bench.caches.seen = 1000
+    bench.change("seen")
+    await until(lambda: len(bench.controller.reconciled) >= 6)
+    assert sorted(bench.controller.reconciled[4:]) == ["held", "seen"]
+    await ended(task)
+
+
+async def test_a_key_that_was_long_rests_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu_s, clock = 0.0, FakeClock()
+    monkeypatch.setattr(runner.time, "thread_time", lambda: cpu_s)
+    bench = Bench(clock=clock)
+    bench.caches.seen = 1000
+    plan = bench.controller.reconcile
+
+    def reconcile(view: View, key: str, now: float) -> Plan:
+        nonlocal cpu_s
+        cpu_s += 0.02 if key == "long" else 0.0005
+        return plan(view, key, now)
+
+    monkeypatch.setattr(bench.controller, "reconcile", reconcile)
+    task = asyncio.create_task(bench.runner.run())
+    bench.change("long", "short")
+    await until(lambda: len(bench.controller.reconciled) == 2)
+    bench.change("long", "short", "long")
+    await until(lambda: bench.controller.reconciled.count("short") == 2)
+    await turns()
+    assert bench.controller.reconciled.count("long") == 1, "the first reaction is at once, the next one is not"
+    clock.advance(0.19)
+    bench.change("short")
+    await until(lambda: bench.controller.reconciled.count("short") == 3)
+    assert bench.controller.reconciled.count("long") == 1
+    clock.advance(0.02)
+    bench.change("short")
+    await until(lambda: bench.controller.reconciled.count("long") == 2)
+    await ended(task)
+
+
+async def test_a_key_that_writes_much_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu_s = 0.0
+    monkeypatch.setattr(runner.time, "thread_time", lambda: cpu_s)
+    bench = Bench(clock=FakeClock())
+    bench.caches.seen, bench.controller.copies = 1000, 500
+    plan = bench.controller.reconcile
+
+    def reconcile(view: View, key: str, now: float) -> Plan:
+        nonlocal cpu_s
+        cpu_s += 0.02
+        return plan(view, key, now)
+
+    monkeypatch.setattr(bench.controller, "reconcile", reconcile)
+    task = asyncio.create_task(bench.runner.run())
+    for number in (1, 2):
+        bench.change("a")
+        await until(lambda wanted=number: len(bench.controller.reconciled) == wanted)  # type: ignore[misc]
+    await ended(task)

@@ -24,8 +24,10 @@ async def node(docker: Docker, flags: dict[str, Any]) -> AsyncIterator[DockerNod
     try:
         yield node
     finally:
-        await node.empty()
-        await node.stop()
+        try:
+            await node.empty()
+        finally:
+            await node.stop()  # a kubelet that went on would mount below a folder that is being removed
 
 
 __all__ = ["NODE", "DockerNode", "docker", "flags", "node"]

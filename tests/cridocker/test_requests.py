@@ -41,6 +41,12 @@ def test_namespaces_of_a_container() -> None:
     assert [host[key] for key in ("NetworkMode", "IpcMode", "PidMode", "UTSMode")] == ["host"] * 4
 
 
+def test_devices_of_drivers_are_docker_s_to_inject() -> None:
+    wanted = settings({"CDI_devices": [{"name": "example.com/gpu=0"}]})["DeviceRequests"]
+    assert wanted == [{"Driver": "cdi", "DeviceIDs": ["example.com/gpu=0"]}]
+    assert "DeviceRequests" not in settings({})
+
+
 def test_ports_are_published_on_dockers_bridge_alone() -> None:
     config = {
         "hostname": "h",

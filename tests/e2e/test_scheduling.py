@@ -75,7 +75,7 @@ def test_taints_keep_pods_out_and_drive_them_out(user: User) -> None:
         user.apply(pod("outsider", nodeSelector=here))
         assert unschedulable(user, "outsider").startswith(
             "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, "
-            "1 node(s) had untolerated taint {only: me}."
+            "1 node(s) had untolerated taint(s)."
         )
         user("taint", "node", "plane-2", "only=me:NoExecute")
         user.wait("delete", "pod/resident")
@@ -132,3 +132,53 @@ def test_a_describe_of_a_node_shows_its_pods_and_what_they_ask_for(user: User) -
     assert "Allocated resources:" in described
     line = next(line for line in described.splitlines() if " modest " in line)
     assert line.split()[:3] == [user.namespace, "modest", "100m"]
+
+
+def test_a_stronger_pod_takes_the_place_of_a_weaker_one(user: User) -> None:
+    classes = [
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": f"e2e-{name}"},
+            "value": value,
+            "preemptionPolicy": policy,
+        }
+        for name, value, policy in (
+            ("weak", 10, "PreemptLowerPriority"),
+            ("strong", 20, "PreemptLowerPriority"),
+            ("polite", 20, "Never"),
+        )
+    ]
+    user.apply("\n".join(map(json.dumps, classes)) + "\n")
+    place = {"nodeSelector": {"kubernetes.io/hostname": "plane-2"}, "terminationGracePeriodSeconds": 8}
+
+    def wanting(name: str) -> str:
+        # The same port of the same machine; it takes its time to go, so that one can look.
+        container = {
+            "name": "main",
+            "image": "any",
+            "command": ["sh", "-c", "trap '' TERM; while true; do sleep 1; done"],
+            "ports": [{"containerPort": 45999, "hostPort": 45999}],
+        }
+        return pod(name, priorityClassName=f"e2e-{name}", containers=[container], **place)
+
+    try:
+        user.apply(wanting("weak"))
+        user.wait("condition=Ready", "pod/weak")
+        user.apply(wanting("polite"))
+        assert "preemption: not eligible due to preemptionPolicy=Never." in unschedulable(user, "polite")
+        user("delete", "pod", "polite")
+        user.apply(wanting("strong"))
+        until("nomination", lambda: user.row("get", "pod", "strong", "-o", "wide")["NOMINATED NODE"] == "plane-2")
+        conditions = user.get("pod", "weak")["status"]["conditions"]
+        (target,) = [one for one in conditions if one["type"] == "DisruptionTarget"]
+        assert target["reason"] == "PreemptionByScheduler"
+        assert target["message"] == "default-scheduler: preempting to accommodate a higher priority pod"
+        assert node_of(user, "strong") == "plane-2"
+        assert user.row("get", "pod", "strong", "-o", "wide")["NOMINATED NODE"] == "<none>"
+        uid = user.get("pod", "strong")["metadata"]["uid"]
+        events = user("get", "events", "--field-selector=reason=Preempted")
+        assert f"Preempted by pod {uid} on node plane-2" in events
+    finally:
+        user("delete", "pod", "weak", "polite", "strong", "--ignore-not-found", "--force", "--grace-period=0")
+        user("delete", "priorityclass", *(one["metadata"]["name"] for one in classes))

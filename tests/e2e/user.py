@@ -85,25 +85,28 @@ class User:
 
 
 def container_pids(user: User, pod: str, container: str = "") -> list[int]:
-    """The programs of a pod's containers on this computer, without their shims, by the marker of their runtime."""
+    """The programs of a pod's containers on this computer, without their shims, by the marker of their runtime.
+
+    The oldest comes first: by the time of its start, for process ids begin anew after the highest.
+    """
     statuses = user.get("pod", pod)["status"].get("containerStatuses") or []
     ids = {
         one["containerID"].partition("://")[2]
         for one in statuses
         if "containerID" in one and container in ("", one["name"])
     }
-    parents = {}
+    parents, starts = {}, {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if any(one.startswith(b"RAYKUBE_CONTAINER=") and one.partition(b"=")[2].decode() in ids for one in variables):
-            parents[int(folder.name)] = parent
-    return sorted(pid for pid, parent in parents.items() if parent in parents)
+            parents[int(folder.name)], starts[int(folder.name)] = int(fields[1]), int(fields[19])
+    return sorted((pid for pid, parent in parents.items() if parent in parents), key=starts.__getitem__)
 
 
 def alive(pid: int) -> bool:

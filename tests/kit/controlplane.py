@@ -36,12 +36,15 @@ START_TIMEOUT_S = 60
 CLAIM_PORT = 39999
 
 
-def until(what: str, check: Callable[[], bool], timeout_s: float = 90) -> None:
-    """Polls until `check` is true. Raises AssertionError at the time-out."""
+def until(
+    what: str, check: Callable[[], bool], timeout_s: float = 90, report: Callable[[], object] | None = None
+) -> None:
+    """Polls until `check` is true. Raises AssertionError at the time-out, with what `report` tells then."""
     deadline = time.monotonic() + timeout_s
     while not check():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
+            told = f"\n{report()}" if report is not None else ""
+            raise AssertionError(f"{what}: not within {timeout_s:.0f} s{told}")
         time.sleep(0.1)
 
 
@@ -103,6 +106,7 @@ class ControlPlane:
         control_plane: int = 1,
         extra_config: dict[str, dict[str, str]] | None = None,
         containerd: Containerd | None = None,
+        hollow: int = 0,
     ) -> None:
         """With `containerd`, all runs in its network namespace, and the (one) kubelet runs pods on it."""
         self.folder = folder
@@ -124,6 +128,8 @@ class ControlPlane:
                 for index in range(1, machines + 1)
             ],
             extra_config=extra_config or {},
+            hollow_nodes=hollow,
+            hollow_actors=addresses.hollow_actors(hollow, machines),
             program_path=os.environ["PATH"],
         )
         self.state.scratch_dir.mkdir(mode=0o700)

@@ -4,7 +4,7 @@ Several `MemoryApi`s over one `MemoryStore` are several apiservers of one cluste
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import orjson
@@ -112,9 +112,12 @@ class MemoryApi:
     async def Write(self, request: api_pb2.WriteRequest, call: Call) -> api_pb2.WriteResponse:
         self.requests += 1
         response = api_pb2.WriteResponse()
+        refused = request.together and self._refuses(request.operations)
         for op in request.operations:
             self.store.operations.append(op)
             try:
+                if refused:
+                    raise ApiError.conflict(_resource(op), op.name)
                 if op.verb == api_pb2.BIND and self.refuse_bindings:
                     self.refuse_bindings -= 1
                     raise ApiError.conflict(_resource(op), op.name)
@@ -135,6 +138,19 @@ class MemoryApi:
             self.lose_answers -= 1
             raise RpcError(Code.UNAVAILABLE, "connection reset by peer")
         return response
+
+    def _refuses(self, operations: Iterable[api_pb2.Operation]) -> bool:
+        """Whether one of several bindings cannot be carried out."""
+        if self.refuse_bindings:
+            self.refuse_bindings -= 1
+            return True
+        for op in operations:
+            there = self.store.objects.get(("pods", op.namespace, op.name))
+            if there is None or there["spec"].get("nodeName"):
+                return True
+            if there["metadata"]["resourceVersion"] != str(op.resource_version) or there["metadata"]["uid"] != op.uid:
+                return True
+        return False
 
     async def Get(self, request: api_pb2.GetRequest, call: Call) -> api_pb2.GetResponse:
         self.requests += 1

@@ -199,3 +199,35 @@ def test_a_pod_is_mostly_immutable(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=POD)
     message = kubectl.fails("patch", "pod", "p", "-p", '{"spec":{"nodeName":"n"}}')
     assert message.startswith('The Pod "p" is invalid: spec: Forbidden: pod updates may not change fields other than')
+
+
+CLAIM = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: c}
+spec: {accessModes: [ReadWriteOnce], storageClassName: "", resources: {requests: {storage: 1Gi}}}
+"""
+
+
+def test_a_claim_grows_only_where_its_class_lets_it(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=CLAIM)
+    more = '{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}'
+    bound = '{"status":{"phase":"Bound","capacity":{"storage":"1Gi"}}}'
+    assert "spec is immutable after creation" in kubectl.fails("patch", "pvc", "c", "-p", more)
+    kubectl("patch", "pvc", "c", "--subresource=status", "-p", bound)
+    assert kubectl.fails("patch", "pvc", "c", "-p", more) == (
+        'Error from server (Forbidden): persistentvolumeclaims "c" is forbidden: only dynamically provisioned pvc can '
+        "be resized and the storageclass that provisions the pvc must support resize\n"
+    )
+
+
+def test_a_template_is_warned_of_when_it_changes(kubectl: Kubectl) -> None:
+    twice = DEPLOYMENT.replace("name: a,", "name: a, env: [{name: A, value: one}, {name: A, value: two}],")
+    warning = (
+        'Warning: spec.template.spec.containers[0].env[1]: hides previous definition of "A", which may be dropped '
+        "when using apply\n"
+    )
+    assert kubectl.run("create", "-f", "-", stdin=twice).stderr == warning
+    assert kubectl.run("annotate", "deployment", "web", "a=b").stderr == ""
+    assert kubectl.run("scale", "deployment", "web", "--replicas=1").stderr == ""
+    assert kubectl.run("set", "image", "deployment/web", "*=other").stderr == warning

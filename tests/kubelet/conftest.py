@@ -16,11 +16,13 @@ from raykube.api.resources import builtin
 from raykube.base.clock import rfc3339
 from raykube.client.api import ApiClient
 from raykube.kubelet.config import Config
+from raykube.kubelet.parts import Parts
 from raykube.kubelet.service import Service
 from raykube.kubelet.volumes.removal import clear
 from raykube.pb import api_pb2
 from raykube.runtime.config import Config as RuntimeConfig
 from raykube.runtime.service import Service as Runtime
+from tests.kit.eviction import EVICTION_HARD, IMAGE_GC_HIGH_THRESHOLD
 from tests.kit.memory_api import MemoryApi, MemoryStore, Object
 from tests.kit.waiting import until
 from tests.runtime.conftest import leftovers
@@ -87,11 +89,19 @@ class Node:
             "api_servers": [self.address],
             "node_status_update_frequency": 0.5,
             "sync_frequency": 1.0,
+            "eviction_hard": EVICTION_HARD,
+            "image_gc_high_threshold": IMAGE_GC_HIGH_THRESHOLD,
         }
         self.kubelet = Service(Config(**(flags | self.flags)))
         await self.kubelet.start()
         if waits:
-            await until(lambda: self.kubelet._tools is not None, what="the runtime answers")
+            await until(lambda: self.kubelet._workers.tools is not None, what="the runtime answers")
+
+    @property
+    def parts(self) -> Parts:
+        """Those of the kubelet that runs now."""
+        assert self.kubelet._parts is not None
+        return self.kubelet._parts
 
     async def stop(self) -> None:
         await self.kubelet.stop()

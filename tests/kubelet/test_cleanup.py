@@ -68,8 +68,7 @@ async def test_what_cannot_be_removed_ends_nothing(node: Node, monkeypatch: pyte
     (node.root / "go").touch()
     for name in "abc":
         await node.sees(name, lambda pod: state(pod)["restartCount"] == 1 and state(pod)["ready"])
-    cri = node.kubelet._cri
-    assert cri is not None
+    cri = node.parts.cri
 
     async def runs() -> int:
         return len(await cri.containers())
@@ -187,8 +186,7 @@ async def test_a_node_that_goes_ends_the_sandbox_of_a_container_that_does_not_st
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = await two_pods(node)
-    cri = node.kubelet._cri
-    assert cri is not None
+    cri = node.parts.cri
     stuck = next(item for item in await cri.containers() if item.labels[criconfig.POD_NAME] == "a")
     await node.kubelet.stop()
     ends_without(monkeypatch, "stop_container", stuck.id)
@@ -201,8 +199,7 @@ async def test_a_node_that_goes_leaves_the_volumes_of_a_pod_that_runs_on(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = await two_pods(node)
-    cri = node.kubelet._cri
-    assert cri is not None
+    cri = node.parts.cri
     stuck = next(item for item in await cri.sandboxes() if item.labels[criconfig.POD_NAME] == "a")
     await node.kubelet.stop()
     ends_without(monkeypatch, "stop_sandbox", stuck.id)

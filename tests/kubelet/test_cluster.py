@@ -54,14 +54,24 @@ async def sees(client: ApiClient, name: str, condition: Callable[[Object], objec
     raise AssertionError(f"not within {timeout_s} s: {pod}")
 
 
+async def node_name(client: ApiClient) -> str:
+    """The kubelet's; a kubelet is healthy before it is registered."""
+    for _ in range(600):
+        nodes = (await client.list(NODES))[0]
+        if nodes:
+            return str(nodes[0]["metadata"]["name"])
+        await asyncio.sleep(0.05)
+    raise AssertionError("no node is registered")
+
+
 async def run(client: ApiClient, name: str, script: str, **spec: object) -> Object:
-    (node,) = (await client.list(NODES))[0]
+    node = await node_name(client)
     await client.create(
         {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": "default"},
-            "spec": {"nodeName": node["metadata"]["name"], "containers": [shell(script)]} | spec,
+            "spec": {"nodeName": node, "containers": [shell(script)]} | spec,
         }
     )
     return await sees(

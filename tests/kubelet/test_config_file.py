@@ -23,6 +23,7 @@ def test_fields_become_flags_and_flags_win(tmp_path: Path, caplog: pytest.LogCap
         "maxPods: 30\nsyncFrequency: 1m30s\nstaticPodPath: /m\nclusterDNS: [10.96.0.10]\nport: 1\n"
         "evictionHard: {memory.available: 200Mi, nodefs.available: 5%}\nsystemReserved: {cpu: 200m, memory: 1Gi}\n"
         "evictionSoftGracePeriod: {memory.available: 1m}\n"
+        "enforceNodeAllocatable: [none]\n"
         "registerWithTaints: [{key: a, value: b, effect: NoSchedule}]\n"
         "staticPodURLHeader: {X-Own: [one, two]}\n"
         "authentication: {x509: {clientCAFile: /ca}, anonymous: {enabled: false}}\n"
@@ -36,6 +37,7 @@ def test_fields_become_flags_and_flags_win(tmp_path: Path, caplog: pytest.LogCap
     assert config.register_with_taints == ["a=b:NoSchedule"]
     assert config.manifest_url_header == ["X-Own:one", "X-Own:two"]
     assert config.shutdown_grace_period_by_pod_priority == {"5": "7"}
+    assert config.enforce_node_allocatable == "none"
     assert config.client_ca_file == Path("/ca")
     assert config.port == 2
     assert "fields without meaning here: authentication.anonymous, maxpods" in caplog.text

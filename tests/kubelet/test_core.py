@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykube.kubelet.core.admission import admit, matches_node
+from raykube.kubelet.core.admission import admit, admit_apparmor, matches_node
 from raykube.kubelet.core.environment import environment, expand, service_variables
 from raykube.kubelet.core.nodestatus import parse_pairs, parse_taint
 from raykube.kubelet.core.payload import PodFacts, payload
@@ -172,6 +172,84 @@ def test_admission() -> None:
     rejected = admit(chosen, [], node())
     assert rejected is not None
     assert rejected.reason == "NodeAffinity"
+
+
+def with_port(port: int, **fields: Any) -> dict[str, Any]:
+    return pod({"name": "c", "ports": [{"containerPort": 80, "hostPort": port} | fields]})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        (with_port(8080), with_port(8081), ""),
+        (with_port(8080), with_port(8080), "NodePorts"),
+        (with_port(8080), with_port(8080, protocol="UDP"), ""),
+        (with_port(8080, hostIP="10.0.0.1"), with_port(8080, hostIP="10.0.0.2"), ""),
+        (with_port(8080, hostIP="10.0.0.1"), with_port(8080, hostIP="0.0.0.0"), "NodePorts"),
+        (with_port(8080, hostIP="10.0.0.1"), with_port(8080), "NodePorts"),
+    ],
+)
+def test_a_port_of_the_machine_is_taken_once(one: dict[str, Any], other: dict[str, Any], reason: str) -> None:
+    verdict = admit(one, [other], node())
+    assert (verdict.reason if verdict is not None else "") == reason
+    if verdict is not None:
+        message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+        assert verdict.message == f"Pod was rejected: {message}"
+
+
+def tainted(effect: str) -> dict[str, Any]:
+    return node() | {"spec": {"taints": [{"key": "k", "value": "v", "effect": effect}]}}
+
+
+@pytest.mark.parametrize(
+    ("toleration", "effect", "admitted"),
+    [
+        (None, "NoSchedule", True),
+        (None, "NoExecute", False),
+        ({"operator": "Exists"}, "NoExecute", True),
+        ({"key": "k", "operator": "Exists", "effect": "NoSchedule"}, "NoExecute", False),
+        ({"key": "k", "value": "v"}, "NoExecute", True),
+        ({"key": "k", "value": "w"}, "NoExecute", False),
+    ],
+)
+def test_a_node_that_expels_takes_nobody_new(toleration: Any, effect: str, admitted: bool) -> None:
+    one = pod({"name": "c"}, tolerations=[toleration] if toleration else [])
+    verdict = admit(one, [], tainted(effect))
+    assert (verdict is None) is admitted
+    assert verdict is None or verdict.reason == "TaintToleration"
+    static = one | {"metadata": one["metadata"] | {"annotations": {"kubernetes.io/config.source": "file"}}}
+    assert admit(static, [], tainted(effect)) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"nodeSelector": {"kubernetes.io/os": "windows"}}, "PodOSSelectorNodeLabelDoesNotMatch"),
+        ({"os": {"name": "windows"}}, "PodOSNotSupported"),
+        ({"securityContext": {"supplementalGroupsPolicy": "Strict"}}, "SupplementalGroupsPolicyNotSupported"),
+        ({"os": {"name": "linux"}, "securityContext": {"supplementalGroupsPolicy": "Merge"}}, ""),
+    ],
+)
+def test_pods_for_other_machines(spec: dict[str, Any], reason: str) -> None:
+    verdict = admit(pod({"name": "c"}, **spec), [], node())
+    assert (verdict.reason if verdict is not None else "") == reason
+    able = node()
+    able["status"]["features"] = {"supplementalGroupsPolicy": True}
+    strict = pod({"name": "c"}, securityContext={"supplementalGroupsPolicy": "Strict"})
+    assert admit(strict, [], able) is None
+
+
+def test_a_profile_needs_apparmor() -> None:
+    confined = pod({"name": "c", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}})
+    verdict = admit_apparmor(confined, enabled=False)
+    assert verdict is not None
+    assert (verdict.reason, verdict.message) == (
+        "AppArmor",
+        "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host",
+    )
+    assert admit_apparmor(confined, enabled=True) is None
+    free = pod({"name": "c"}, securityContext={"appArmorProfile": {"type": "Unconfined"}})
+    assert admit_apparmor(free, enabled=False) is None
 
 
 LINES = [

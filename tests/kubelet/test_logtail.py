@@ -1,9 +1,10 @@
-"""The end of a log as a termination message."""
+"""The end of a log as a termination message, and the times of its lines."""
 
 import os
 from pathlib import Path
 
 from raykube.kubelet.containers import LOG_TAIL_BYTES, LOG_TAIL_LINES, log_tail
+from raykube.kubelet.core.podlog import fixed
 
 
 def line(text: str) -> bytes:
@@ -27,3 +28,10 @@ def test_a_short_log_and_none(tmp_path: Path) -> None:
     assert log_tail(log) == "one\ntwo"
     log.write_bytes(line("x" * 3000))
     assert log_tail(log) == "x" * LOG_TAIL_BYTES
+
+
+def test_times_have_nine_digits_whatever_the_runtime_leaves_out() -> None:
+    assert fixed(b"2026-11-28T22:00:00.12345Z") == b"2026-11-28T22:00:00.123450000Z"
+    assert fixed(b"2026-11-28T22:00:00+01:00") == b"2026-11-28T22:00:00.000000000+01:00"
+    assert fixed(b"2026-11-28T22:00:00.123456789Z") == b"2026-11-28T22:00:00.123456789Z"
+    assert fixed(b"yesterday") == b"yesterday"

@@ -15,6 +15,11 @@ from raykube.kubelet.core.probes import ProbeResults, Threshold
 from raykube.kubelet.core.restart_backoff import RestartBackoff
 from raykube.kubelet.core.status import Inputs, NodeFacts, pod_status
 
+
+def rule(action: str, operator: str, *codes: int) -> Object:
+    return {"action": action, "exitCodes": {"operator": operator, "values": list(codes)}}
+
+
 FACTS = NodeFacts(("10.0.0.1",), "test")
 
 
@@ -203,6 +208,108 @@ def test_restart_policy(policy: str, code: int, phase: str, restarts: bool) -> N
     world.settle()
     assert (world.running() == ["c"]) is restarts
     assert world.phase == phase
+
+
+RULES: list[tuple[str, Object, int, str, bool]] = [
+    # the pod's policy, the container's own, exit code → phase, whether it runs again
+    ("Never", {"restartPolicy": "Always"}, 0, "Running", True),
+    ("Always", {"restartPolicy": "Never"}, 1, "Failed", False),
+    ("Always", {"restartPolicy": "Never"}, 0, "Succeeded", False),
+    ("Never", {"restartPolicy": "OnFailure"}, 1, "Running", True),
+    ("Never", {"restartPolicy": "OnFailure"}, 0, "Succeeded", False),
+    ("Always", {"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", "In", 42, 43)]}, 42, "Running", True),
+    ("Always", {"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", "In", 42, 43)]}, 1, "Failed", False),
+    ("Never", {"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", "NotIn", 0)]}, 7, "Running", True),
+    ("Never", {"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", "NotIn", 0)]}, 0, "Succeeded", False),
+]
+
+
+@pytest.mark.parametrize(("policy", "own", "code", "phase", "restarts"), RULES)
+def test_a_containers_own_restart_policy_and_rules(
+    policy: str, own: Object, code: int, phase: str, restarts: bool
+) -> None:
+    pod = make_pod(policy)
+    pod["spec"]["containers"][0] |= own
+    world = World(pod)
+    world.settle()
+    world.end("c", code)
+    world.settle()
+    assert (world.running() == ["c"]) is restarts
+    assert world.phase == phase
+
+
+def test_an_init_container_that_is_tried_once() -> None:
+    pod = make_pod("Always", inits=("try",))
+    pod["spec"]["initContainers"][0]["restartPolicy"] = "Never"
+    world = World(pod)
+    world.step()
+    world.step()
+    world.end("try", 1)
+    world.settle()
+    assert (world.running(), world.phase) == ([], "Failed")
+
+
+def test_one_container_goes_on_where_another_is_done() -> None:
+    pod = make_pod("Never", containers=("once", "again"))
+    pod["spec"]["containers"][1]["restartPolicy"] = "Always"
+    world = World(pod)
+    world.settle()
+    world.end("once", 0)
+    world.end("again", 0)
+    world.settle()
+    assert (world.running(), world.phase) == (["again"], "Running")
+
+
+def test_a_rule_begins_the_pod_anew_in_its_sandbox() -> None:
+    pod = make_pod("Never", containers=("work", "watch"), inits=("fetch", "side"))
+    pod["spec"]["containers"][0] |= {
+        "restartPolicy": "Never",
+        "restartPolicyRules": [rule("RestartAllContainers", "In", 88)],
+    }
+    world = World(pod)
+    for _ in range(2):
+        world.step()
+    world.end("fetch", 0)
+    world.settle()
+    assert sorted(world.running()) == ["side", "watch", "work"]
+    world.now += 10
+    world.end("work", 88)
+    kills = world.step().kills
+    assert sorted((kill.name, kill.hooks) for kill in kills) == [("side", False), ("watch", False)]
+    assert shown(world, "AllContainersRestarting") == "True"
+    world.now += 1
+    assert [start.name for start in world.step().starts] == ["fetch"]
+    assert world.phase == "Running"
+    world.now += 1
+    world.end("fetch", 0)
+    world.settle()
+    assert sorted(world.running()) == ["side", "watch", "work"]
+    assert len(world.sandboxes) == 1
+    assert {run.name: run.attempt for run in world.runs} == dict.fromkeys(("fetch", "side", "watch", "work"), 1)
+    assert shown(world, "AllContainersRestarting") == "False"
+    # The next time it waits, as any container that crashes, and so do the others.
+    world.now += 5
+    world.end("work", 88)
+    world.settle()
+    assert (world.running(), {one.reason for one in world.last.waiting}) == ([], {"CrashLoopBackOff"})
+    assert world.phase == "Running"
+    # Another end of it is the pod's.
+    world.now = world.last.wake_at or 0.0
+    world.settle()
+    world.end("fetch", 0)
+    for _ in range(3):
+        world.now += 20
+        world.settle()
+    assert sorted(world.running()) == ["side", "watch", "work"]
+    world.now += 1
+    for name in ("work", "watch"):
+        world.end(name, 0)
+    world.settle()
+    assert (world.running(), world.phase) == ([], "Succeeded")
+
+
+def shown(world: World, kind: str) -> str:
+    return next((str(one["status"]) for one in world.status()["conditions"] if one["type"] == kind), "")
 
 
 def test_back_off_doubles_and_is_forgotten() -> None:

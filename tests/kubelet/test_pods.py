@@ -40,8 +40,21 @@ async def test_a_pod_runs_and_is_deleted(node: Node) -> None:
     await node.gone("web")
     await until(lambda: not list((node.root / "kubelet" / "pods").iterdir()), 5)
     assert not list(runtime_of(node).sandboxes())
-    await node.event("Started", "Started container c")
+    await node.event("Created", "Container created")
+    await node.event("Started", "Container started")
     await node.event("Killing", "Stopping container c")
+
+
+async def test_events_say_where_in_the_pod_a_container_stands(node: Node) -> None:
+    await node.pod("p", shell("exec sleep 1000"), initContainers=[shell("true", name="first")])
+    await node.phase("p", "Running")
+
+    def started() -> list[str]:
+        events = [obj for key, obj in node.store.objects.items() if key[0] == "events" and obj["reason"] == "Started"]
+        return sorted(obj["involvedObject"]["fieldPath"] for obj in events)
+
+    await until(lambda: len(started()) == 2)
+    assert started() == ["spec.containers{c}", "spec.initContainers{first}"]
 
 
 async def test_a_crashing_container_backs_off(node: Node) -> None:
@@ -313,7 +326,7 @@ async def test_a_deletion_cuts_a_hook_short(node: Node) -> None:
         shell("exec sleep 1000", lifecycle={"postStart": {"sleep": {"seconds": 600}}}),
         terminationGracePeriodSeconds=1,
     )
-    await node.event("Started", "Started container c")
+    await node.event("Started", "Container started")
     await node.client.delete(PODS, "default", "hooked")
     await node.gone("hooked")
 
@@ -405,6 +418,14 @@ async def test_the_node(node: Node) -> None:
     assert "container runtime is down" in ready()["message"]
     await node.event("NodeNotReady", "Node n1 status is now: NodeNotReady")
     await node.start_runtime()
+
+
+async def test_events_of_a_node_that_is_cordoned(node: Node) -> None:
+    for is_set in (True, False):
+        change = {"spec": {"unschedulable": is_set}}
+        await node.client.patch(builtin("v1", "Node"), "", "n1", change, api_pb2.MERGE)
+        state = "NodeNotSchedulable" if is_set else "NodeSchedulable"
+        await node.event(state, f"Node n1 status is now: {state}", 20)
 
 
 async def test_events_of_a_node_that_comes_back(node: Node) -> None:

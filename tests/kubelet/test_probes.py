@@ -1,6 +1,5 @@
 """Probes of every kind against real servers in real containers."""
 
-import asyncio
 import socket
 from pathlib import Path
 
@@ -48,7 +47,7 @@ async def test_grpc(node: Node) -> None:
     other = {"grpc": {"port": 5000, "service": "other"}, "periodSeconds": 1, "timeoutSeconds": 2}
     await node.pod("health", python(HEALTH_SERVER, env=env, readinessProbe=probe))
     await node.pod("other", python(HEALTH_SERVER, env=env, readinessProbe=other))
-    await node.event("Unhealthy", "Readiness probe failed: service unhealthy (responded with 2)")
+    await node.event("Unhealthy", 'Readiness probe failed: service unhealthy (responded with "NOT_SERVING")')
     assert not state(await node.phase("health", "Running"))["ready"]
     flag.touch()
     await node.sees("health", lambda pod: state(pod)["ready"])
@@ -93,24 +92,27 @@ async def test_a_tcp_probe_of_a_host_that_does_not_accept(node: Node) -> None:
 
 
 async def test_a_startup_probe_holds_the_others_back(node: Node) -> None:
-    flag, log = node.root / "started", node.root / "liveness"
+    flag, starts, lives = node.root / "started", node.root / "startup", node.root / "liveness"
+    startup = f"echo >> {starts}; test -e {flag}"
+    liveness = f"test -e {flag} && echo late >> {lives} || echo early >> {lives}"
     await node.pod(
         "slow",
         shell(
             "exec sleep 1000",
-            startupProbe={"exec": {"command": ["test", "-e", str(flag)]}, "periodSeconds": 1, "failureThreshold": 60},
-            livenessProbe={"exec": {"command": ["sh", "-c", f"echo alive >> {log}"]}, "periodSeconds": 1},
+            startupProbe={"exec": {"command": ["sh", "-c", startup]}, "periodSeconds": 1, "failureThreshold": 60},
+            livenessProbe={"exec": {"command": ["sh", "-c", liveness]}, "periodSeconds": 1},
         ),
     )
     pod = await node.phase("slow", "Running")
     assert (state(pod)["started"], state(pod)["ready"]) == (False, False)
     await node.event("Unhealthy", "Startup probe failed")
-    await asyncio.sleep(1.2)  # a period of the liveness probe, had it begun
-    assert not log.exists()
+    # Three periods of the one are two of the other, had it begun.
+    await until(lambda: starts.exists() and len(starts.read_text().splitlines()) > 3, 20)
     flag.touch()
     pod = await node.sees("slow", lambda pod: state(pod)["started"] and state(pod)["ready"])
     assert state(pod)["restartCount"] == 0
-    await until(log.exists, 10)
+    await until(lives.exists, 10)
+    assert "early" not in lives.read_text()
 
 
 async def test_a_container_that_does_not_start_is_restarted(node: Node) -> None:
@@ -122,8 +124,7 @@ async def test_a_container_that_does_not_start_is_restarted(node: Node) -> None:
 
 
 async def test_an_empty_dir_in_memory_is_said_to_be_on_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert node.kubelet._tools is not None
-    monkeypatch.setattr(node.kubelet._tools.volumes, "may_mount", False)
+    monkeypatch.setattr(node.parts.volumes, "may_mount", False)
     mounts = [{"name": "fast", "mountPath": "/fast"}]
     volumes = [{"name": "fast", "emptyDir": {"medium": "Memory"}}]
     await node.pod("disk", shell("echo x > /fast/x", volumeMounts=mounts), volumes=volumes, restartPolicy="Never")

@@ -95,8 +95,7 @@ async def test_changes_reach_running_pods_without_a_timer(node: Node) -> None:
         await until(lambda text=text: text in node.log("live"))  # type: ignore[misc]
     await node.phase("live", "Succeeded")
     # What nobody needs any more is not followed.
-    objects = node.kubelet._objects
-    assert objects is not None
+    objects = node.parts.objects
     await until(lambda: not objects._followed)
 
 
@@ -289,21 +288,20 @@ async def test_idle_pods_ask_for_nothing(node: Node) -> None:
             volumes=[{"name": "v", "configMap": {"name": "c"}}],
         )
         await node.phase(f"idle-{index}", "Running")
-    objects = node.kubelet._objects
-    assert objects is not None
+    objects = node.parts.objects
     assert len(objects._followed) == 1  # one watch, however many pods
     reads = []
-    get = node.kubelet._client.get  # type: ignore[union-attr]
+    get = node.parts.client.get
 
     async def counted(resource: Any, *arguments: Any, **options: Any) -> Any:
         reads.append(resource.plural)
         return await get(resource, *arguments, **options)
 
-    node.kubelet._client.get = counted  # type: ignore[method-assign,union-attr]
-    for worker in node.kubelet._workers.values():
+    node.parts.client.get = counted  # type: ignore[method-assign]
+    for worker in node.kubelet._workers:
         worker.refresh()
     begun = time.time()
-    await until(lambda: all(worker._refreshed_at >= begun for worker in node.kubelet._workers.values()))
+    await until(lambda: all(worker._refreshed_at >= begun for worker in node.kubelet._workers))
     await asyncio.sleep(0)
     assert "configmaps" not in reads
 
@@ -331,13 +329,12 @@ async def test_tokens_are_renewed_when_most_of_their_life_is_over(node: Node, mo
         restartPolicy="Never",
     )
     pod = await node.phase("renewed", "Running")
-    worker = next(iter(node.kubelet._workers.values()))
+    worker = next(iter(node.kubelet._workers))
     worker.refresh()
     await until(lambda: "token-of-default-1" in node.log("renewed"))
     assert [one["audiences"] for one in asked] == [["vault"]]
     assert asked[0]["boundObjectRef"]["uid"] == pod["metadata"]["uid"]
-    objects = node.kubelet._objects
-    assert objects is not None
+    objects = node.parts.objects
     now = objects._clock.now
     monkeypatch.setattr(objects._clock, "now", lambda: now() + 3000, raising=False)
     worker.refresh()

@@ -5,7 +5,6 @@
 A datagram is sent from each place to each address; the node's table of tracked flows then says where it was sent.
 """
 
-import asyncio
 import json
 import random
 import re
@@ -17,12 +16,13 @@ from typing import Any
 import pytest
 
 from raykube.kubeproxy.core.metrics import Metrics
-from raykube.kubeproxy.core.nftables.layout import TABLE, Options
-from raykube.kubeproxy.core.nftables.listing import installed
-from raykube.kubeproxy.core.nftables.ruleset import CHAIN, difference
+from raykube.kubeproxy.core.nftables.layout import TABLE, Options, table_of
 from raykube.kubeproxy.core.table import Table
-from raykube.kubeproxy.nft import Kernel, KernelError
-from raykube.kubeproxy.nft_proxier import NftProxier, cleanup, usable_families
+from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
+from raykube.nftables.core.listing import installed
+from raykube.nftables.core.objects import CHAIN
+from raykube.nftables.core.ruleset import difference
+from raykube.nftables.kernel import Kernel
 from raykube.rpc.clock import SystemClock
 from tests.kit.netns import Namespace, join, require_network_namespaces
 from tests.kit.require import require_program
@@ -72,7 +72,7 @@ class Node:
     async def there(self) -> None:
         """The child process is in the node's namespace from now on."""
         with self.space.entered():
-            await self.kernel.has_table("ip", TABLE)
+            await self.kernel.has_table(table_of("ip"))
 
     def nft(self, *arguments: str) -> str:
         return self.space.run("nft", *arguments)
@@ -87,7 +87,7 @@ class Node:
         """What the kernel holds otherwise than it ought to, chains' rules aside."""
         found: dict[Any, Any] = {}
         for family in ("ip", "ip6"):
-            listing = await self.kernel.list_table(family, TABLE)
+            listing = await self.kernel.list_table(table_of(family))
             assert listing is not None
             base = self.proxier.desired.base(family)
             delta = difference(installed(listing, base), self.proxier.desired.items(family))
@@ -239,6 +239,10 @@ async def test_packets_go_where_the_model_says(seed: int) -> None:
                     found = here.where(source, address, port, 1 if sticky else 6 * len(expected))
                     assert found <= expected and found, (step, name, kind, source, here.nft("list", "ruleset"))
                     if not sticky and len(expected) == 2:
+                        # The kernel draws at random: one of two stays out of twelve draws once in 2,000 times.
+                        for _ in range(4):
+                            if found != expected:
+                                found |= here.where(source, address, port, 12)
                         assert found == expected, (step, name, kind, source)
 
 
@@ -311,45 +315,3 @@ async def test_a_restart_changes_no_element_and_keeps_who_belongs_where() -> Non
         ]
         assert handles[0] == handles[1]
         assert here.where("outside", "10.96.0.1", 53, 8) == {chosen}
-
-
-async def test_the_child_is_replaced_when_it_dies() -> None:
-    async with node() as here:
-        await here.apply(service(ip="10.96.0.1"), endpoint_slice(endpoint("10.1.1.2", "m1")))
-        process = here.kernel._process
-        assert process is not None
-        process.kill()
-        process.wait()
-        with pytest.raises(KernelError), here.space.entered():
-            await here.kernel.has_table("ip", TABLE)
-        await here.there()
-        assert here.kernel._process is not process
-        assert await here.unlike() == {}
-
-
-async def test_what_the_kernel_refuses_changes_nothing() -> None:
-    async with node() as here:
-        await here.apply(service(ip="10.96.0.1"), endpoint_slice(endpoint("10.1.1.2", "m1")))
-        before = here.nft("list", "ruleset")
-        with pytest.raises(KernelError, match="No such file"):
-            await here.kernel.run(f"add table ip x\nadd element ip {TABLE} nothing {{ 1.2.3.4 }}\n")
-        await here.kernel.run("add table ip x\n", check=True)
-        assert here.nft("list", "ruleset") == before
-        assert await usable_families(here.kernel) == ["ip", "ip6"]
-        assert here.nft("list", "ruleset") == before
-
-
-async def test_the_program_stands_in_for_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import ctypes\n_load = ctypes.CDLL\n"
-        "def load(name, *rest, **more):\n"
-        "    if name and 'nftables' in name:\n        raise OSError('hidden')\n"
-        "    return _load(name, *rest, **more)\nctypes.CDLL = load\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    async with node() as here:
-        await here.apply(service(ip="10.96.0.1"), endpoint_slice(endpoint("10.1.1.2", "m1")))
-        assert await here.unlike() == {}
-        with pytest.raises(KernelError, match="No such file"):
-            await here.kernel.run("delete table ip nothing\n")
-        await asyncio.sleep(0)

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from raykube.kubeproxy.core.nftables.desired import Desired
 from raykube.kubeproxy.core.nftables.frontend import number
 from raykube.kubeproxy.core.nftables.layout import Options
-from raykube.kubeproxy.core.nftables.listing import UNKNOWN, Unreadable, installed
-from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Delta, Items, difference
-from raykube.kubeproxy.core.nftables.text import transaction
 from raykube.kubeproxy.core.rules import Endpoint, Frontend
 from raykube.kubeproxy.core.table import Change, Table
+from raykube.nftables.core.objects import Chain, Items
+from raykube.nftables.core.ruleset import difference
+from raykube.nftables.core.text import transaction
 from tests.kit.transcript import Step, play
 from tests.kubeproxy.objects import endpoint, endpoint_slice, service
 from tests.kubeproxy.test_rules import key, steps
+from tests.nftables.twin import applied
 
 OPTIONS = Options(pod_networks=("10.1.0.0/16", "fd01::/16"))
 
@@ -54,32 +55,9 @@ def test_transcript(request: pytest.FixtureRequest) -> None:
         elif step.command == "delete":
             table.set_service(("n", name), None)
         desired.apply(table.sync())
-        return transaction("ip", desired.take()["ip"])
+        return transaction("ip raykube-proxy", desired.take()["ip"])
 
     play(Path(__file__).parent / "testdata/nftables.txt", handle, request.config.getoption("--rewrite"))
-
-
-def applied(items: Items, delta: Delta) -> Items:
-    """What the kernel would hold after a transaction; it refuses what does not fit."""
-    found = dict(items)
-    for item, (old, new) in delta.items():
-        assert found.get(item) == old, f"{item} is {found.get(item)}, not {old}"
-        if new is None:
-            del found[item]
-        else:
-            found[item] = new
-    for (container, _), value in found.items():
-        if container not in (CHAIN, CONTAINER):
-            assert (CONTAINER, container) in found
-            if isinstance(value, str) and value.startswith("goto "):
-                assert (CHAIN, value.removeprefix("goto ")) in found
-        if isinstance(value, Chain):
-            for rule in value.rules:
-                for target in re.findall(r"(?:goto|jump) ([\w-]+)", rule):
-                    assert (CHAIN, target) in found, rule
-                for name in re.findall(r"@([\w-]+)", rule):
-                    assert (CONTAINER, name) in found, rule
-    return found
 
 
 @settings(max_examples=150, deadline=None)
@@ -174,43 +152,3 @@ def test_what_is_no_address_becomes_no_rule(bad: str) -> None:
     desired.apply(table.sync())
     assert [str(f) for f in desired.rules] == ["10.96.0.9:80/TCP"]
     assert not desired.rules[Frontend("10.96.0.9", 80, "TCP")].endpoints
-
-
-def test_a_listing_is_read_back() -> None:
-    base = Desired("m1", OPTIONS, ("ip",)).items("ip")
-    frontend = ["ipv4_addr", "inet_proto", "inet_service"]
-    endpoint_0 = [{"concat": ["10.96.0.1", "tcp", 80]}, {"concat": ["10.1.0.1", 8080]}]
-    service_0 = [{"concat": ["10.96.0.1", 17, 80]}, {"goto": {"target": "cluster-1"}}]
-    listing = {
-        "nftables": [
-            {"metainfo": {"version": "1.0.6"}},
-            {"table": {"family": "ip", "name": "raykube-proxy"}},
-            {"map": {"name": "endpoints-0", "type": frontend, "map": "ipv4_addr . inet_service", "elem": [endpoint_0]}},
-            {"map": {"name": "services", "type": frontend, "map": "verdict", "elem": [service_0]}},
-            {"set": {"name": "node-ips", "type": "ipv4_addr", "elem": ["192.0.2.1"]}},
-            {"set": {"name": "clients-x", "type": "ipv4_addr", "size": 65536, "elem": [{"elem": {"val": "1.2.3.4"}}]}},
-            {"set": {"name": "stranger", "type": "ipv4_addr", "elem": ["192.0.2.1"]}},
-            {"chain": {"name": "cluster-1"}},
-            {"chain": {"name": "nat-output", "type": "nat", "hook": "output", "prio": -100}},
-            {"rule": {"chain": "cluster-1"}},
-        ]
-    }
-    found = installed(listing, base)
-    assert found["endpoints-0", "10.96.0.1 . 6 . 80"] == "10.1.0.1 . 8080"
-    assert found["services", "10.96.0.1 . 17 . 80"] == "goto cluster-1"
-    assert found["node-ips", "192.0.2.1"] == ""
-    assert found[CONTAINER, "clients-x"] == "set type ipv4_addr; flags dynamic,timeout; size 65536;"
-    assert found[CHAIN, "cluster-1"] == found[CHAIN, "nat-output"] == UNKNOWN
-    text = transaction("ip", difference(found, base))
-    assert "delete set ip raykube-proxy stranger" in text
-    assert "delete map ip raykube-proxy endpoints-0" in text
-    assert "delete element ip raykube-proxy services { 10.96.0.1 . 17 . 80 }" in text
-    assert "flush chain ip raykube-proxy nat-output" in text
-    for wrong in (
-        {"chain": {"name": "nat-output", "type": "nat", "hook": "output", "prio": 0}},
-        {"set": {"name": "services", "type": frontend}},
-        {"map": {"name": "services", "type": frontend, "map": "verdict", "elem": [["x", {"drop": None}]]}},
-        {"map": {"name": "services"}},
-    ):
-        with pytest.raises(Unreadable):
-            installed({"nftables": [wrong]}, base)

@@ -105,15 +105,22 @@ async def test_external_traffic_policy_local(mode: str, tmp_path: Path) -> None:
 
 async def test_load_balancer_addresses_and_source_ranges(mode: str, tmp_path: Path) -> None:
     async with cluster(mode, tmp_path) as here:
-        web = service(ip="10.96.0.10", type="LoadBalancer", ports=[TCP], loadBalancerSourceRanges=["192.168.77.9/32"])
-        web["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}]}}
-        here.api.put(web, *backends("a", "b"))
+        ranges = {"outside": ["192.168.77.9/32", "fd77::9/128"], "c": ["10.1.0.0/16", "fd01::/16"]}
+        web = service(ip="10.96.0.10", clusterIPs=["10.96.0.10", "fd96::10"], type="LoadBalancer", ports=[TCP])
+        ingress = [{"ip": "192.0.2.8"}, {"ip": "fd96::18"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}]
+        web["status"] = {"loadBalancer": {"ingress": ingress}}
+        web["spec"]["loadBalancerSourceRanges"] = ranges["outside"]
+        here.api.put(web, *backends("a", "b"), *backends("a", "b", family="IPv6"))
         await here.start()
         network = here.network
-        assert set(await network.reached("outside", "192.0.2.8", 80, 20)) == {"a", "b"}
-        with pytest.raises((ConnectionError, TimeoutError)):
-            await network.ask("c", "192.0.2.8", timeout_s=0.5)
-        assert set(await network.reached("c", "10.96.0.10", count=20)) == {"a", "b"}  # ranges are the balancer's
+        for admitted, other in (("outside", "c"), ("c", "outside")):
+            web["spec"]["loadBalancerSourceRanges"] = ranges[admitted]
+            here.api.put(web)
+            for address in ("192.0.2.8", "fd96::18"):
+                await network.until_reached({"a", "b"}, admitted, address)
+                with pytest.raises((ConnectionError, TimeoutError)):
+                    await network.ask(other, address, timeout_s=0.5)
+            assert set(await network.reached(other, "10.96.0.10", count=20)) == {"a", "b"}  # ranges are the balancer's
         with pytest.raises(OSError):
             await network.ask("outside", "192.0.2.9", timeout_s=0.5)
 
@@ -234,7 +241,14 @@ async def test_which_endpoints(mode: str, tmp_path: Path) -> None:
             *backends("a", "c", name="here"),
             service("near", "10.96.0.13", ports=[TCP], trafficDistribution="PreferSameZone"),
             service("same", "10.96.0.14", ports=[TCP], trafficDistribution="PreferSameNode"),
+            service("zone", "10.96.0.15", ports=[TCP], trafficDistribution="PreferSameNode"),
         )
+        # On m1 there is none: the zone's are next, and elsewhere all.
+        slices = backends("c", "d", name="zone")
+        for each in slices:
+            for found, zone in zip(each["endpoints"], ("zone-m1", "zone-x"), strict=True):
+                found["hints"] = {"forNodes": [{"name": "m2"}], "forZones": [{"name": zone}]}
+        here.api.put(*slices)
         for name, hint in (("near", "forZones"), ("same", "forNodes")):
             slices = backends("a", "c", name=name)
             for each in slices:
@@ -248,7 +262,10 @@ async def test_which_endpoints(mode: str, tmp_path: Path) -> None:
         for address in ("10.96.0.12", "10.96.0.13", "10.96.0.14"):
             assert await network.reached("b", address, count=10) == {"a": 10}, address
             assert await network.reached("d", address, count=10) == {"c": 10}, address
-        here.api.put(*backends("a", name="going"), *backends("a", name="here"))
+        assert await network.reached("b", "10.96.0.15", count=10) == {"c": 10}
+        assert set(await network.reached("d", "10.96.0.15", count=20)) == {"c", "d"}
+        here.api.put(*backends("a", name="going"), *backends("a", name="here"), *backends("d", name="same"))
+        await network.until_reached({"d"}, "b", "10.96.0.14")
         await network.until_reached({"a"}, "b", "10.96.0.11")
         await network.until_reached({"refused"}, "d", "10.96.0.12")
 

@@ -152,8 +152,10 @@ async def test_a_port_that_is_taken_becomes_an_event() -> None:
     async with twin() as api, echo("a") as a:
         api.put(node("m1", "127.0.0.2"), serving(port), *slices_of(a))
         async with proxy(api) as service:
-            await eventually(lambda: any(plural == "events" for plural, _ in api.written))
-            (event,) = (body for plural, body in api.written if plural == "events")
+            await eventually(lambda: sum(plural == "events" for plural, _ in api.written) == 2)
+            start, event = (body for plural, body in api.written if plural == "events")
+            assert (start["type"], start["reason"]) == ("Normal", "Starting")
+            assert start["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": "m1", "uid": "m1"}
             assert (event["type"], event["reason"]) == ("Warning", "FailedToBind")
             assert event["involvedObject"]["name"] == "web"
             assert f"node m1 cannot serve the cluster IP 127.0.0.1:{port}/TCP" in event["message"]

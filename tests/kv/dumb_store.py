@@ -32,11 +32,15 @@ class DumbStore:
 
     def write(self, key: bytes, value: bytes | None, expected: int) -> bool:
         """A write of a batch; returns whether its comparison held."""
-        old = self.states[-1].get(key)
-        if expected >= 0 and (old[2] if old else 0) != expected:
+        if not self.holds(key, expected):
             return False
         self.transact([(key, value)])
         return True
+
+    def holds(self, key: bytes, expected: int) -> bool:
+        """Whether a comparison with `expected` does."""
+        old = self.states[-1].get(key)
+        return expected < 0 or (old[2] if old else 0) == expected
 
     def range(self, start: bytes, end: bytes | None, revision: int) -> list[tuple[bytes, tuple[bytes, int, int, int]]]:
         return sorted(

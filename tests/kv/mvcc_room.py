@@ -1,8 +1,10 @@
 """A store to be spoken to in transcripts."""
 
+from collections.abc import Callable
+
 from raykube.kv.core.mvcc import image, txn
 from raykube.kv.core.mvcc.errors import StoreError
-from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.mvcc.store import Outcome, Store
 from raykube.kv.core.mvcc.version import Version
 from raykube.pb import batch_pb2, etcd_pb2
 from tests.kit.transcript import Step
@@ -58,7 +60,9 @@ class MvccRoom:
                 )
                 return [*map(show, found), f"count {count}"]
             case "writes":
-                return self._writes(step.body)
+                return self._writes(step.body, self.store.apply_writes)
+            case "joined":
+                return self._writes(step.body, self.store.apply_joined)
             case "compact":
                 store.compact(int(words[0]))
                 return []
@@ -82,15 +86,15 @@ class MvccRoom:
                 return ["same" if self.store.hash() == before else "another"]
         raise ValueError(f"unknown command {step.command}")
 
-    def _writes(self, body: list[str]) -> list[str]:
+    def _writes(self, body: list[str], apply: Callable[[list[batch_pb2.Write]], list[Outcome]]) -> list[str]:
         writes = []
         for line in body:
-            key, value, expected = line.split()
-            write = batch_pb2.Write(key=key.encode(), expected_revision=int(expected))
+            key, value, expected, *joined = line.split()
+            write = batch_pb2.Write(key=key.encode(), expected_revision=int(expected), joined=bool(joined))
             if value != "delete":
                 write.value = value.encode()
             writes.append(write)
         return [
             f"applied at {outcome.revision}" if outcome.applied else f"refused: {show(outcome.current)}"
-            for outcome in self.store.apply_writes(writes)
+            for outcome in apply(writes)
         ]

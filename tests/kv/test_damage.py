@@ -119,16 +119,22 @@ def test_damage_before_the_snapshot_costs_nothing() -> None:
     assert [entry.index for entry in found.entries] == [5, 6, 7, 8]
 
 
+def finish(node: Node) -> None:
+    """Its disk is done."""
+    write = node.ready().write
+    assert write is not None
+    node.persisted(write)
+
+
 def test_a_leader_forgets_what_its_follower_lost() -> None:
     """The same leader goes on: it must send again what the follower once acknowledged to it."""
     leader = Node(1, MEMBERS, lambda _: 0)
     leader.campaign(force=True)
+    finish(leader)
     leader.step(Message(Kind.VOTE_ANSWER, 1, 2, leader.term))
     assert leader.is_leader
     leader.propose([b"a", b"b"])
-    write = leader.ready().write
-    assert write is not None
-    leader.persisted(write)
+    finish(leader)
     leader.step(Message(Kind.APPEND_ANSWER, 1, 2, leader.term, index=3))
     assert leader.log.committed == 3
     writer = LogWriter(META)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from raykube.kv.config import Config
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, HardState, Kind, Message
@@ -64,6 +65,45 @@ async def test_a_late_founder_is_no_stranger(tmp_path: Path) -> None:
         await group.leader()
         await group.client.write([Write(key=b"/a", value=b"1", expected_revision=0)])
         await group.start("m3")
+        await group.agree()
+    finally:
+        await group.client.close()
+        for name in list(group.services):
+            await group.stop(name)
+
+
+def existing(group: Group, name: str) -> Config:
+    return group.configs[name].model_copy(update={"initial_cluster_state": "existing"})
+
+
+async def test_an_emptied_founder_is_no_newcomer(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await group.client.write([Write(key=b"/a", value=b"1", expected_revision=0)])
+        await group.agree()
+        leader = await group.leader()
+        await until(lambda: len(group.services[leader].member.replica.machine.attributes) == 3)
+        victim = next(name for name in group.names if name != leader)
+        await group.stop(victim)
+        shutil.rmtree(tmp_path / victim)
+        service = Service(existing(group, victim))
+        with pytest.raises(ValueError, match="has begun with another data directory"):
+            await service.start()
+
+
+async def test_a_founder_that_never_was_there_may_ask_who_it_is(tmp_path: Path) -> None:
+    group = Group(tmp_path, 3)
+    try:
+        await group.start("m1", "m2")
+        await group.leader()
+        await group.client.write([Write(key=b"/a", value=b"1", expected_revision=0)])
+        group.configs["m3"] = existing(group, "m3")
+        await group.start("m3")
+        await group.agree()
+        # With data it is a member like others, whatever the flag says.
+        await group.stop("m3")
+        await group.stop("m2")
+        group.configs["m2"] = existing(group, "m2")
+        await group.start("m3", "m2")
         await group.agree()
     finally:
         await group.client.close()

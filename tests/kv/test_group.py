@@ -260,7 +260,7 @@ async def test_a_full_store_refuses_and_recovers_by_itself(tmp_path: Path) -> No
 async def test_a_data_directory_is_used_once_and_by_its_own_cluster(tmp_path: Path) -> None:
     async with running_group(tmp_path, 1) as group:
         config = group.configs["m1"]
-        with pytest.raises(OSError, match="in use by another member"):
+        with pytest.raises(OSError, match="another member uses"):
             await Service(config).start()
         await group.stop("m1")
         other = config.model_copy(update={"initial_cluster_token": "another"})

@@ -54,7 +54,7 @@ def compute_wrongly(group: Group, name: str) -> None:
     """From here on, this member's writes end up as something else."""
     store = store_of(group, name)
     write = store._write
-    store._write = lambda key, value, lease, mod: write(key, b"wrong" if value else value, lease, mod)  # type: ignore[method-assign]
+    store._write = lambda key, value, *rest: write(key, b"wrong" if value else value, *rest)  # type: ignore[method-assign]
 
 
 async def alarms(group: Group) -> list[tuple[int, int]]:

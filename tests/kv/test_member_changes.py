@@ -212,6 +212,18 @@ def test_a_replica_answers_when_the_change_is_applied() -> None:
         lone.replica.change_members(8, RemoveMember(1))
 
 
+def test_a_leader_that_stood_still_changes_no_members_before_it_has_listened() -> None:
+    """It would promote a learner that died meanwhile, and be left without a quorum: seed 97400."""
+    lone = Lone()
+    assert not lone.replica.change_members(5, add(learner=True), is_late=True)
+    ticks = lone.replica.node.limits.election_ticks
+    lone.replica.tick(10.0, stalled_s=4.0, missed_ticks=ticks)
+    for number in range(1, ticks):
+        assert not lone.replica.change_members(5, add(learner=True))
+        lone.replica.tick(10.0 + number, stalled_s=0.2, missed_ticks=2)  # so little says little
+    assert lone.replica.change_members(5, add(learner=True))
+
+
 def test_the_first_data_directory_of_a_member_is_the_member() -> None:
     machine = Machine()
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,3 +234,23 @@ async def test_changes_wait_for_each_other_and_for_a_leader(tmp_path: Path) -> N
         await group.remove(leader)
         assert len(await group.members()) == 2
         await _write(group, b"/after")
+
+
+async def test_a_leader_that_stood_still_knows_it_before_its_next_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_group(tmp_path, 1) as group:
+        await group.leader()
+        member = group.services["m1"].member
+        assert member is not None
+        original, asked = member.replica.change_members, []
+
+        def change_members(*arguments: Any) -> bool:
+            asked.append((arguments[-1], original(*arguments)))
+            return asked[-1][1]
+
+        monkeypatch.setattr(member.replica, "change_members", change_members)
+        member._ticked_at -= 10.0
+        await group.add("m2", learner=True)
+    assert asked[0] == (True, False) and asked[-1] == (False, True)
+    assert (False, False) in asked, "nor right after the tick, before it has listened"

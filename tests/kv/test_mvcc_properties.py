@@ -17,6 +17,7 @@ values = st.sampled_from([b"", b"1", b"22"])
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("write"), keys, st.none() | values, st.integers(-1, 8)),
+        st.tuples(st.just("joined"), st.lists(st.tuples(keys, st.none() | values, st.integers(-1, 8)), max_size=4)),
         st.tuples(
             st.just("txn"), st.lists(st.tuples(keys, st.none() | values), max_size=4, unique_by=lambda op: op[0])
         ),
@@ -29,8 +30,8 @@ operations = st.lists(
 )
 
 
-def write_of(key: bytes, value: bytes | None, expected: int) -> batch_pb2.Write:
-    write = batch_pb2.Write(key=key, expected_revision=expected)
+def write_of(key: bytes, value: bytes | None, expected: int, joined: bool = False) -> batch_pb2.Write:
+    write = batch_pb2.Write(key=key, expected_revision=expected, joined=joined)
     if value is not None:
         write.value = value
     return write
@@ -62,6 +63,16 @@ def test_any_history_reads_as_its_twin_s(script: list[tuple]) -> None:
             case ("write", key, value, expected):
                 (outcome,) = store.apply_writes([write_of(key, value, expected)])
                 assert outcome.applied == twin.write(key, value, expected)
+            case ("joined", changes):
+                outcomes = store.apply_joined(
+                    [write_of(*change, joined=number > 0) for number, change in enumerate(changes)]
+                )
+                holds = len({key for key, _, _ in changes}) == len(changes) and all(
+                    twin.holds(key, expected) for key, _, expected in changes
+                )
+                assert [outcome.applied for outcome in outcomes] == [holds] * len(changes)
+                for key, value, _ in changes if holds else ():
+                    twin.transact([(key, value)])
             case ("txn", changes):
                 store.begin()
                 for key, value in changes:

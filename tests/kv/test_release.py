@@ -18,6 +18,7 @@ class Leader:
         membership = Membership.of(1, *others)
         self.node = Node(1, membership, lambda _: 0, Log(entries=[Entry(1, 1, 0, b"")]), HardState(1, 0, 1), limits)
         self.node.campaign()
+        self.finish()
         for kind in (Kind.PRE_VOTE_ANSWER, Kind.VOTE_ANSWER):
             for other in others[: len(membership.voters) // 2]:
                 self.node.step(Message(kind, 1, other, 2))

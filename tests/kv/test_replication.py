@@ -15,6 +15,7 @@ def leader(entries: int = 0) -> Node:
     node = Node(1, Membership.of(1, 2, 3), lambda _: 0, log, HardState(1, 0, entries), LIMITS)
     node.campaign()
     node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 2))
+    take(node)
     node.step(Message(Kind.VOTE_ANSWER, 1, 2, 2))
     assert node.is_leader
     take(node)
@@ -139,6 +140,7 @@ def test_a_log_does_not_grow_without_a_quorum() -> None:
     node = Node(1, Membership.of(1, 2, 3), lambda _: 0, log, HardState(1, 0, 1), limits)
     node.campaign()
     node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 2))
+    take(node)
     node.step(Message(Kind.VOTE_ANSWER, 1, 2, 2))
     take(node)
     assert node.propose([bytes(900)])
@@ -169,8 +171,59 @@ def test_a_joiner_that_never_heard_of_a_commit_may_come_to_lead() -> None:
     node = Node(1, Membership(), lambda _: 0, log, HardState(1, 0, 0), LIMITS)
     node.campaign()
     node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 2))
+    take(node)
     node.step(Message(Kind.VOTE_ANSWER, 1, 2, 2))
     take(node)
     assert node.log.committed == 0
     answer(node, 3, 3)
     assert node.log.committed == 3
+
+
+def ask(node: Node, sender: int) -> list[tuple[Kind, int]]:
+    """What the node tells `sender` when readers there ask: kinds of messages and an answer's index."""
+    node.step(Message(Kind.READ_INDEX, node.id, sender, node.term, context=7))
+    return [(message.kind, message.index) for message in take(node) if message.to == sender]
+
+
+def test_a_follower_whose_readers_wait_hears_of_the_commit_at_once() -> None:
+    node = leader()
+    for member in (2, 3):
+        answer(node, member, 1)
+    take(node)
+    for index, is_awaited in ((2, True), (3, False)):
+        assert node.propose([b"a"])
+        take(node)
+        answer(node, 3, index)
+        if is_awaited:
+            assert ask(node, 2) == [(Kind.READ_INDEX_ANSWER, index)]
+        take(node)
+        answer(node, 2, index)
+        (told,) = [message for message in take(node) if message.kind is Kind.COMMIT and message.to == 2]
+        assert (told.commit, told.force) == (index, is_awaited)
+
+
+def test_whose_question_will_do() -> None:
+    """A follower's that is a quorum with its leader, once that knows what is committed. For others there is a round."""
+    a_round = [(Kind.HEARTBEAT, 0)]
+    node = leader()
+    assert ask(node, 2) == [], "not before an entry of its own term is committed"
+    answer(node, 2, 1)
+    assert a_round[0] in [(message.kind, message.index) for message in take(node)]
+    assert ask(node, 2) == [(Kind.READ_INDEX_ANSWER, 1)]
+    assert node.propose_membership(Membership.of(1, 2, 3, 4))
+    take(node)
+    assert ask(node, 2) == a_round, "two of four"
+
+
+def test_a_question_of_a_member_that_was_removed() -> None:
+    node = leader()
+    answer(node, 2, 1)
+    take(node)
+    assert node.propose_membership(Membership.of(1, 2))
+    take(node)
+    answer(node, 2, 2)
+    take(node)
+    assert ask(node, 2) == [(Kind.READ_INDEX_ANSWER, 2)], "both of two"
+    assert node.propose_membership(Membership.of(1))
+    take(node)
+    assert ask(node, 2) == [(Kind.READ_INDEX_ANSWER, 3)], "the one that is left decides alone"

@@ -31,7 +31,7 @@ def test_it_waits_a_whole_time_out_before_it_campaigns() -> None:
     node = follower()
     for _ in range(TICKS - 1):
         node.tick()
-    node.on_stalled()
+    node.on_stalled(TICKS)
     assert ticks_until_it_campaigns(node) == TICKS
 
 
@@ -40,14 +40,14 @@ def test_it_is_excused_once_until_it_hears_of_a_leader() -> None:
     for _ in range(2):
         for _ in range(TICKS // 2):
             node.tick()
-        node.on_stalled()
+        node.on_stalled(TICKS)
     assert ticks_until_it_campaigns(node) == TICKS // 2
     node = follower()
-    node.on_stalled()
+    node.on_stalled(TICKS)
     hear(node)
     for _ in range(TICKS - 1):
         node.tick()
-    node.on_stalled()
+    node.on_stalled(TICKS)
     assert ticks_until_it_campaigns(node) == TICKS
 
 
@@ -59,5 +59,5 @@ def test_without_a_leader_nothing_is_excused() -> None:
     node = follower()
     node.tick()
     node.on_peer_lost(2)
-    node.on_stalled()
+    node.on_stalled(TICKS)
     assert ticks_until_it_campaigns(node) == hurried

@@ -1,5 +1,7 @@
 """The log on disk and its format: what a crash may do to it is repaired, anything else is refused."""
 
+import errno
+import os
 from pathlib import Path
 from random import Random
 
@@ -11,6 +13,7 @@ from raykube.kv.core import snapshot_codec, wal_codec, wal_replay
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, HardState, Snapshot, Write
 from raykube.kv.core.wal_codec import Corrupt, LogWriter, Meta, Place
+from raykube.kv.disk import open_disk
 from raykube.kv.snapshot_files import SnapshotFiles
 from raykube.kv.wal import Wal
 
@@ -129,6 +132,29 @@ def test_a_log_without_any_readable_head_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"?" + path.read_bytes()[1:])
     with pytest.raises(Corrupt, match="no other segment says whose it is"):
         Wal.open(tmp_path / "wal", META)
+
+
+def test_a_log_whose_readable_head_was_torn_with_the_next_segment_is_refused(tmp_path: Path) -> None:
+    """It promised things, and does not know which: it is no new member."""
+    fill(tmp_path / "wal")
+    path = only_segment(tmp_path / "wal")
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    torn = path.with_name(f"{2:016x}-{11:016x}.wal")
+    torn.write_bytes(data[:26] + bytes(4000))
+    with pytest.raises(Corrupt, match="no other segment says whose it is"):
+        Wal.open(tmp_path / "wal", META)
+
+
+@pytest.mark.parametrize("written", [1, 26, wal_codec.FIRST_HEAD_BYTES - 1])
+def test_a_first_head_that_was_torn_is_begun_again(tmp_path: Path, written: int) -> None:
+    fill(tmp_path / "wal", 0)
+    path = only_segment(tmp_path / "wal")
+    path.write_bytes(path.read_bytes()[:written])
+    for _ in range(2):
+        wal, replay = Wal.open(tmp_path / "wal", META)
+        wal.close()
+        assert not replay.damage and not replay.entries
 
 
 def test_a_frame_inside_a_value_is_none() -> None:
@@ -266,3 +292,21 @@ def test_the_newest_whole_snapshot_is_used(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ValueError, match="belongs to cluster"):
         SnapshotFiles(tmp_path / "snap", 6).newest()
+
+
+def test_a_folder_whose_name_may_not_be_durable_is_made_so_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start fails before the folders' names are on the disk: a log in one would be gone with the power."""
+    synced: list[set[str]] = []
+
+    def broken(_folder: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("raykube.kv.wal.sync_folder", broken)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_disk(tmp_path, META, None)
+    assert set(os.listdir(tmp_path)) == {"wal", "snap"}
+    monkeypatch.setattr("raykube.kv.wal.sync_folder", lambda folder: synced.append(set(os.listdir(folder))))
+    open_disk(tmp_path, META, None)[0].close()
+    assert {"wal", "snap"} in synced

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from raykube.podnetwork.core.conflist import FILE_NAME
+from raykube.podnetwork.core.conflist import FILE_NAME, NETWORK_NAME
 from tests.kit.waiting import until
 from tests.podnetwork.world import CIDRS, HOSTS, World, node
 
@@ -74,11 +74,19 @@ async def test_routes_follow_the_nodes_and_outlive_the_process(world: World) -> 
     world.twin.put(node("m2", "192.0.2.99", CIDRS["m2"]))
     await until(lambda: "10.244.2.0/24 via 192.0.2.99" in routes(), SLOW_S, "a machine moved")
 
+    address, taken = world.add_pod("m1", "p"), world.home("m1") / "addresses" / NETWORK_NAME
     world.stop("m1")
     world.serve("m1", cleanup="true")
     await until(lambda: "10.244.2.0/24" not in routes(), SLOW_S, "a machine that leaves keeps nothing")
     await until(lambda: not (world.home("m1") / "cni" / FILE_NAME).exists(), SLOW_S)
     assert world.kernel("m1", "nft", "list", "tables").split() == ["table", "ip", "theirs"]
+    assert (taken / address).exists(), "a pod is still there, which has it"
+    world.remove_pod("p")
+    await until(lambda: "veth" not in world.kernel("m1", "ip", "link"), SLOW_S)
+    world.stop("m1")
+    world.serve("m1", cleanup="true")
+    await until(lambda: not taken.exists(), SLOW_S, "no address is remembered for pods that are gone")
+    assert "raykube0" not in world.kernel("m1", "ip", "link")
 
 
 async def test_vxlan_for_all_where_the_operator_says_so(world: World) -> None:

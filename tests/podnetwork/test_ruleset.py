@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pyroute2 import netns
 
+from raykube.nftables.core.text import replacement, transaction
 from raykube.podnetwork.core.endpoints import endpoint_of
-from raykube.podnetwork.core.policies import Policies
+from raykube.podnetwork.core.policies import TABLE, Policies
 from raykube.podnetwork.core.policy import parse
-from raykube.podnetwork.core.ruleset import Ruleset, changes, whole
 from tests.kit.require import missing, require_program
 from tests.podnetwork.world import namespace, pod, policy
 
@@ -79,6 +79,35 @@ def _policy(dice: random.Random, name: str) -> dict[str, Any]:
     )
 
 
+class History(Policies):
+    """Policies that remember what they were told last of each object."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(node)
+        self.told: dict[tuple[str, Any], tuple[Any, ...]] = {}
+
+    def set_pod(self, key: Any, pod: Any) -> bool:
+        self.told["set_pod", key] = (key, pod)
+        return super().set_pod(key, pod)
+
+    def set_policy(self, key: Any, policy: Any) -> bool:
+        self.told["set_policy", key] = (key, policy)
+        return super().set_policy(key, policy)
+
+    def set_namespace(self, name: str, labels: Any) -> bool:
+        self.told["set_namespace", name] = (name, labels)
+        return super().set_namespace(name, labels)
+
+    def anew(self) -> Policies:
+        """What starts now, and is told of what there is."""
+        fresh = Policies("m1")
+        for (what, _), (key, found) in self.told.items():
+            if found is not None:
+                getattr(fresh, what)(key, found)
+        fresh.take()
+        return fresh
+
+
 def _step(dice: random.Random, state: Policies) -> None:
     number, home = dice.randrange(6), dice.choice("xy")
     what = dice.random()
@@ -128,25 +157,25 @@ def test_no_text_of_an_object_becomes_a_command(kernel: Kernel) -> None:
         for rule in _hostile(text):
             hostile = policy("q", namespace="x", policyTypes=["Ingress", "Egress"], ingress=[rule], egress=[rule])
             state.set_policy(key, parse(hostile))
-            kernel.install(whole(state.ruleset()))
+            state.take()
+            kernel.install(replacement(TABLE, state.items))
             assert "drop" in "".join(kernel.table()), "who is selected is isolated"
     assert any("victim" in line for line in kernel.table())
 
 
 def test_increments_come_to_what_a_fresh_start_installs(kernel: Kernel) -> None:
     dice = random.Random(7)
-    state = Policies("m1")
+    state = History("m1")
     for name in "xy":
         state.set_namespace(name, namespace(name, app="a")["metadata"]["labels"])
-    installed: Ruleset = state.ruleset()
-    kernel.install(whole(installed))
+    kernel.install(transaction(TABLE, state.take()))
     for number in range(60):
         for _ in range(dice.randint(1, 4)):
             _step(dice, state)
-        wanted = state.ruleset()
-        kernel.install(changes(installed, wanted))
-        installed = wanted
+        kernel.install(transaction(TABLE, state.take()))
         if number % 6 == 5:
             grown = kernel.table()
-            kernel.install(whole(installed))
+            fresh = state.anew()
+            assert fresh.items == state.items
+            kernel.install(replacement(TABLE, fresh.items))
             assert kernel.table() == grown

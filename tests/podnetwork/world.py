@@ -129,7 +129,6 @@ class World:
         """Starts the pod network on a host."""
         folder = self.home(name)
         (folder / "cni").mkdir(parents=True, exist_ok=True)
-        (folder / "lib").mkdir(exist_ok=True)
         tls = pki.tls("raykube:pod-network")
         given = {
             "hostname-override": name,
@@ -138,6 +137,7 @@ class World:
             "tls-private-key-file": str(tls.key_file),
             "client-ca-file": str(tls.ca_file),
             "cni-conf-dir": str(folder / "cni"),
+            "cni-data-dir": str(folder / "addresses"),
             "min-sync-period": "20ms",
             **{key.replace("_", "-"): value for key, value in flags.items()},
         }
@@ -174,17 +174,18 @@ class World:
                 "CNI_IFNAME": "eth0",
                 "CNI_PATH": str(PLUGINS),
             }
-            # host-local remembers addresses below /var/lib: each host has its own.
-            script = f'mount --bind "{self.home(host)}/lib" /var/lib && exec "{PLUGINS}/{plugin["type"]}"'
             namespace = f"--net=/run/netns/{self.nsname(host)}"
-            output = run(
-                "nsenter", namespace, "unshare", "--mount", "sh", "-c", script,
-                input_text=json.dumps(call), env=environment,
-            )  # fmt: skip
-            result = json.loads(output)
+            program = str(PLUGINS / plugin["type"])
+            result = json.loads(run("nsenter", namespace, program, input_text=json.dumps(call), env=environment))
         assert result is not None
         self.addresses[name] = result["ips"][0]["address"].split("/")[0]
         return self.addresses[name]
+
+    def remove_pod(self, name: str) -> None:
+        """Its namespace goes, and its interfaces with it; nobody tells the plug-ins."""
+        full = self.nsname(name)
+        self._namespaces.remove(full)
+        netns.remove(full)
 
     def listen(self, name: str, port: int) -> None:
         """A server in a host or pod that answers each connection with the peer's address."""

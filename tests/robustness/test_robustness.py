@@ -71,10 +71,15 @@ def test_five_members(tmp_path: Path) -> None:
 def test_mistakes_are_noticed(tmp_path: Path, mistake: str, faults: str, said: str) -> None:
     """Members that get it wrong are found out: the checks are no decoration."""
     network = "namespaces" if faults in ("power-loss", "isolate-leader") else "loopback"
-    done = run(tmp_path, f"--mistake={mistake}", f"--faults={faults}", "--rounds=3", f"--network={network}")
+    for number in range(3):  # chance has its say: a lease is not always held when its member is paused
+        folder = tmp_path / str(number)
+        done = run(folder, f"--mistake={mistake}", f"--faults={faults}", "--rounds=3", f"--network={network}")
+        if done.returncode:
+            break
     assert done.returncode == 1, done.stdout + done.stderr
     wrong = done.stdout.partition("WRONG")[2]
     if "Traceback" in wrong:
         # Only a store that forgot what it promised may be unable to go on: an answer from it, not a fault of the run.
-        assert mistake == "no-sync" and ("RpcError" in wrong or "TimeoutError" in wrong), wrong
+        is_answer = re.search(r"rpc\.errors\.(RpcError|Unprocessed):|TimeoutError", wrong)
+        assert mistake == "no-sync" and is_answer, wrong
     assert re.search(said, wrong), done.stdout

@@ -150,6 +150,18 @@ def test_a_full_transport_leaves_data_in_its_streams() -> None:
     assert ends.server.drained() == [call]
 
 
+def test_a_client_lets_servers_send_megabytes_before_it_answers() -> None:
+    """A watch is read in turns of both ends; what fits into one window a turn bounds its rate."""
+    client, server = ClientConnection("server:1"), ServerConnection()
+    server.receive(all_of(client), 0.0)
+    client.receive(all_of(server), 0.0)
+    call = client.open_call("/pkg.Svc/Watch")
+    server.receive(all_of(client), 0.0)
+    for _ in range(40):
+        server.send_message(call, bytes(100 * KIB))
+    assert sum(size for _, size in data_frames(all_of(server))) > 3900 * KIB
+
+
 def test_a_window_lowered_below_what_is_sent_is_made_up_for_first() -> None:
     ends = Ends()
     (call,) = ends.calls

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from raykube.pb import cri_pb2
+from raykube.rpc import RpcError
 from raykube.runtime.config import Config
 from raykube.runtime.service import Service
+from tests.runtime.conftest import Machine
 
 
 def config(root: Path, **flags: str) -> Config:
@@ -29,3 +32,24 @@ async def test_an_address_that_is_no_socket(root: Path) -> None:
         await Service(config(root, listen="127.0.0.1:80")).start()
     with pytest.raises(ValueError, match="longer than 107 bytes"):
         await Service(config(root, listen=f"unix://{root}/{'x' * 100}")).start()
+
+
+async def test_a_record_that_is_damaged_is_named_and_the_rest_runs_on(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = await machine.run(await machine.sandbox("kept"), "sleep", "1000")
+    lost = await machine.run(await machine.sandbox("lost"), "sleep", "1000")
+    record = machine.root / "state" / "containers" / lost / "container.json"
+    whole = record.read_bytes()
+    await machine.stop()
+    record.write_bytes(whole[: len(whole) // 2])
+    await machine.start()
+    assert any("ignoring the damaged container record" in one.message and lost in one.message for one in caplog.records)
+    assert (await machine.status(kept)).state == cri_pb2.CONTAINER_RUNNING
+    with pytest.raises(RpcError, match="not found"):
+        await machine.status(lost)
+    # Put right, it is there again: what could not be read was left alone.
+    await machine.stop()
+    record.write_bytes(whole)
+    await machine.start()
+    assert (await machine.status(lost)).state == cri_pb2.CONTAINER_RUNNING

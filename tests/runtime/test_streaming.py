@@ -268,6 +268,20 @@ async def test_input_waits_for_the_container(machine: Machine) -> None:
         await session.sees("3000000", 60)
 
 
+async def test_input_that_nobody_reads_costs_no_output(machine: Machine) -> None:
+    """The container ends with its last output on the way, and with more input than anybody took."""
+    script = "read go; head -c 400000 /dev/zero; echo; echo the end"
+    container = await machine.run(await machine.sandbox(), "sh", "-c", script, stdin=True, stdin_once=True)
+    request = cri_pb2.AttachRequest(container_id=container, stdin=True, stdout=True, stderr=True)
+    url = (await machine.cri.Attach(request)).url
+    async with Session(url, channels.streams(True, True, True, False), reading=False) as session:
+        await session.type(b"go\n" + bytes(400_000))
+        await machine.exited(container, 60)
+        await session.end_input()
+        output = await read_all(session.streams[Channel.STDOUT])
+    assert output == bytes(400_000) + b"\nthe end\n"
+
+
 async def test_attach_survives_a_restart_of_the_runtime(machine: Machine) -> None:
     script = "while read line; do echo got $line; done"
     container = await machine.run(await machine.sandbox(), "sh", "-c", script, stdin=True)

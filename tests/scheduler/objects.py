@@ -6,27 +6,33 @@ Object = dict[str, Any]
 
 
 def node(name: str, cpu: str = "4", memory: str = "8Gi", pods: str = "110", **more: Any) -> Object:
-    """`labels`, `taints` (key, value, effect), `unschedulable`, and extended resources as `extra`."""
+    """`labels`, `taints` (key, value, effect), `unschedulable`, `extra` resources, `images` (name: bytes)."""
     labels = {"kubernetes.io/hostname": name} | more.get("labels", {})
     spec: Object = {}
     if more.get("taints"):
         spec["taints"] = [{"key": key, "value": value, "effect": effect} for key, value, effect in more["taints"]]
     if more.get("unschedulable"):
         spec["unschedulable"] = True
+    images = more.get("images", {})
     allocatable = {"cpu": cpu, "memory": memory, "pods": pods} | more.get("extra", {})
     return {
         "kind": "Node",
         "apiVersion": "v1",
         "metadata": {"name": name, "labels": labels},
         "spec": spec,
-        "status": {"allocatable": allocatable, "capacity": allocatable},
+        "status": {"allocatable": allocatable, "capacity": allocatable}
+        | ({"images": [{"names": [i], "sizeBytes": size} for i, size in images.items()]} if images else {}),
     }
 
 
 def pod(name: str, cpu: str = "", memory: str = "", **more: Any) -> Object:
-    """`namespace`, `labels`, `owner`, `extra` requests, `ports`, `phase`; anything else goes into the spec."""
+    """`namespace`, `labels`, `owner`, `extra` requests, `ports`, `phase`, `image`; others go into the spec."""
     requests = {"cpu": cpu, "memory": memory} | more.pop("extra", {})
-    container: Object = {"name": "c", "image": "i", "resources": {"requests": {k: v for k, v in requests.items() if v}}}
+    container: Object = {
+        "name": "c",
+        "image": more.pop("image", "i"),
+        "resources": {"requests": {k: v for k, v in requests.items() if v}},
+    }
     if ports := more.pop("ports", None):
         container["ports"] = [{"hostPort": port, "containerPort": port} for port in ports]
     metadata: Object = {
@@ -77,7 +83,19 @@ def pod_term(key: str, labels: dict[str, str] | None, **more: Any) -> Object:
     return {"topologyKey": key} | ({} if labels is None else {"labelSelector": {"matchLabels": labels}}) | more
 
 
-def pod_affinity(near: list[Object] | None = None, away: list[Object] | None = None) -> Object:
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    rules = {"podAffinity": near, "podAntiAffinity": away}
-    return {kind: {required: terms} for kind, terms in rules.items() if terms}
+def pod_affinity(
+    near: list[Object] | None = None,
+    away: list[Object] | None = None,
+    near_if: list[tuple[int, Object]] | None = None,
+    away_if: list[tuple[int, Object]] | None = None,
+) -> Object:
+    """Required terms, and preferred ones with their weights."""
+    required, preferred = (f"{how}DuringSchedulingIgnoredDuringExecution" for how in ("required", "preferred"))
+    found: Object = {}
+    for kind, terms, weighted in (("podAffinity", near, near_if), ("podAntiAffinity", away, away_if)):
+        rules: Object = {required: terms} if terms else {}
+        if weighted:
+            rules[preferred] = [{"weight": weight, "podAffinityTerm": term} for weight, term in weighted]
+        if rules:
+            found[kind] = rules
+    return found

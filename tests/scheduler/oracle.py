@@ -78,6 +78,27 @@ def affinity_holds(pod: Object, node: Object) -> bool:
     return False
 
 
+def selects(constraint: Object, pod: Object, other: Object) -> bool:
+    """Whether a spread constraint of `pod` counts `other`."""
+    if other["metadata"]["namespace"] != pod["metadata"]["namespace"]:
+        return False
+    wanted = dict(constraint["labelSelector"]["matchLabels"])
+    own = pod["metadata"]["labels"]
+    wanted |= {key: own[key] for key in constraint.get("matchLabelKeys", []) if key in own}
+    return all(other["metadata"]["labels"].get(key) == value for key, value in wanted.items())
+
+
+def included(pod: Object, node: Object, constraint: Object) -> bool:
+    """Whether a node's domain counts for a constraint, by its policies."""
+    if constraint.get("nodeAffinityPolicy") != "Ignore" and not affinity_holds(pod, node):
+        return False
+    if constraint.get("nodeTaintsPolicy") != "Honor":
+        return True
+    return all(
+        tolerated(pod, taint) for taint in node["spec"].get("taints", []) if taint["effect"] != "PreferNoSchedule"
+    )
+
+
 def skew_reason(world: World, pod: Object, node: Object) -> str:
     constraints = [
         c for c in pod["spec"].get("topologySpreadConstraints", []) if c["whenUnsatisfiable"] != "ScheduleAnyway"
@@ -86,21 +107,17 @@ def skew_reason(world: World, pod: Object, node: Object) -> str:
     if any(c["topologyKey"] not in node["metadata"]["labels"] for c in constraints):
         return f"{text} (missing required label)"
     for constraint in constraints:
-        key, labels = constraint["topologyKey"], constraint["labelSelector"]["matchLabels"]
+        key = constraint["topologyKey"]
         counts: Counter[str] = Counter()
         for name, other in world.nodes.items():
             have = other["metadata"]["labels"]
-            if any(c["topologyKey"] not in have for c in constraints) or not affinity_holds(pod, other):
+            if any(c["topologyKey"] not in have for c in constraints) or not included(pod, other, constraint):
                 continue
-            counts[have[key]] += sum(
-                all(item["metadata"]["labels"].get(k) == v for k, v in labels.items())
-                for item in world.on(name)
-                if item["metadata"]["namespace"] == pod["metadata"]["namespace"]
-            )
+            counts[have[key]] += sum(selects(constraint, pod, item) for item in world.on(name))
         if not counts:
             continue
         least = min(counts.values()) if len(counts) >= constraint.get("minDomains", 1) else 0
-        own = all(pod["metadata"]["labels"].get(k) == v for k, v in labels.items())
+        own = selects(constraint, pod, pod)
         if counts[node["metadata"]["labels"][key]] + own - least > constraint["maxSkew"]:
             return text
     return ""
@@ -115,7 +132,7 @@ def reasons(world: World, pod: Object, name: str) -> list[str]:
         return ["node(s) were unschedulable"]
     for taint in spec.get("taints", []):
         if taint["effect"] != "PreferNoSchedule" and not tolerated(pod, taint):
-            return [f"node(s) had untolerated taint {{{taint['key']}: {taint['value']}}}"]
+            return ["node(s) had untolerated taint(s)"]
     if not affinity_holds(pod, node):
         return ["node(s) didn't match Pod's node affinity/selector"]
     ports = {p["hostPort"] for p in pod["spec"]["containers"][0].get("ports", [])}
@@ -157,7 +174,11 @@ def term_means(world: World, carrier: Object, term: Object, other: Object) -> bo
     selector = term.get("labelSelector")
     if not named or selector is None:
         return False
-    labels = other["metadata"]["labels"]
+    labels, own = other["metadata"]["labels"], carrier["metadata"]["labels"]
+    if any(key in own and labels.get(key) != own[key] for key in term.get("matchLabelKeys", [])):
+        return False
+    if any(key in own and labels.get(key) == own[key] for key in term.get("mismatchLabelKeys", [])):
+        return False
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
 
 

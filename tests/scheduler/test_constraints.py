@@ -8,11 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykube.api.quantity import parse
+from raykube.scheduler.core.answers import Answers
 from raykube.scheduler.core.cluster import Cluster, Placement
+from raykube.scheduler.core.pod import Pod
 from raykube.scheduler.core.podclass import PodClass
+from raykube.scheduler.core.profile import Profile
+from raykube.scheduler.core.shares import Shares
 from tests.scheduler.objects import Object, affinity, expression, node, pod, pod_affinity, pod_term, spread
 from tests.scheduler.oracle import World, reasons, used
+from tests.scheduler.score_oracle import totals
 
+MIB = 1 << 20
 KEYS, VALUES = ["zone", "disk", "size"], ["1", "2", "x"]
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
 taints = st.lists(
@@ -32,6 +38,7 @@ nodes = st.builds(
     taints=taints,
     unschedulable=st.booleans(),
     extra=st.sampled_from([{}, {"example.com/gpu": "2"}]),
+    images=st.sampled_from([{}, {}, {"i:latest": 800 * MIB}, {"i:latest": 30 * MIB, "j:1": 2000 * MIB}]),
 )
 expressions = st.one_of(
     st.builds(expression, st.sampled_from(KEYS), st.sampled_from(["In", "NotIn"]), st.sampled_from(VALUES)),
@@ -53,35 +60,49 @@ tolerations = st.lists(
 )
 constraints = st.lists(
     st.builds(
-        lambda key, skew, when, domains: spread(
-            key, skew, {"app": "a"}, when, **({"minDomains": domains} if domains and when == "DoNotSchedule" else {})
+        lambda key, skew, when, domains, more: spread(
+            key,
+            skew,
+            {"app": "a"},
+            when,
+            **more | ({"minDomains": domains} if domains and when == "DoNotSchedule" else {}),
         ),
         st.sampled_from(["zone", "kubernetes.io/hostname"]),
         st.integers(1, 2),
         st.sampled_from(["DoNotSchedule", "ScheduleAnyway"]),
         st.sampled_from([0, 0, 3]),
+        st.sampled_from(
+            [
+                {},
+                {},
+                {"nodeAffinityPolicy": "Ignore"},
+                {"nodeTaintsPolicy": "Honor"},
+                {"nodeAffinityPolicy": "Ignore", "nodeTaintsPolicy": "Honor", "matchLabelKeys": ["version", "absent"]},
+            ]
+        ),
     ),
     max_size=2,
     unique_by=lambda item: item["topologyKey"] + item["whenUnsatisfiable"],
 )
 
-pod_terms = st.lists(
-    st.builds(
-        lambda key, labels, more: pod_term(key, labels, **more),
-        st.sampled_from(["zone", "kubernetes.io/hostname"]),
-        st.sampled_from([None, {}, {"app": "a"}, {"app": "b"}]),
-        st.sampled_from(
-            [
-                {},
-                {"namespaces": ["e"]},
-                {"namespaceSelector": {}},
-                {"namespaceSelector": {"matchLabels": {"team": "1"}}},
-                {"namespaces": ["d"], "namespaceSelector": {"matchLabels": {"team": "1"}}},
-            ]
-        ),
+one_term = st.builds(
+    lambda key, labels, more: pod_term(key, labels, **more),
+    st.sampled_from(["zone", "kubernetes.io/hostname"]),
+    st.sampled_from([None, {}, {"app": "a"}, {"app": "b"}]),
+    st.sampled_from(
+        [
+            {},
+            {"namespaces": ["e"]},
+            {"namespaceSelector": {}},
+            {"namespaceSelector": {"matchLabels": {"team": "1"}}},
+            {"namespaces": ["d"], "namespaceSelector": {"matchLabels": {"team": "1"}}},
+            {"matchLabelKeys": ["version"]},
+            {"mismatchLabelKeys": ["version", "absent"]},
+        ]
     ),
-    max_size=2,
 )
+pod_terms = st.lists(one_term, max_size=2)
+weighted_terms = st.lists(st.tuples(st.integers(1, 100), one_term), max_size=2)
 
 
 @st.composite
@@ -90,7 +111,8 @@ def specs(draw: Any) -> dict[str, Any]:
     more: dict[str, Any] = {
         "cpu": draw(st.sampled_from(["", "500m", "1"])),
         "memory": draw(st.sampled_from(["", "512Mi", "2Gi"])),
-        "labels": draw(st.sampled_from([{}, {"app": "a"}, {"app": "b"}])),
+        "labels": draw(st.sampled_from([{}, {"app": "a"}, {"app": "b"}, {"app": "a", "version": "1"}])),
+        "image": draw(st.sampled_from(["i", "j:1", "registry:5000/k"])),
         "namespace": draw(st.sampled_from(["d", "d", "e"])),
         "tolerations": draw(tolerations),
     }
@@ -106,7 +128,8 @@ def specs(draw: Any) -> dict[str, Any]:
                 {"weight": 5, "preference": {"matchExpressions": [draw(expressions)]}}
             ]
     if draw(st.integers(0, 3)) == 0:
-        more["affinity"] = more.get("affinity", {}) | pod_affinity(draw(pod_terms), draw(pod_terms))
+        rules = pod_affinity(draw(pod_terms), draw(pod_terms), draw(weighted_terms), draw(weighted_terms))
+        more["affinity"] = more.get("affinity", {}) | rules
     if draw(st.integers(0, 3)) == 0:
         more["ports"] = [8080]
     if draw(st.booleans()):
@@ -176,6 +199,8 @@ class Both:
         whys = {name: reasons(self.world, obj, name) for name in self.world.nodes}
         if isinstance(found, Placement):
             assert whys[found.node] == [], (found, whys)
+            scores = totals(self.world, obj)
+            assert scores[found.node] >= max(scores.values()) - 1e-6, (found, scores)
             self.world.pods[view.uid] = obj, found.node
         else:
             assert all(whys.values()), (found, whys)
@@ -183,25 +208,21 @@ class Both:
                 counts = Counter(reason for why in whys.values() for reason in why)
                 words = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
                 expected = f"0/{len(whys)} nodes are available: {words}."
-                assert found.message.split(" preemption: ")[0] == expected
+                assert found.message.split(" no new claims to deallocate, preemption: ")[0] == expected
                 assert found.plugins
-        self.check_incremental(view.needs.key)
+        self.check_incremental(view)
 
-    def check_incremental(self, key: bytes) -> None:
+    def check_incremental(self, view: Pod) -> None:
         """A class kept current row by row equals one that looks at everything anew."""
-        kept = self.cluster._classes[key]
+        kept = self.cluster._classes.of(view.needs)
         kept.catch_up()
-        if kept._rescale:  # as `pick` does
-            kept._scale()
-        new = PodClass(kept.nodes, kept.needs, kept.hard_groups, kept.soft_groups)
+        nodes = self.cluster.nodes
+        new = PodClass(kept.view._replace(shares=Shares(nodes), answers=Answers(nodes)), Profile())
         new.catch_up()
-        new._scale()
+        assert (kept.suitable == new.suitable).all()
         assert (kept.feasible == new.feasible).all()
-        assert np.allclose(kept._total, new._total)
-        if kept._soft is not None and new._soft is not None and not kept._soft_stale and kept._soft.catch_up():
-            new._soft.rebuild(new.nodes, new.feasible, new.affinity, new.tolerated)
-            if not kept.needs.hard:
-                assert np.allclose(kept._soft.scores(), new._soft.scores())
+        totals = [one.totals(view, one.fitting(view), narrowed=False) for one in (kept, new)]
+        assert np.allclose(*totals)
 
     def check_usage(self) -> None:
         for name, made in self.world.nodes.items():
@@ -249,23 +270,21 @@ def test_every_decision_is_right(first: list[Any], classes: list[dict[str, Any]]
         both.gone(uid)
     table = both.cluster.nodes
     assert not table.requested.any()
-    assert not table.nonzero.any()
+    assert not table.unasked.any()
     assert not table.pod_count.any()
     assert not any(table.ports.values())
-    assert not both.cluster._terms._carried
+    assert not both.cluster._terms.carried
     assert not any(tally.total or tally.counts.any() for tally in both.cluster._terms._followed.values())
 
 
 companions = st.builds(
-    lambda labels, namespace, near, away: {
-        "labels": labels,
-        "namespace": namespace,
-        "affinity": pod_affinity(near, away),
-    },
+    lambda labels, namespace, *rules: {"labels": labels, "namespace": namespace, "affinity": pod_affinity(*rules)},
     st.sampled_from([{"app": "a"}, {"app": "b"}]),
     st.sampled_from(["d", "d", "e"]),
     st.one_of(st.just([]), pod_terms),
     st.one_of(st.just([]), pod_terms),
+    st.one_of(st.just([]), weighted_terms),
+    st.one_of(st.just([]), weighted_terms),
 )
 
 
@@ -383,3 +402,77 @@ def test_pods_on_nodes_that_the_class_may_not_use_cost_nothing() -> None:
     both.schedule(dict(on_ssd))
     assert Counter(name for _, name in both.world.pods.values()) == {"a": 1, "b": 3, "c": 1}
     both.schedule(dict(on_ssd))
+
+
+def test_taints_are_counted_or_not_as_a_constraint_says() -> None:
+    for policy, count in (("Ignore", 1), ("Honor", 3)):
+        both = Both()
+        both.set_node(node("a", labels={"zone": "1"}))
+        both.set_node(node("b", labels={"zone": "2"}, taints=[("k", "v", "NoSchedule")]))  # empty for ever
+        constraint = spread("zone", 1, {"app": "a"}, nodeTaintsPolicy=policy)
+        for _ in range(3):
+            both.schedule({"labels": {"app": "a"}, "topologySpreadConstraints": [constraint]})
+        assert len(both.world.pods) == count
+
+
+def test_revisions_are_spread_each_for_itself() -> None:
+    both = Both()
+    both.set_node(node("a", cpu="64", labels={"zone": "1"}))
+    both.set_node(node("b", cpu="4", labels={"zone": "2"}))
+    constraint = spread("zone", 1, {"app": "a"}, matchLabelKeys=["version"])
+    for version in "1212":
+        labels = {"app": "a", "version": version}
+        both.schedule({"cpu": "1", "labels": labels, "topologySpreadConstraints": [constraint]})
+    zones = Counter((obj["metadata"]["labels"]["version"], name) for obj, name in both.world.pods.values())
+    assert zones == {("1", "a"): 1, ("1", "b"): 1, ("2", "a"): 1, ("2", "b"): 1}
+
+
+def test_terms_for_pods_of_the_same_value_and_of_another() -> None:
+    both = Both()
+    for name in "abc":
+        both.set_node(node(name, labels={"zone": name}))
+    away = {"affinity": pod_affinity(away=[pod_term("zone", {"app": "a"}, mismatchLabelKeys=["tenant"])])}
+    near = {"affinity": pod_affinity(near=[pod_term("zone", {"app": "a"}, matchLabelKeys=["tenant"])])}
+    for tenant in "1212":
+        both.schedule({"labels": {"app": "a", "tenant": tenant}} | away)
+    for tenant in "12":
+        both.schedule({"labels": {"app": "a", "tenant": tenant}} | near)
+    places: dict[str, set[str]] = {}
+    for obj, name in both.world.pods.values():
+        places.setdefault(name, set()).add(obj["metadata"]["labels"]["tenant"])
+    assert all(len(tenants) == 1 for tenants in places.values())
+    assert len(both.world.pods) == 6
+
+
+def test_a_label_may_have_one_of_many_values() -> None:
+    cluster = Cluster()
+    for number in range(8):
+        cluster.on_node(node(f"n{number}", labels={"rack": str(number)} if number else {}))
+
+    def fitting(operator: str, *values: str) -> set[str]:
+        view = cluster.read_pod(pod("p", affinity=affinity([expression("rack", operator, *values)])))
+        fits = cluster.pod_class(view).fitting(view)
+        return {cluster.nodes.names[row] for row in fits.nonzero()[0]}
+
+    for values in (("2",), ("1", "2", "absent"), tuple("1234567")):
+        named = {f"n{value}" for value in values if value != "absent"}
+        assert fitting("In", *values) == named
+        assert fitting("NotIn", *values) == {f"n{number}" for number in range(8)} - named
+    assert fitting("In", "absent") == set()
+
+
+def test_only_nodes_that_fit_are_compared() -> None:
+    """The best-liked node is out by other pods: what is left is scaled by the best of the others."""
+    both = Both()
+    both.set_node(node("liked", cpu="64", labels={"zone": "1", "size": "1"}))
+    both.set_node(node("less", cpu="2", labels={"zone": "2", "size": "2"}))
+    both.set_node(node("empty", cpu="64", labels={"zone": "3"}))
+    preferred = [
+        {"weight": weight, "preference": {"matchExpressions": [expression("size", "In", size)]}}
+        for weight, size in ((100, "1"), (10, "2"))
+    ]
+    rules = pod_affinity(away=[pod_term("zone", {"app": "a"})])
+    rules["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
+    for _ in range(2):
+        both.schedule({"cpu": "1500m", "labels": {"app": "a"}, "affinity": rules})
+    assert [name for _, name in both.world.pods.values()] == ["liked", "less"]

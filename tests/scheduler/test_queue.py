@@ -3,15 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykube.scheduler.core import diagnosis
-from raykube.scheduler.core.cluster import Cluster, Pod
+from raykube.scheduler.core.cluster import Cluster
 from raykube.scheduler.core.diagnosis import Diagnosis
-from raykube.scheduler.core.queue import Event, PodQueue
+from raykube.scheduler.core.events import Event
+from raykube.scheduler.core.filters.node_affinity import NodeAffinity
+from raykube.scheduler.core.filters.node_resources_fit import NodeResourcesFit
+from raykube.scheduler.core.pod import Pod
+from raykube.scheduler.core.queue import PodQueue
 from tests.scheduler.objects import pod
 
 READER = Cluster()
-NO_CPU = Diagnosis("no cpu", frozenset({diagnosis.NODE_RESOURCES}))
-NO_LABEL = Diagnosis("no label", frozenset({diagnosis.NODE_AFFINITY}))
+NO_CPU = Diagnosis("no cpu", frozenset({NodeResourcesFit.name}), NodeResourcesFit.helped_by)
+NO_LABEL = Diagnosis("no label", frozenset({NodeAffinity.name}), NodeAffinity.helped_by)
 
 
 def view(name: str, priority: int = 0, cpu: str = "1") -> Pod:
@@ -61,6 +64,42 @@ def test_an_event_during_the_attempt_counts() -> None:
     queue.on_event(Event.POD_GONE, 0)
     queue.on_unschedulable(taken, NO_CPU, 0)
     assert names(queue, 1) == ["a"]
+
+
+def test_events_are_not_kept_while_a_pod_is_in_work_for_long() -> None:
+    queue = PodQueue()
+    for name in ("slow", "quick"):
+        queue.add(view(name), 0)
+    (slow,) = queue.pop(1, 0)
+    for _ in range(1000):
+        queue.on_event(Event.POD_GONE, 0)
+    (quick,) = queue.pop(1, 0)
+    queue.on_event(Event.NODE, 0)
+    kept = [value for value in vars(queue).values() if isinstance(value, list | dict)]
+    assert sum(map(len, kept)) < 20
+    queue.on_unschedulable(quick, NO_LABEL, 0)  # of a node
+    queue.on_unschedulable(slow, Diagnosis("", frozenset(), Event.POD_GONE), 0)
+    assert queue.counts["backoff"] == 2
+
+
+def test_an_event_before_the_attempt_does_not_count() -> None:
+    queue = PodQueue()
+    queue.add(view("a"), 0)
+    queue.on_event(Event.POD_GONE, 0)
+    (taken,) = queue.pop(1, 0)
+    queue.on_unschedulable(taken, NO_CPU, 0)
+    assert names(queue, 100) == []
+
+
+def test_a_wake_up_during_the_attempt_counts_once() -> None:
+    queue = PodQueue()
+    queue.add(view("a"), 0)
+    (taken,) = queue.pop(1, 0)
+    queue.wake(taken.pod.uid, 0)
+    queue.on_unschedulable(taken, NO_LABEL, 0)
+    (taken,) = queue.pop(1, 1)
+    queue.on_unschedulable(taken, NO_LABEL, 1)
+    assert names(queue, 100) == []
 
 
 def test_backoff_doubles_to_its_maximum() -> None:

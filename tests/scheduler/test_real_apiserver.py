@@ -66,7 +66,8 @@ async def test_binds_reports_and_leads(tmp_path: Path) -> None:
 
             expected = (
                 "0/1 nodes are available: 1 Insufficient cpu. "
-                "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+                "no new claims to deallocate, preemption: 0/1 nodes are available: "
+                "1 Preemption is not helpful for scheduling."
             )
             await until(lambda: why() == expected, 20)
             await until(lambda: sum(event["reason"] == "Scheduled" for event in events.list()) == 20, 20)

@@ -2,6 +2,9 @@
 
 from raykube.scheduler.core.cluster import Cluster, Placement
 from raykube.scheduler.core.diagnosis import Diagnosis
+from raykube.scheduler.core.filters import FILTERS
+from raykube.scheduler.core.filters.dynamic_resources import DynamicResources
+from raykube.scheduler.core.profile import Profile
 from tests.scheduler.objects import Object, affinity, expression, node, pod, pod_affinity, pod_term, spread
 
 
@@ -33,8 +36,8 @@ def test_insufficient_and_untolerated() -> None:
     found = cluster(node("a", taints=control), node("b", cpu="2"), node("c", cpu="1", memory="1Gi"))
     place(found, pod("x", "1500m"))
     assert message(found, pod("p", "1900m", "2Gi")) == (
-        "0/3 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint "
-        "{node-role.kubernetes.io/control-plane: }, 2 Insufficient cpu. preemption: 0/3 nodes are available: "
+        "0/3 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint(s), "
+        "2 Insufficient cpu. no new claims to deallocate, preemption: 0/3 nodes are available: "
         "1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
     )
 
@@ -43,7 +46,7 @@ def test_what_could_never_fit_is_not_helped_by_preemption() -> None:
     found = cluster(node("a"), node("b"), node("c"))
     assert message(found, pod("p", "5")) == (
         "0/3 nodes are available: 3 Insufficient cpu. "
-        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+        "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
 
 
@@ -52,7 +55,8 @@ def test_extended_resources_and_too_many_pods() -> None:
     assert place(found, pod("x", extra={"nvidia.com/gpu": "1"})) == "a"
     assert message(found, pod("p", extra={"nvidia.com/gpu": "1"})) == (
         "0/2 nodes are available: 1 Too many pods, 2 Insufficient nvidia.com/gpu. "
-        "preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, "
+        "no new claims to deallocate, preemption: 0/2 nodes are available: "
+        "1 No preemption victims found for incoming pod, "
         "1 Preemption is not helpful for scheduling."
     )
 
@@ -63,7 +67,7 @@ def test_cordoned_selector_ports_and_never_preempting() -> None:
     assert message(found, pod("p", nodeSelector={"disk": "ssd"}, ports=[80], preemptionPolicy="Never")) == (
         "0/3 nodes are available: 1 node(s) didn't have free ports for the requested pod ports, "
         "1 node(s) didn't match Pod's node affinity/selector, 1 node(s) were unschedulable. "
-        "preemption: not eligible due to preemptionPolicy=Never."
+        "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."
     )
 
 
@@ -71,9 +75,9 @@ def test_a_pod_for_one_node() -> None:
     found = cluster(node("a", taints=[("k", "v", "NoExecute")]), node("b"), node("c"))
     wanted = affinity([expression("metadata.name", "In", "a")], fields=True)
     assert message(found, pod("p", affinity=wanted)) == (
-        "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, "
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), "
         "2 node(s) didn't satisfy plugin(s) [NodeAffinity]. "
-        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+        "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     assert place(found, pod("q", affinity=wanted, tolerations=[{"operator": "Exists"}])) == "a"
 
@@ -86,7 +90,8 @@ def test_spreading() -> None:
     assert message(found, pod("p", "1", **web)) == (
         "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints, "
         "1 node(s) didn't match pod topology spread constraints (missing required label). "
-        "preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, "
+        "no new claims to deallocate, preemption: 0/3 nodes are available: "
+        "1 No preemption victims found for incoming pod, "
         "2 Preemption is not helpful for scheduling."
     )
 
@@ -95,8 +100,13 @@ def test_pods_that_need_or_avoid_each_other() -> None:
     found = cluster(*(node(name, labels={"zone": zone}) for name, zone in (("a", "1"), ("b", "1"), ("c", "2"))))
     lonely = {"labels": {"app": "db"}, "affinity": pod_affinity(away=[pod_term("zone", {"app": "db"})])}
     near = {"affinity": pod_affinity(near=[pod_term("zone", {"app": "db"})])}
-    not_helpful = "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
-    no_victims = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
+    not_helpful = (
+        "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    )
+    no_victims = (
+        "no new claims to deallocate, preemption: 0/3 nodes are available: "
+        "3 No preemption victims found for incoming pod."
+    )
     assert message(found, pod("early", **near)) == (
         f"0/3 nodes are available: 3 node(s) didn't match pod affinity rules. {not_helpful}"
     )
@@ -116,7 +126,8 @@ def test_nothing_is_said_of_victims_where_pods_of_lower_priority_run() -> None:
     found = cluster(node("a"), node("b", cpu="1"))
     place(found, pod("x", "4", priority=1))
     assert message(found, pod("p", "4", priority=1)) == (
-        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: "
+        "0/2 nodes are available: 2 Insufficient cpu. "
+        "no new claims to deallocate, preemption: 0/2 nodes are available: "
         "1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
     )
     assert message(found, pod("q", "4", priority=2)) == "0/2 nodes are available: 2 Insufficient cpu."
@@ -140,3 +151,40 @@ def test_the_first_of_a_group_may_start_when_its_like_run_only_outside_all_domai
     assert isinstance(found.schedule(found.read_pod(pod("web", **near))), Diagnosis)
     assert place(found, pod("y", labels={"app": "db"}, **near)) == "b"
     assert place(found, pod("web", **near)) == "b"
+
+
+def test_a_pod_that_waits_for_devices_runs_nowhere_without_them() -> None:
+    found = cluster(node("a"), node("b", unschedulable=True))
+    claims = {"resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}]}
+    assert message(found, pod("p", **claims)) == (
+        '0/2 nodes are available: could not find ResourceClaim "d/mine". '
+        "still not schedulable, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    )
+    assert place(found, pod("q")) == "a"
+    without = Cluster([Profile(filters=tuple(one for one in FILTERS if one is not DynamicResources))])
+    without.on_node(node("a"))
+    assert place(without, pod("p", **claims)) == "a", "the operator may take it away"
+
+
+def test_without_default_preemption_nobody_leaves_and_nothing_is_said_of_it() -> None:
+    for preempts in (True, False):
+        found = Cluster([Profile(preempts=preempts)])
+        found.on_node(node("a"))
+        place(found, pod("x", "4", priority=1))
+        verdict = found.schedule(found.read_pod(pod("p", "4", priority=9)))
+        assert isinstance(verdict, Diagnosis)
+        assert (verdict.eviction is not None) is preempts
+        tail = "" if preempts else " no new claims to deallocate"
+        assert verdict.message == f"0/1 nodes are available: 1 Insufficient cpu.{tail}"
+
+
+def test_what_was_said_is_not_said_again_once_a_namespace_has_other_labels() -> None:
+    found = cluster(node("a", labels={"zone": "1"}))
+    db = found.read_pod(pod("db", labels={"app": "db"}, namespace="e", nodeName="a"))
+    found.on_pod(db)
+    term = pod_term("zone", {"app": "db"}, namespaceSelector={"matchLabels": {"team": "1"}})
+    wanted = pod("p", affinity=pod_affinity(near=[term]))
+    assert "didn't match pod affinity rules" in message(found, wanted)
+    assert "didn't match pod affinity rules" in message(found, wanted)
+    found.on_namespace("e", {"team": "1"})
+    assert place(found, wanted) == "a"

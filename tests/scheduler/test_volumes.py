@@ -11,7 +11,9 @@ from raykube.scheduler.core.cluster import Cluster, Placement
 from raykube.scheduler.core.diagnosis import Diagnosis
 from tests.scheduler.objects import Object, node, pod
 
-HELPLESS = "preemption: 0/{0} nodes are available: {0} Preemption is not helpful for scheduling."
+HELPLESS = (
+    "no new claims to deallocate, preemption: 0/{0} nodes are available: {0} Preemption is not helpful for scheduling."
+)
 
 
 class Storage:
@@ -267,7 +269,7 @@ def test_messages_for_pods_that_never_preempt() -> None:
     storage = Storage("a")
     assert storage.message("p", "absent", preemptionPolicy="Never") == (
         '0/1 nodes are available: persistentvolumeclaim "absent" not found. '
-        "preemption: not eligible due to preemptionPolicy=Never."
+        "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."
     )
 
 
@@ -282,3 +284,121 @@ def test_only_what_matters_wakes_pods(change: str) -> None:
     else:
         assert not table.set_claim(("d", "data"), claim | {"metadata": claim["metadata"] | {"resourceVersion": "99"}})
         assert table.set_claim(("d", "data"), claim | {"status": {"phase": "Bound"}})
+
+
+def test_a_volume_with_a_zone_is_used_there() -> None:
+    storage = Storage()
+    zone = "topology.kubernetes.io/zone"
+    for name, labels in {"a": {zone: "1"}, "b": {zone: "2"}, "c": {zone: "3"}}.items():
+        storage.cluster.on_node(node(name, labels=labels))
+    volume = storage.volume("v", claimRef={"namespace": "d", "name": "data", "uid": "pvc-data"})
+    volume["metadata"]["labels"] = {zone: "2__3"}
+    storage.cluster.volumes.set_volume("v", volume)
+    storage.claim("data", bound="v")
+    assert storage.place("p", "data")[0] in "bc"
+    for name in "bc":
+        storage.cluster.on_node(node(name, unschedulable=True, labels={zone: "2"}))
+    assert storage.message("q", "data") == (
+        "0/3 nodes are available: 1 node(s) had no available volume zone, 2 node(s) were unschedulable. "
+        + HELPLESS.format(3)
+    )
+    # A node that says nothing of where it is takes every volume; one with the old label is known by it.
+    storage.cluster.on_node(node("d"))
+    assert storage.place("r", "data")[0] == "d"
+    volume["metadata"]["labels"] = {"failure-domain.beta.kubernetes.io/zone": "1"}
+    storage.cluster.volumes.set_volume("v", volume | {"metadata": dict(volume["metadata"])})
+    storage.cluster.on_node_gone("d")
+    assert storage.place("s", "data")[0] == "a"
+
+
+def test_a_driver_attaches_so_many_volumes_to_a_node() -> None:
+    storage = Storage("a", "b")
+    limit = {"metadata": {"name": "a"}, "spec": {"drivers": [{"name": "csi.example.com", "allocatable": {"count": 2}}]}}
+    storage.cluster.volumes.attachments.set_csi_node("a", limit)
+    for number in range(4):
+        name = f"v{number}"
+        csi = {"driver": "csi.example.com", "volumeHandle": name}
+        storage.volume(name, claimRef={"namespace": "d", "name": name, "uid": f"pvc-{name}"}, csi=csi)
+        storage.claim(name, bound=name)
+    storage.cluster.on_node(node("b", unschedulable=True))
+    assert storage.place("p", "v0", "v1") == ("a", [])
+    assert storage.message("q", "v2") == (
+        "0/2 nodes are available: 1 node(s) exceed max volume count, 1 node(s) were unschedulable. "
+        "no new claims to deallocate, preemption: 0/2 nodes are available: "
+        "1 No preemption victims found for incoming pod, "
+        "1 Preemption is not helpful for scheduling."
+    )
+    assert storage.place("r", "v1") == ("a", [])  # it is there already
+    storage.cluster.on_pod_gone("uid-p")
+    assert storage.place("s", "v2") == ("a", [])
+    assert storage.cluster.volumes.attachments.set_csi_node("a", None)
+    assert storage.place("t", "v0", "v3") == ("a", [])
+
+
+def test_what_is_attached_is_looked_up_only_near_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage("a")
+    for number in range(4):
+        name = f"v{number}"
+        csi = {"driver": "csi.example.com", "volumeHandle": name}
+        storage.volume(name, claimRef={"namespace": "d", "name": name, "uid": f"pvc-{name}"}, csi=csi)
+        storage.claim(name, bound=name)
+    driver = {"name": "csi.example.com", "allocatable": {"count": 3}}
+    storage.cluster.volumes.attachments.set_csi_node("a", {"metadata": {"name": "a"}, "spec": {"drivers": [driver]}})
+    assert storage.place("p", "v0", "v1") == ("a", [])
+    asked: set[tuple[str, str]] = set()
+    real = storage.cluster.volumes.driver_volume
+
+    def driver_volume(key: tuple[str, str]) -> tuple[str, str]:
+        asked.add(key)
+        return real(key)
+
+    monkeypatch.setattr(storage.cluster.volumes, "driver_volume", driver_volume)
+    assert storage.place("q", "v2") == ("a", [])
+    assert asked == {("d", "v2")}
+    assert storage.place("r", "v1") == ("a", [])  # as many claims as there may be volumes, one of them the same
+    assert asked == {("d", f"v{number}") for number in range(3)}
+    assert storage.message("s", "v3").startswith("0/1 nodes are available: 1 node(s) exceed max volume count. ")
+
+
+def capacity(storage: Storage, name: str, zone: str = "", **told: Any) -> bool:
+    topology: Object = {"matchLabels": {"zone": zone}} if zone else {}
+    made = {"metadata": {"name": name, "namespace": "csi"}, "storageClassName": "local", "nodeTopology": topology}
+    return storage.cluster.volumes.capacities.set_capacity(("csi", name), made | told)
+
+
+def test_volumes_are_made_where_their_driver_has_room_for_them() -> None:
+    storage = Storage(provisioner="csi.example.com")
+    for name, zone in (("a", "1"), ("b", "2"), ("c", "3")):
+        storage.cluster.on_node(node(name, labels={"zone": zone}))
+    storage.claim("data", size="5Gi")
+    capacity(storage, "one", "1", capacity="4Gi")
+    capacity(storage, "two", "2", capacity="100Gi", maximumVolumeSize="3Gi")
+    assert storage.place("before", "data") == ("a", [""]), "drivers that do not opt in are asked nothing"
+    storage.cluster.forget("uid-before")
+    driver = {"metadata": {"name": "csi.example.com"}, "spec": {"storageCapacity": True}}
+    assert storage.cluster.volumes.capacities.set_driver("csi.example.com", driver)
+    assert storage.message("p", "data") == (
+        "0/3 nodes are available: 3 node(s) did not have enough free storage. " + HELPLESS.format(3)
+    )
+    assert capacity(storage, "two", "2", capacity="100Gi", maximumVolumeSize="5Gi")
+    assert storage.place("p", "data") == ("b", [""])
+    storage.cluster.forget("uid-p")
+    storage.cluster.volumes.capacities.set_capacity(("csi", "two"), None)
+    assert not capacity(storage, "one", "1", capacity="4Gi"), "nothing new"
+    assert "enough free storage" in storage.message("p", "data")
+    assert capacity(storage, "one", storageClassName="other", capacity="100Gi")
+    assert "enough free storage" in storage.message("p", "data")
+    assert capacity(storage, "one", capacity="100Gi")
+    assert storage.place("p", "data")[1] == [""]
+
+
+def test_a_volume_that_is_there_needs_no_room_of_the_driver() -> None:
+    storage = Storage("a", "b", provisioner="csi.example.com")
+    driver = {"metadata": {"name": "csi.example.com"}, "spec": {"storageCapacity": True}}
+    storage.cluster.volumes.capacities.set_driver("csi.example.com", driver)
+    storage.volume("v", "b")
+    storage.claim("data")
+    storage.claim("more")
+    assert storage.place("p", "data") == ("b", ["v"])
+    storage.cluster.forget("uid-p")
+    assert "2 node(s) did not have enough free storage" in storage.message("q", "data", "more")

@@ -163,7 +163,10 @@ class Checks:
         self.floor = max(self.floor, changed.index)
 
     def _check_durable(self, index: int, world: "World") -> None:
-        """An answered entry is on the disks of a quorum: of the members then, or of those in a newer membership."""
+        """An answered entry is on the disks of a quorum: of the members then, or of those in a newer membership.
+
+        A disk that rotted between the commit and the answer counts: its member knows that it lacks something.
+        """
         term = self.entries[index][0]
         first = max(at for at in self.memberships if at <= index)
         deciding = [membership for at, membership in self.memberships.items() if at >= first]
@@ -171,7 +174,7 @@ class Checks:
         for membership in deciding:
             voters = [member.id for member in membership.members if not member.learner]
             disks = [world.hosts[member].disk for member in voters if member in world.hosts]
-            if sum(1 for disk in disks if disk.terms.get(index) in (term, 0)) > len(voters) // 2:
+            if sum(1 for disk in disks if disk.kept(index, term)) > len(voters) // 2:
                 return
         raise AssertionError(f"entry {index} of term {term} was acknowledged, and is on the disks of no quorum")
 

@@ -10,7 +10,7 @@ from tests.sim.world import World
 
 KEYS = [b"/k/%d" % number for number in range(6)]
 PAUSE_S = 0.12
-ACTIONS = ["write"] * 6 + ["read", "read", "serializable", "txn", "txn", "compact"]
+ACTIONS = ["write"] * 4 + ["joined"] * 2 + ["read", "read", "serializable", "txn", "txn", "compact"]
 Compare = etcd_pb2.Compare
 RequestOp = etcd_pb2.RequestOp
 
@@ -40,6 +40,8 @@ class Clients:
         match world.rng.choice(ACTIONS):
             case "write":
                 self.write(host)
+            case "joined":
+                self.write(host, Command.JOINED_BATCH)
             case "read":
                 # Whoever still thinks that it leads is where a stale read would come from.
                 leaders = world.leaders()
@@ -56,8 +58,8 @@ class Clients:
         self._number += 1
         return b"v%d" % self._number
 
-    def write(self, host: Host) -> None:
-        """A batch of writes, each with a comparison that may fail."""
+    def write(self, host: Host, command: Command = Command.BATCH) -> None:
+        """A batch of writes, each with a comparison that may fail, and maybe joined: the command may heed it."""
         rng = self._world.rng
         assert host.replica is not None
         writes = []
@@ -65,12 +67,12 @@ class Clients:
             key = rng.choice(KEYS)
             current = host.replica.machine.store.get(key)
             expected = rng.choice([-1, 0, current.mod if current else 0])
-            write = batch_pb2.Write(key=key, expected_revision=expected)
+            write = batch_pb2.Write(key=key, expected_revision=expected, joined=rng.random() < 0.5)
             if rng.random() < 0.85:
                 write.value = self.value()
             writes.append(write)
         body = batch_pb2.BatchRequest(writes=writes).SerializeToString()
-        self._world.propose(host, Command.BATCH, body, self._answered)
+        self._world.propose(host, command, body, self._answered)
 
     def _answered(self, answer: Any) -> None:
         if not isinstance(answer, StoreError):

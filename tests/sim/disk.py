@@ -30,6 +30,7 @@ class SimDisk:
         self.fs = SimFs(rng)
         self.path = SimPath(self.fs, ())
         self.terms: dict[int, int] = {}  # index → term of what is durable; 0 where a snapshot stands for it
+        self.rotten: dict[int, int] = {}  # the same of what was durable, and is no more since bits flipped
         self.damage: list[tuple[File, int, int]] = []  # flipped bits that may still hurt: file, byte, mask
         self.flips = 0  # ever
         self._wal: Wal | None = None
@@ -40,12 +41,23 @@ class SimDisk:
     def open(self, founders: Membership | None) -> Recovered:
         """Reads all back, as a member does when it starts. Raises ValueError, OSError."""
         self._wal, self._files, recovered = open_disk(self.path, self._meta, founders)  # type: ignore[arg-type]
+        before = self.terms
+        had = self.rotten | before if self.damage else {}
         self.terms = {}
-        if recovered.snapshot is not None and self.fs.is_synced(self.path / "snap"):
-            self.terms = dict.fromkeys(range(1, recovered.snapshot.index + 1), 0)
+        if recovered.snapshot is not None:
+            index = recovered.snapshot.index
+            if self.fs.is_synced(self.path / "snap"):
+                self.terms = dict.fromkeys(range(1, index + 1), 0)
+            else:  # it has no durable name yet; then the log behind it is still there
+                self.terms = {known: term for known, term in before.items() if known <= index}
         if self.fs.is_synced(self.path / "wal"):
             self.terms.update((entry.index, entry.term) for entry in recovered.entries)
+        self.rotten = {index: term for index, term in had.items() if index not in self.terms}
         return recovered
+
+    def kept(self, index: int, term: int) -> bool:
+        """Whether it has the entry, or had it until its disk rotted."""
+        return self.terms.get(index) in (term, 0) or self.rotten.get(index) in (term, 0)
 
     def persist(self, write: Write) -> Restored | None:
         """What `Member` does in its worker thread. Raises OSError."""

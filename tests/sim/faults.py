@@ -111,11 +111,19 @@ class Faults:
             host.lose()
 
     def _flip(self, host: Host) -> None:
-        """Never in two members at once, nor in one of two: then what was on both disks may be nowhere else."""
+        """Never in two members at once, nor in one of two: then what was on both disks may be nowhere else.
+
+        Two are also those of a change on its way: whoever has it in its log needs both for a quorum. And the only one
+        that is left of several may have lost the very entry that says so: it would wait for those who have gone.
+        """
         world = self._world
         voters = len(world.checks.membership.voters)
-        if voters == 2 or not all(
-            other.is_whole and not other.is_lost for other in world.members() if other is not host
+        on_the_way = [len(other.membership.voters) for other in world.hosts.values() if not other.is_gone]
+        are_others_gone = voters == 1 and any(len(past.voters) > 1 for past in world.checks.memberships.values())
+        if (
+            are_others_gone
+            or 2 in (voters, *on_the_way)
+            or not all(other.is_whole and not other.is_lost for other in world.members() if other is not host)
         ):
             return
         world.counts["fault: bit flip"] += 1

@@ -6,7 +6,8 @@
 
 Contents are durable after fsync or fdatasync of the file, names after fsync of their folder; names survive a power cut
 in the order in which they changed, as a journal keeps them, contents in any order, sector by sector. A failed sync has
-dropped what it should have written, and the next one says nothing of it, as Linux does.
+dropped the contents that it should have written, and the next one says nothing of it, as Linux does; a file's size is
+the journal's, and still to be written.
 """
 
 import errno
@@ -233,9 +234,10 @@ class SimFs:
             self.sync_errors -= 1
             if isinstance(item, File):
                 # The pages count as clean now, though they were never written.
-                if item.is_dirty:
-                    item.lost.append(_difference(item.durable, item.cache))
-                item.is_dirty = False
+                start, end = _difference(item.durable, item.cache)
+                if item.is_dirty and start < end:
+                    item.lost.append((start, end))
+                item.is_dirty = len(item.durable) != len(item.cache)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if isinstance(item, Folder):
             item.durable = dict(item.names)

@@ -45,6 +45,7 @@ class Host:
         self.is_lost = False  # its machine burned down
         self.disk = SimDisk(member, world.rng)
         self.replica: Replica | None = None
+        self.membership = founders or Membership()  # the newest in its log, committed or not, also while it is down
         self.life = 0
         self.clock_rate = 1.0
         self._clock_base = (0.0, 0.0)  # world's time, this clock's time then
@@ -216,6 +217,12 @@ class Host:
 
         self.world.at(seconds, wake)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the next tick will find that the process stood still for an election time-out: as `Member` has it."""
+        late_s = self.clock - self._ticked_at - TICK_S
+        return self.replica is not None and late_s >= self.replica.node.limits.election_ticks * TICK_S
+
     def wake(self) -> None:
         """Ends a stall."""
         self.stalled_until = min(self.stalled_until, self.world.now)
@@ -230,7 +237,8 @@ class Host:
             return
         now = self.clock
         elapsed, self._ticked_at = now - self._ticked_at, now
-        self.replica.tick(now, elapsed - TICK_S if elapsed > 2.5 * TICK_S else 0.0)
+        stalled_s = elapsed - TICK_S if elapsed > 2.5 * TICK_S else 0.0
+        self.replica.tick(now, stalled_s, int(stalled_s / TICK_S))
         self._look_after_memory(self.replica.machine.store)
         self.pump()
 
@@ -256,6 +264,7 @@ class Host:
             return False
         before = replica.applied
         output = replica.ready()
+        self.membership = replica.node.membership
         for message in output.messages:
             world.network.send(self, message)
         if output.write is not None:

@@ -42,6 +42,8 @@ class Model:
         match command:
             case Command.BATCH:
                 return self._batch(batch_pb2.BatchRequest.FromString(body))
+            case Command.JOINED_BATCH:
+                return self._joined_batch(batch_pb2.BatchRequest.FromString(body))
             case Command.TXN:
                 return self._txn(etcd_pb2.TxnRequest.FromString(body))
             case Command.LEASE_GRANT:
@@ -63,20 +65,48 @@ class Model:
             return "NOT_FOUND"
         response = batch_pb2.BatchResponse()
         for write in request.writes:
-            current = self.live.get(write.key)
-            if write.expected_revision >= 0 and (current.mod if current else 0) != write.expected_revision:
-                result = response.results.add()
-                if current is not None:
-                    result.current.CopyFrom(kv_of(current))
-                continue
-            if write.HasField("value"):
-                self._put(write.key, write.value, write.lease)
+            if self._is_expected(write):
+                self._carry_out(write, response)
             else:
-                self._delete(write.key)
-            self._commit()
-            response.results.add(applied=True, revision=self.revision)
+                self._refuse(write, response)
         response.revision = self.revision
         return response
+
+    def _joined_batch(self, request: Any) -> Any:
+        if any(write.lease and write.lease not in self.leases for write in request.writes):
+            return "NOT_FOUND"
+        response = batch_pb2.BatchResponse()
+        waiting = list(request.writes)
+        while waiting:
+            company = [waiting.pop(0)]
+            while waiting and waiting[0].joined:
+                company.append(waiting.pop(0))
+            is_twice = len({write.key for write in company}) < len(company)
+            if not is_twice and all(self._is_expected(write) for write in company):
+                for write in company:
+                    self._carry_out(write, response)
+            else:
+                for write in company:
+                    self._refuse(write, response)
+        response.revision = self.revision
+        return response
+
+    def _is_expected(self, write: Any) -> bool:
+        current = self.live.get(write.key)
+        return write.expected_revision < 0 or (current.mod if current else 0) == write.expected_revision
+
+    def _carry_out(self, write: Any, response: Any) -> None:
+        if write.HasField("value"):
+            self._put(write.key, write.value, write.lease)
+        else:
+            self._delete(write.key)
+        self._commit()
+        response.results.add(applied=True, revision=self.revision)
+
+    def _refuse(self, write: Any, response: Any) -> None:
+        result = response.results.add()
+        if write.key in self.live:
+            result.current.CopyFrom(kv_of(self.live[write.key]))
 
     def _txn(self, request: Any) -> Any:
         succeeded = all(self._holds(compare) for compare in request.compare)

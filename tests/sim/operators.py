@@ -92,7 +92,7 @@ class Operator:
                 return  # it came too late: the leader stood still
             host.answers[request] = answered
             try:
-                is_taken = host.replica.change_members(request, change)
+                is_taken = host.replica.change_members(request, change, host.is_late)
             except StoreError:
                 world.counts["membership changes refused"] += 1
                 is_taken = False

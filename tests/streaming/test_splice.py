@@ -1,13 +1,18 @@
 """Two connections joined: bytes both ways, ends, idleness, and the last word of who answers."""
 
+import array
 import asyncio
+import fcntl
+import socket
+import termios
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
 
+from raykube.streaming.core import http1
 from raykube.streaming.splice import Idle, splice
-from raykube.streaming.wire import Wire
+from raykube.streaming.wire import Wire, dial, switching
 
 
 class Ends:
@@ -152,3 +157,39 @@ async def test_back_pressure(ends: Ends) -> None:
     while received < sent:
         received += len(await ends.server.read())
     assert not ends.splicing.done()
+
+
+async def test_the_last_words_of_a_server_that_is_gone_arrive(ends: Ends) -> None:
+    """It closed with a client that still talks and has not read yet: its refusal of more is no reason to drop them."""
+    words = bytes(150_000)
+    said = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http1.response_head(switching("x")) + words)
+        unsent = array.array("i", [1])
+        while unsent[0] or writer.transport.get_write_buffer_size():
+            await asyncio.sleep(0.01)
+            fcntl.ioctl(writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, unsent)
+        writer.close()
+        said.set()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    answer = await dial(f"http://127.0.0.1:{port}/", "POST", http1.spdy_headers("x"))
+    far = answer.wire
+    assert far is not None
+    client, near = await ends.pair()
+    for wire, option in ((near, socket.SO_SNDBUF), (client, socket.SO_RCVBUF)):
+        wire._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 4096)
+    client._writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+    await said.wait()
+    splicing = asyncio.ensure_future(splice(near, far))
+    while not far._writer.transport.is_closing():
+        await client.write(b"more")
+        await asyncio.sleep(0.01)
+    client._writer.transport.resume_reading()  # type: ignore[attr-defined]
+    assert await read_all(client) == words
+    client.close()
+    await asyncio.wait_for(splicing, 20)
+    listener.close()

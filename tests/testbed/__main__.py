@@ -5,6 +5,7 @@ The shell's `bed` command is this program again: it asks the one that made the h
 
 import json
 import os
+import shlex
 import signal
 import socket
 import socketserver
@@ -15,13 +16,19 @@ from pathlib import Path
 
 import click
 
-from tests.testbed import Testbed
+from tests.testbed import OUTSIDE, Testbed, containerd, ray
 from tests.testbed.bed import CHECKOUT, HOSTS_MAX
+from tests.testbed.cluster import HostCluster
 
 SOCKET = "TESTBED_SOCKET"
 RCFILE = """\
 [ -r ~/.bashrc ] && . ~/.bashrc
-bed() { (cd "$TESTBED_CHECKOUT" && "$TESTBED_PYTHON" -m tests.testbed "$@"); }
+bed() {
+  local verb="${1:---help}"
+  [ $# -gt 0 ] && shift
+  # From here on all is the command's own: a "--" in it is not this program's.
+  (cd "$TESTBED_CHECKOUT" && "$TESTBED_PYTHON" -m tests.testbed "$verb" -- "$@")
+}
 export -f bed
 PS1='testbed:\\w\\$ '
 """
@@ -29,6 +36,9 @@ USAGE = """
 {hosts}
 They have no cluster software running yet; the checkout, its Python and kubectl are on each of them, read-only.
 
+  bed up                       makes them a cluster: containerd, Ray and 'raykube up' (two minutes)
+  bed kubectl get nodes        kubectl on the host named outside, in the checkout: apply -f examples/web.yaml
+  bed raykube status           raykube on host1, the operator's machine
   bed on host1                 a shell on host1
   bed on host1 COMMAND …       a command on host1
   bed ssh outside host1        the same over ssh, from the host named outside
@@ -44,7 +54,20 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, bed: Testbed) -> None:
         self.bed = bed
         self.lock = threading.Lock()
+        self.cluster: HostCluster | None = None
         super().__init__(str(path), _Handler)
+
+    def up(self) -> None:
+        """Makes the hosts a cluster, or starts what is missing of it. Raises AssertionError, BootError."""
+        if self.cluster is None:
+            machines = [host for name, host in self.bed.hosts.items() if name != OUTSIDE]
+            click.echo("raykube: starting containerd on all hosts")
+            containerd.install(*machines)
+            click.echo("raykube: starting Ray on all hosts")
+            ray.start(*machines)
+            self.cluster = HostCluster(self.bed, 3 if len(machines) >= 3 else 1, ())
+        click.echo("raykube: raykube up")
+        self.cluster.up()
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -61,6 +84,8 @@ class _Handler(socketserver.StreamRequestHandler):
                 if verb == "on":
                     host = self.server.bed.hosts[names[0]]
                     answer = {"command": host.command([]), "environment": dict(host.environment)}
+                elif verb == "up":
+                    self.server.up()
                 else:
                     getattr(self.server.bed, verb)(*names)
         except Exception as error:
@@ -153,6 +178,26 @@ def on(host: str, command: tuple[str, ...]) -> None:
 def ssh(source: str, target: str, command: tuple[str, ...]) -> None:
     """The same on TARGET, over ssh from SOURCE."""
     _enter(source, ("ssh", target, *command))
+
+
+@main.command(context_settings=ANY)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def kubectl(command: tuple[str, ...]) -> None:
+    """Run kubectl as the cluster's administrator, on the host named outside."""
+    _enter(OUTSIDE, ("sh", "-c", f'cd {shlex.quote(str(CHECKOUT))} && exec kubectl "$@"', "kubectl", *command))
+
+
+@main.command(context_settings=ANY)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def raykube(command: tuple[str, ...]) -> None:
+    """Run raykube on host1, the operator's machine."""
+    _enter("host1", ("raykube", *command))
+
+
+@main.command()
+def up() -> None:
+    """Make the hosts a cluster, or start what is missing of it."""
+    _ask("up")
 
 
 def _verb(name: str, what: str) -> None:

@@ -184,6 +184,7 @@ class Testbed:
     def kill(self, *names: str) -> None:
         """Cuts hosts' power: all their processes end at once. Their disks stay."""
         for host in [self.hosts[name] for name in names]:
+            assert host.running, f"{host.name} is off"
             gone = host.processes()
             self._switch(f"link del {host.port}")  # the kernel would, a moment later
             host.power_off()

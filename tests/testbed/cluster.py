@@ -6,10 +6,11 @@ with Testbed(hosts=4) as bed, running(bed) as cluster:
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.kit import eviction
 from tests.kit.require import require_program
 from tests.testbed import containerd, ray
 from tests.testbed.bed import OUTSIDE, Testbed
@@ -22,21 +23,22 @@ HEALTHY_TIMEOUT_S = 90
 class HostCluster:
     """The cluster on all hosts but "outside"; host1 is Ray's head and the operator's."""
 
-    def __init__(self, bed: Testbed, control_plane: int, flags: tuple[str, ...]) -> None:
+    def __init__(self, bed: Testbed, control_plane: int, flags: tuple[str, ...], gcs: str = "") -> None:
         require_program("kubectl")
         self.bed = bed
         self.hosts = [host for name, host in bed.hosts.items() if name != OUTSIDE]
         self.head = self.hosts[0]
         self.outside = bed.hosts[OUTSIDE]
-        self._flags = ["--control-plane", str(control_plane), *flags]
+        self.gcs = gcs or ray.address(self.head)
+        self._flags = ["--control-plane", str(control_plane), *eviction.FLAGS, *flags]
 
     def raykube(self, *arguments: str, timeout_s: float = UP_TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
         """Runs raykube as the operator."""
         return self.head.run(["raykube", *arguments], check=False, timeout_s=timeout_s)
 
-    def up(self) -> None:
+    def up(self, *flags: str) -> None:
         """Raises AssertionError with all that may tell why not."""
-        done = self.raykube("up", "--address", ray.address(self.head), *self._flags)
+        done = self.raykube("up", "--address", self.gcs, *self._flags, *flags)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.report()}"
         home = self.outside.disk / "root" / ".kube"
         home.mkdir(exist_ok=True)
@@ -72,7 +74,10 @@ class HostCluster:
 
     def report(self) -> str:
         """All that may tell why something failed."""
-        parts = [self.raykube("status", timeout_s=30).stdout if self.head.running else "the head is off"]
+        parts = ["the head is off"]
+        if self.head.running:
+            status = self.raykube("status", timeout_s=30)
+            parts = [status.stdout + status.stderr]
         command = (
             "tail -n 20 /root/.local/share/raykube/*/machines/*/logs/*.log /var/log/raykube-machine.log 2>/dev/null"
         )
@@ -81,10 +86,20 @@ class HostCluster:
 
 
 @contextmanager
-def running(bed: Testbed, *flags: str, control_plane: int = 3) -> Iterator[HostCluster]:
-    """A cluster on the testbed's running hosts, with containerd; it ends with them."""
-    cluster = HostCluster(bed, control_plane, flags)
-    containerd.install(*cluster.hosts)
-    ray.start(*cluster.hosts)
+def running(
+    bed: Testbed,
+    *flags: str,
+    control_plane: int = 3,
+    gcs: str = "",
+    head_flags: str = "",
+    install: Callable[..., None] = containerd.install,
+) -> Iterator[HostCluster]:
+    """A cluster on the testbed's running hosts; it ends with them.
+
+    `install`: of the container runtime; `gcs`, `head_flags`: as for `ray.start`.
+    """
+    cluster = HostCluster(bed, control_plane, flags, gcs)
+    install(*cluster.hosts)
+    ray.start(*cluster.hosts, gcs=gcs, head_flags=head_flags)
     cluster.up()
     yield cluster

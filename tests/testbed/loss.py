@@ -5,8 +5,9 @@
 
 What one row says: how many writes were acknowledged and how many of those the cluster has no more (must be 0); the
 longest time without an acknowledged write; how long until the Node was no longer Ready; whether every container of the
-other machines is the same process as before; and how long after the machine was there again all was healthy, by itself
-or after the operator ran `raykube up` again.
+other machines is the same process as before; how many identities of a StatefulSet ran on two machines at a time (must
+be 0), though somebody deletes the lost machine's pods while it is away; and how long after the machine was there again
+all was healthy, by itself or after the operator ran `raykube up` again.
 """
 
 import itertools
@@ -22,17 +23,19 @@ from dataclasses import dataclass, field
 import click
 
 from tests.kit import images
+from tests.testbed import identities
 from tests.testbed.bed import CHECKOUT, Testbed
 from tests.testbed.cluster import HostCluster, running
 from tests.testbed.host import Host
 
 FAULTS = ("kill", "cut")
+_numbers = itertools.count(1)
 CALM_S = 3.0  # of writing before and after
 HEAL_TIMEOUT_S = 180.0
 MARKER = "raykube-loss-workload"
 COLUMNS = (
     *("machine", "fault", "acknowledged", "lost", "failed", "longest pause", "Node not Ready"),
-    *("others' pods", "whole again"),
+    *("others' pods", "identities run twice", "whole again"),
 )
 WORKLOAD = {
     "apiVersion": "apps/v1",
@@ -79,6 +82,7 @@ class Row:
     pause_s: float = 0.0
     noticed_s: float | None = None
     touched: list[str] = field(default_factory=list)  # machines whose containers are not the same processes
+    twice: list[str] = field(default_factory=list)  # identities that ran on two machines at a time
     healed_s: float | None = None
     by_hand: bool = False
 
@@ -95,6 +99,7 @@ class Row:
             f"{self.pause_s:.1f} s",
             "-" if self.noticed_s is None else f"{self.noticed_s:.1f} s",
             "untouched" if not self.touched else f"other processes on {', '.join(self.touched)}",
+            str(len(self.twice)),
             whole,
         )
 
@@ -110,7 +115,10 @@ class Client:
     """The writer on "outside", and what it said."""
 
     def __init__(self, cluster: HostCluster) -> None:
-        command = ["sh", "-c", f"cd {CHECKOUT} && exec python -m tests.testbed.writer /root/.kube/config"]
+        # One of its own: that of the last row may be going away still.
+        self.namespace = f"writes-{next(_numbers)}"
+        writer = f"python -m tests.testbed.writer /root/.kube/config {self.namespace}"
+        command = ["sh", "-c", f"cd {CHECKOUT} && exec {writer}"]
         self._process = cluster.outside.popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -175,10 +183,43 @@ def containers(host: Host) -> set[tuple[int, int]]:
 
 
 def start_workload(cluster: HostCluster) -> None:
-    """Pods on every machine."""
-    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(WORKLOAD))
+    """Pods on every machine, of a Deployment and of a StatefulSet."""
+    wanted = [WORKLOAD, identities.stateful_set(len(cluster.hosts))]
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": wanted}))
     cluster.kubectl("rollout", "status", "deployment/steady", "--timeout=20s", check=False)
     _until(lambda: all(containers(host) for host in cluster.hosts), 120, "pods on every machine")
+    with identities.watching(cluster.hosts) as watch:
+        _until(lambda: len(watch.running()) == len(cluster.hosts), 120, "all identities")
+
+
+def _ask(cluster: HostCluster, *command: str) -> None:
+    """kubectl, asking one apiserver after the other until one has done it."""
+    contexts = itertools.cycle(cluster.kubectl("config", "get-contexts", "-o", "name").split())
+
+    def done() -> str:
+        return cluster.kubectl(*command, "--context", next(contexts), "--request-timeout=5s", check=False)
+
+    _until(done, HEAL_TIMEOUT_S, " ".join(command))
+
+
+def _give_up(cluster: HostCluster, host: Host) -> None:
+    """What an operator may do to a lost machine: nothing new goes there, and its identities shall end.
+
+    Their successors could run elsewhere at once; they have to wait for the machine's word."""
+    _ask(cluster, "cordon", host.name)
+    fields = ("-l", f"app={identities.NAME}", "--field-selector", f"spec.nodeName={host.name}")
+    _ask(cluster, "delete", "pods", *fields, "--wait=false")
+
+
+def _give_identity(cluster: HostCluster, watch: identities.Watch, host: Host) -> None:
+    """Moves identities until one is on `host`: those of an earlier row may be elsewhere."""
+    deadline = time.monotonic() + HEAL_TIMEOUT_S
+    while host.name not in (found := watch.running()).values():
+        assert time.monotonic() < deadline, f"no identity comes to {host.name}: {found}"
+        crowded = [name for name, where in found.items() if list(found.values()).count(where) > 1]
+        if len(found) == len(cluster.hosts) and crowded:
+            cluster.kubectl("delete", "pod", crowded[0], "--timeout=30s", check=False)
+        time.sleep(0.5)
 
 
 def roles(cluster: HostCluster, host: Host) -> str:
@@ -196,19 +237,24 @@ def lose(cluster: HostCluster, host: Host, fault: str, seconds: float) -> Row:
     row = Row(host.name, roles(cluster, host), f"{fault} {seconds:.0f} s")
     others = [other for other in cluster.hosts if other is not host]
     before = {other.name: containers(other) for other in others}
-    with writing(cluster) as client:
+    with identities.watching(cluster.hosts) as watch, writing(cluster) as client:
+        _give_identity(cluster, watch, host)
         time.sleep(CALM_S)
         begin = time.monotonic()
         (cluster.bed.kill if fault == "kill" else cluster.bed.cut)(host.name)
+        _give_up(cluster, host)
         time.sleep(max(0.0, begin + seconds - time.monotonic()))
         (cluster.bed.boot if fault == "kill" else cluster.bed.mend)(host.name)
         back = time.monotonic()
+        _ask(cluster, "uncordon", host.name)
         row.healed_s = _heal(cluster, back)
         if row.healed_s is None:
             row.by_hand = True
             cluster.up()
             row.healed_s = _heal(cluster, back)
+        _until(lambda: len(watch.running()) == len(cluster.hosts), HEAL_TIMEOUT_S, "all identities again")
         time.sleep(CALM_S)
+        row.twice = watch.twice()
         stored = client.finish()
         names = [str(each["write"]) for each in client.acknowledged()]
         row.acknowledged, row.refused = len(names), len(client.writes) - len(names)
@@ -221,7 +267,7 @@ def lose(cluster: HostCluster, host: Host, fault: str, seconds: float) -> Row:
         ]
         row.noticed_s = noticed[0] - begin if noticed else None
     row.touched = [other.name for other in others if containers(other) != before[other.name]]
-    cluster.kubectl("delete", "namespace", "writes", "--wait=false", check=False)
+    cluster.kubectl("delete", "namespace", client.namespace, "--wait=false", check=False)
     return row
 
 
@@ -264,7 +310,7 @@ def main(
                     rows.append(lose(cluster, bed.hosts[name], fault, length))
                     click.echo("  ".join(rows[-1].cells()), err=True)
     click.echo(table(rows))
-    sys.exit(any(row.lost or row.touched for row in rows))
+    sys.exit(any(row.lost or row.touched or row.twice for row in rows))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.integration
 TESTER = """
 import sys, pathlib, signal
 from tests.testbed import Testbed
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever ran the tests may ignore it
 with Testbed(hosts=1, folder=pathlib.Path(sys.argv[1])) as bed:
     bed.run("host1", "setsid sleep 1000 >/dev/null 2>&1 & mkdir -p /sys/fs/cgroup/pids/kubepods/pod1")
     bed.run("host1", "ip netns add pod; mount -t tmpfs tmpfs /var/lib; touch /var/lib/mine")

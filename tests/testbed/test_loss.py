@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.testbed import Testbed, loss
+from tests.testbed import Testbed, identities, loss
 from tests.testbed.cluster import HostCluster, running
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -38,6 +38,7 @@ def test_a_lost_machine_takes_nothing_along(cluster: HostCluster, name: str, fau
     assert row.acknowledged > 0
     assert row.lost == [], "acknowledged writes are gone"
     assert row.touched == [], "containers of other machines are not the same processes"
+    assert row.twice == [], "identities ran on two machines at a time"
     assert row.healed_s is not None, cluster.report()
 
 
@@ -45,3 +46,14 @@ def test_the_longest_pause_is_seen() -> None:
     assert loss.longest_pause([1.0, 2.0, 9.0, 9.5], begin=3.0) == 6.0
     assert loss.longest_pause([1.0, 9.0, 9.5], begin=9.1) == pytest.approx(0.4)
     assert loss.longest_pause([1.0], begin=2.0) == float("inf")
+
+
+def test_an_identity_on_two_hosts_is_seen() -> None:
+    def lives(*spans: tuple[str, str, int, int]) -> list[identities.Life]:
+        return [identities.Life(*span) for span in spans]
+
+    moved = lives(("identity-0", "host1", 10, 20), ("identity-0", "host2", 20, 30), ("identity-1", "host2", 10, 30))
+    assert identities.overlapping(moved) == []
+    assert identities.overlapping([*moved, *lives(("identity-0", "host3", 29, 31))]) == ["identity-0"]
+    restarted = lives(("identity-0", "host1", 10, 20), ("identity-0", "host1", 15, 20))
+    assert identities.overlapping(restarted) == [], "one host may still be ending what it restarts"

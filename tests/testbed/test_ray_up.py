@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kit import images
+from tests.kit import eviction, images
 from tests.kit.controlplane import until
 from tests.testbed import OUTSIDE, Host, Testbed, containerd
 
 pytestmark = [pytest.mark.integration, pytest.mark.ray, pytest.mark.timeout(1200)]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster-local.yaml"
+CHECKOUT = Path(__file__).parents[2]
+EXAMPLE = CHECKOUT / "examples" / "cluster-local.yaml"
 CLUSTER_FILE = "/root/cluster.yaml"
 DATA = "--data-dir /var/lib/raykube"
 UP_S = 400
@@ -46,6 +48,8 @@ class Launched:
             text = text.replace(address, host.address)
         key = self.operator.run("ls /root/.ssh/id_* | grep -v pub").stdout.strip()
         text = text.replace(config["auth"]["ssh_private_key"], key)
+        assert "--control-plane 3\n" in text
+        text = text.replace("--control-plane 3\n", f"--control-plane 3 {shlex.join(eviction.FLAGS)}\n")
         (self.operator.disk / "root" / "cluster.yaml").write_text(text)
         token = self.operator.disk / "root" / ".ray"
         token.mkdir()
@@ -91,7 +95,9 @@ def left(host: Host) -> list[str]:
     look = (
         "ps -eo args= | grep -E 'ray::|raylet|gcs_server|raykube machine|monitor.py' | grep -v grep;"
         "nft list tables | grep raykube; ip -o link show | grep -E 'raykube|veth';"
-        "ip route | grep 10.244; ctr -n k8s.io containers ls -q; ls /etc/cni/net.d; grep raykube /proc/mounts"
+        "ip route | grep 10.244; ctr -n k8s.io containers ls -q; ls /etc/cni/net.d;"
+        # The checkout is mounted from outside, whatever it is called.
+        f"cut -d' ' -f2 /proc/mounts | grep raykube | grep -vF '{CHECKOUT}'"
     )
     return host.run(look, check=False).stdout.splitlines()
 
@@ -104,7 +110,13 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def test_the_doctor_tells_well_machines_from_others(launched: Launched) -> None:
-    assert "Nothing is wrong" in launched.operate(f"raykube doctor --cluster {CLUSTER_FILE}")
+    found = json.loads(launched.operate(f"raykube doctor --cluster {CLUSTER_FILE} -o json"))
+    findings = {host: {one["check"]: one["level"] for one in rows} for host, rows in found.items()}
+    assert set(findings) == {host.address for host in launched.machines}
+    disks = {levels.pop("disk") for levels in findings.values()}  # the developer's
+    assert all(set(levels.values()) == {"ok"} for levels in findings.values())
+    text = launched.operate(f"raykube doctor --cluster {CLUSTER_FILE}")
+    assert ("Nothing is wrong" in text) is (disks == {"ok"})
     host = launched.joining
     route = host.run("ip route show default").stdout.strip()
     host.run("ip route del default")
@@ -124,6 +136,8 @@ def comes_up(launched: Launched) -> None:
 def test_ray_up_makes_a_cluster_of_the_machines(launched: Launched) -> None:
     comes_up(launched)
     assert "host1" in launched.on_head(f"raykube status {DATA}", check=False)
+    launched.operate(f"ray rsync-down {CLUSTER_FILE} '~/.kube/config' /root/raykube.config >/dev/null 2>&1")
+    assert launched.operate("kubectl --kubeconfig /root/raykube.config get nodes").count(" Ready ") == 3
     launched.kubectl("create", "deployment", "web", "--image=busybox:1.36", "--replicas=3", "--", "sleep", "1000")
     until("pods run", lambda: launched.kubectl("get", "pods", "--no-headers").count(" Running ") == 3, 120)
 

@@ -1,6 +1,7 @@
 """A client that never stops: it writes objects through the kubeconfig's servers and looks at Nodes.
 
-`python -m tests.testbed.writer KUBECONFIG`, until stdin ends. A line for each write and each change of a Node:
+`python -m tests.testbed.writer KUBECONFIG NAMESPACE`, until stdin ends; the namespace must not exist yet.
+A line for each write and each change of a Node:
 
     {"write": "w-17", "from": 12.3, "to": 12.4, "server": "10.77.0.11:6443", "outcome": 201}     or "TimeoutError"
     {"node": "host2", "ready": "Unknown", "at": 71.9}
@@ -25,7 +26,6 @@ from urllib.parse import urlsplit
 
 import yaml
 
-NAMESPACE = "writes"
 TIMEOUT_S = 2.0
 PAUSE_S = 0.05
 LOOK_S = 0.5
@@ -82,12 +82,12 @@ def say(**what: Any) -> None:
     sys.stdout.flush()
 
 
-def write(api: Api, number: int) -> None:
+def write(api: Api, namespace: str, number: int) -> None:
     name = f"w-{number}"
     server, start = api.server, time.monotonic()
     outcome: int | str
     try:
-        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
         outcome, _ = api.request("POST", path, {"metadata": {"name": name}, "data": {"number": str(number)}})
     except (OSError, http.client.HTTPException) as error:
         outcome = type(error).__name__
@@ -108,13 +108,13 @@ def look(api: Api, stopped: threading.Event) -> None:
                     say(node=name, ready=known[name], at=time.monotonic())
 
 
-def found(api: Api) -> list[str]:
+def found(api: Api, namespace: str) -> list[str]:
     """The names of all objects that there are. Raises OSError at the time-out."""
     deadline = time.monotonic() + LIST_TIMEOUT_S
     api.timeout_s = LIST_TIMEOUT_S
     while True:
         with suppress(OSError, http.client.HTTPException):
-            code, document = api.request("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps")
+            code, document = api.request("GET", f"/api/v1/namespaces/{namespace}/configmaps")
             if code == 200:
                 return [item["metadata"]["name"] for item in document["items"]]
         if time.monotonic() > deadline:
@@ -123,16 +123,16 @@ def found(api: Api) -> list[str]:
 
 
 def main() -> None:
-    kubeconfig = Path(sys.argv[1])
+    kubeconfig, namespace = Path(sys.argv[1]), sys.argv[2]
     api, stopped = Api(kubeconfig), threading.Event()
-    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     threading.Thread(target=look, args=(Api(kubeconfig), stopped), daemon=True).start()
     number = 0
     while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
         number += 1
-        write(api, number)
+        write(api, namespace, number)
     stopped.set()
-    say(found=found(api))
+    say(found=found(api, namespace))
 
 
 if __name__ == "__main__":

@@ -140,6 +140,26 @@ PRINTERS = {
             obj.get("preemptionPolicy", "PreemptLowerPriority"),
         ],
     ),
+    ("scheduling.k8s.io", "podgroups"): Printer(
+        (
+            NAME,
+            text("Policy", "The scheduling policy of the group: Gang or Basic."),
+            text("Workload", "The Workload whose template the group was made of.", wide=True),
+            text("Status", "What came of scheduling the group last."),
+            AGE,
+        ),
+        lambda obj, now: [
+            name_of(obj),
+            "Gang" if "gang" in (spec(obj).get("schedulingPolicy") or {}) else "Basic",
+            ((spec(obj).get("podGroupTemplateRef") or {}).get("workload") or {}).get("workloadName") or NONE,
+            next(
+                (one["reason"] for one in status(obj).get("conditions") or () if one["type"] == "PodGroupScheduled"),
+                NONE,
+            ),
+            object_age(obj, now),
+        ],
+    ),
+    ("scheduling.k8s.io", "workloads"): named_and_aged(),
     ("node.k8s.io", "runtimeclasses"): named_and_aged(
         (text("Handler", "node.v1.RuntimeClass:handler"), lambda obj: obj.get("handler", ""))
     ),

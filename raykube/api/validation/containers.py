@@ -11,6 +11,7 @@ from raykube.api.errors import (
     invalid_value,
     not_supported,
     required,
+    too_many,
     value_not_found,
 )
 from raykube.api.labels import key_errors
@@ -18,7 +19,6 @@ from raykube.api.validation.names import (
     NOT_NEGATIVE,
     config_key,
     dns_label,
-    dns_subdomain,
     env_name,
     port_name,
     port_number,
@@ -51,6 +51,10 @@ _ENV_FIELDS = frozenset(
         "status.podIPs",
     )
 )
+_NOT_EPHEMERAL = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+_RESTART_POLICIES = ("Always", "Never", "OnFailure")
+_RESTART_ACTIONS = ("Restart", "RestartAllContainers")
+_RESTART_RULES_MAX, _EXIT_CODES_MAX = 20, 255
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOKS = ("exec", "httpGet", "tcpSocket", "sleep")
 
@@ -70,21 +74,42 @@ def check_containers(spec: Object, path: str, volumes: Mapping[str, Object]) -> 
             causes += _check_container(container, place, volumes)
             causes += _check_probes(container, place, group)
             if group == "containers":
+                causes += _check_restarts(container, place)
                 causes += _check_host_ports(container, place, host_ports)
             elif group == "initContainers":
-                policy = container.get("restartPolicy")
-                causes += (
-                    [not_supported(f"{place}.restartPolicy", policy, ["Always"])]
-                    if policy not in (None, "Always")
-                    else []
-                )
+                causes += _check_restarts(container, place)
             else:
                 causes += [
                     forbidden_field(f"{place}.{name}", "cannot be set for an Ephemeral Container")
-                    for name in ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+                    for name in (*_NOT_EPHEMERAL, "restartPolicy", "restartPolicyRules")
                     if container.get(name)
                 ]
     return causes
+
+
+def _check_restarts(container: Object, place: str) -> list[Cause]:
+    policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or []
+    causes = check_choice_if_set(policy, f"{place}.restartPolicy", _RESTART_POLICIES)
+    if rules and policy is None:
+        causes.append(required(f"{place}.restartPolicy", "must specify restartPolicy when restart rules are used"))
+    where = f"{place}.restartPolicyRules"
+    if len(rules) > _RESTART_RULES_MAX:
+        causes.append(too_many(where, len(rules), _RESTART_RULES_MAX))
+    for index, rule in enumerate(rules):
+        causes += _check_listed(rule.get("action"), f"{where}[{index}].action", _RESTART_ACTIONS)
+        codes = rule.get("exitCodes")
+        if codes is None:
+            causes.append(required(f"{where}[{index}].exitCodes", "must be specified"))
+            continue
+        causes += _check_listed(codes.get("operator"), f"{where}[{index}].exitCodes.operator", ("In", "NotIn"))
+        values = codes.get("values") or []
+        if len(values) > _EXIT_CODES_MAX:
+            causes.append(too_many(f"{where}[{index}].exitCodes.values", len(values), _EXIT_CODES_MAX))
+    return causes
+
+
+def _check_listed(value: Any, field: str, choices: tuple[str, ...]) -> list[Cause]:
+    return [not_supported(field, value or "", choices)] if value not in choices else []
 
 
 def _check_name(container: Object, place: str, seen: set[str]) -> list[Cause]:
@@ -180,6 +205,16 @@ def _check_env_source(variable: Object, source: Object, place: str) -> list[Caus
             if not source[name].get("name"):
                 causes.append(required(f"{place}.{name}.name"))
             causes += check_required_text(source[name].get("key"), f"{place}.{name}.key", config_key)
+    if "fileKeyRef" in source:
+        file = source["fileKeyRef"]
+        for name in ("volumeName", "path", "key"):
+            if not file.get(name):
+                causes.append(required(f"{place}.fileKeyRef.{name}"))
+        path = file.get("path") or ""
+        if path.startswith("/"):
+            causes.append(invalid_value(f"{place}.fileKeyRef.path", path, "must be a relative path"))
+        elif ".." in path.split("/"):
+            causes.append(invalid_value(f"{place}.fileKeyRef.path", path, "must not contain '..'"))
     if "fieldRef" in source:
         causes += check_field_ref(source["fieldRef"], f"{place}.fieldRef", _ENV_FIELDS)
     if "resourceFieldRef" in source and not source["resourceFieldRef"].get("resource"):
@@ -377,8 +412,3 @@ def _check_handler(handler: Object, place: str, kinds: tuple[str, ...]) -> list[
     elif kind == "sleep" and (action.get("seconds") or 0) < 0:
         causes.append(invalid_value(f"{where}.seconds", action["seconds"], NOT_NEGATIVE))
     return causes
-
-
-def check_reference_name(name: Any, field: str) -> list[Cause]:
-    """The name of another object."""
-    return check_required_text(name, field, dns_subdomain)

@@ -1,5 +1,6 @@
 """What every object's metadata must be, and label selectors."""
 
+from functools import lru_cache
 from typing import Any
 
 from raykube.api.errors import Cause, forbidden_field, invalid_value, required, too_long
@@ -8,7 +9,6 @@ from raykube.api.validation.names import (
     IMMUTABLE,
     Check,
     cron_job_name,
-    dns_1035_label,
     dns_label,
     dns_subdomain,
     ip_name,
@@ -22,9 +22,10 @@ _STANDARD_FINALIZERS = frozenset(("kubernetes", "orphan", "foregroundDeletion"))
 _RBAC = "rbac.authorization.k8s.io"
 _NAME_CHECKS: dict[tuple[str, str], Check] = {
     ("", "Namespace"): dns_label,
-    ("", "Service"): dns_1035_label,
+    ("", "Service"): dns_label,
     ("", "Event"): path_segment,
     ("events.k8s.io", "Event"): path_segment,
+    ("apps", "StatefulSet"): dns_label,
     ("batch", "CronJob"): cron_job_name,
     ("networking.k8s.io", "IPAddress"): ip_name,
     (_RBAC, "Role"): path_segment,
@@ -73,9 +74,17 @@ def check_metadata_update(new: Object, old: Object) -> list[Cause]:
 def check_labels(labels: Any, field: str) -> list[Cause]:
     causes: list[Cause] = []
     for key, value in (labels or {}).items():
-        causes += [invalid_value(field, key, error) for error in key_errors(key)]
-        causes += [invalid_value(field, value, error) for error in value_errors(value)]
+        of_key, of_value = _label_errors(key, value)
+        if of_key or of_value:
+            causes += [invalid_value(field, key, error) for error in of_key]
+            causes += [invalid_value(field, value, error) for error in of_value]
     return causes
+
+
+@lru_cache(maxsize=8192)
+def _label_errors(key: str, value: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is wrong with each. A template's labels come with every one of its pods."""
+    return tuple(key_errors(key)), tuple(value_errors(value))
 
 
 def check_annotations(annotations: Any, field: str) -> list[Cause]:

@@ -3,7 +3,6 @@
 import ipaddress
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 Check = Callable[[str], list[str]]
 
@@ -16,7 +15,6 @@ IMMUTABLE = "field is immutable"
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
-_LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
 _PERCENT = "[0-9]+%"
 
@@ -27,11 +25,6 @@ _LABEL_RULE = (
 _SUBDOMAIN_RULE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
     f"end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{_SUBDOMAIN}')"
-)
-_LABEL_1035_RULE = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
-    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
-    f"'{_LABEL_1035}')"
 )
 _CONFIG_KEY_RULE = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
@@ -52,20 +45,17 @@ def _too_long(length_max: int) -> str:
 def _pattern(pattern: str, rule: str, length_max: int) -> Check:
     compiled = re.compile(pattern)
 
-    # The same names come again and again: a template's in every one of its pods.
-    @lru_cache(maxsize=8192)
-    def found(text: str) -> tuple[str, ...]:
+    def found(text: str) -> list[str]:
         errors = [_too_long(length_max)] if len(text) > length_max else []
         if not compiled.fullmatch(text):
             errors.append(rule)
-        return tuple(errors)
+        return errors
 
-    return lambda text: list(found(text))
+    return found
 
 
 dns_label = _pattern(_LABEL, _LABEL_RULE, LABEL_LENGTH_MAX)
 dns_subdomain = _pattern(_SUBDOMAIN, _SUBDOMAIN_RULE, SUBDOMAIN_LENGTH_MAX)
-dns_1035_label = _pattern(_LABEL_1035, _LABEL_1035_RULE, LABEL_LENGTH_MAX)
 _percent_pattern = re.compile(_PERCENT)
 _config_key = _pattern(_CONFIG_KEY, _CONFIG_KEY_RULE, SUBDOMAIN_LENGTH_MAX)
 

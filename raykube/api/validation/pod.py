@@ -27,7 +27,6 @@ _VOLUME_FIELDS = frozenset(
         "metadata.uid",
     )
 )
-_NODE_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
 
 def check_pod_spec(spec: Object, path: str) -> list[Cause]:
@@ -168,21 +167,25 @@ def _check_relative(path: Any, field: str) -> list[Cause]:
 # -- placement
 
 
-def _check_affinity(affinity: Object, path: str) -> list[Cause]:
+def check_node_affinity(node: Object, path: str) -> list[Cause]:
     causes: list[Cause] = []
-    node = affinity.get("nodeAffinity") or {}
     must = node.get("requiredDuringSchedulingIgnoredDuringExecution")
-    place = f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+    place = f"{path}.requiredDuringSchedulingIgnoredDuringExecution"
     if must is not None:
         terms = must.get("nodeSelectorTerms") or []
         if not terms:
             causes.append(required(f"{place}.nodeSelectorTerms", "must have at least one node selector term"))
         for index, term in enumerate(terms):
             causes += _check_node_term(term, f"{place}.nodeSelectorTerms[{index}]")
-    place = f"{path}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"
+    place = f"{path}.preferredDuringSchedulingIgnoredDuringExecution"
     for index, each in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or []):
         causes += _check_weight(each, f"{place}[{index}]")
         causes += _check_node_term(each.get("preference") or {}, f"{place}[{index}].preference")
+    return causes
+
+
+def _check_affinity(affinity: Object, path: str) -> list[Cause]:
+    causes = check_node_affinity(affinity.get("nodeAffinity") or {}, f"{path}.nodeAffinity")
     for name in ("podAffinity", "podAntiAffinity"):
         own = affinity.get(name) or {}
         place = f"{path}.{name}.requiredDuringSchedulingIgnoredDuringExecution"

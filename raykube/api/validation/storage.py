@@ -7,7 +7,7 @@ from raykube.api.errors import Cause, forbidden_field, invalid_value, not_suppor
 from raykube.api.validation.metadata import check_selector
 from raykube.api.validation.names import IMMUTABLE
 from raykube.api.validation.values import check_choice, check_choice_if_set
-from raykube.api.volumes import says_no_class
+from raykube.api.volumes import phase, says_no_class, size_wanted
 
 Object = dict[str, Any]
 
@@ -109,13 +109,36 @@ def check_claim(obj: Object) -> list[Cause]:
 
 def check_claim_update(new: Object, old: Object) -> list[Cause]:
     wanted, stored = new.get("spec") or {}, old.get("spec") or {}
-    free = {"resources", "volumeAttributesClassName"} | ({"volumeName"} if not stored.get("volumeName") else set())
+    is_bound = phase(new) == "Bound"
+    free = {"resources"} | ({"volumeName"} if not stored.get("volumeName") else set())
+    if is_bound and wanted.get("volumeAttributesClassName") is not None:
+        free.add("volumeAttributesClassName")
     if says_no_class(old) and not stored.get("volumeName"):
         free.add("storageClassName")  # a default class that came later
-    if all(wanted.get(name) == stored.get(name) for name in {*wanted, *stored} - free):
-        return []
-    text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-    return [forbidden_field("spec", text)]
+    causes = []
+    is_same = all(wanted.get(name) == stored.get(name) for name in {*wanted, *stored} - free)
+    if not is_same or _amounts(wanted, sized=not is_bound) != _amounts(stored, sized=not is_bound):
+        text = (
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        )
+        causes.append(forbidden_field("spec", text))
+    held = quantity.parse(((old.get("status") or {}).get("capacity") or {}).get("storage", "0"))
+    if size_wanted(new) < size_wanted(old) and size_wanted(new) <= held:
+        # Down to what there is a request may be taken back, when the volume cannot grow.
+        text = "field can not be less than status.capacity"
+        causes.append(forbidden_field("spec.resources.requests.storage", text))
+    return causes
+
+
+def _amounts(spec: Object, *, sized: bool) -> dict[tuple[str, str], Any]:
+    """What a claim asks for, by kind and resource; without the size of its volume unless `sized`."""
+    resources = spec.get("resources") or {}
+    return {
+        (kind, name): quantity.parse(amount)
+        for kind in ("requests", "limits")
+        for name, amount in (resources.get(kind) or {}).items()
+        if sized or (kind, name) != ("requests", "storage")
+    }
 
 
 # -- storage classes

@@ -1,6 +1,8 @@
 """Checks that many kinds share: numbers, choices, ports, int-or-percent."""
 
+import re
 from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from raykube.api.errors import Cause, invalid_value, not_supported, required
@@ -9,6 +11,9 @@ from raykube.api.validation.names import NOT_NEGATIVE, Check, percent, port_name
 Object = dict[str, Any]
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
+IP_RULE = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+CIDR_RULE = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+_LEADING_ZEROS = re.compile(r"\b0+(?=[0-9])")
 
 
 def check_not_negative(owner: Object, path: str, *names: str) -> list[Cause]:
@@ -55,6 +60,46 @@ def check_at_most_all(value: Any, field: str) -> list[Cause]:
     if isinstance(value, str) and not percent(value) and int(value[:-1]) > 100:
         return [invalid_value(field, value, "must not be greater than 100%")]
     return []
+
+
+def check_ip(value: str, field: str) -> list[Cause]:
+    """An IP address, written so that every program reads the same one."""
+    problem = _ip_problem(value)
+    return [invalid_value(field, value, problem)] if problem else []
+
+
+def _ip_problem(text: str) -> str:
+    try:
+        address = ip_address("" if "%" in text else text)
+    except ValueError:
+        # Some read octal numbers, some decimal ones.
+        without = _LEADING_ZEROS.sub("", text)
+        return (
+            "must not have leading 0s" if ":" not in text and without != text and not _ip_problem(without) else IP_RULE
+        )
+    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    return "must not be an IPv4-mapped IPv6 address" if mapped else ""
+
+
+def check_cidr(value: str, field: str) -> list[Cause]:
+    """A network: nothing is set beyond the length of its prefix."""
+    problem = _cidr_problem(value)
+    return [invalid_value(field, value, problem)] if problem else []
+
+
+def _cidr_problem(text: str) -> str:
+    address, slash, length = text.partition("/")
+    problem = _ip_problem(address)
+    leading = problem == "must not have leading 0s" or (length.isdigit() and length != str(int(length)))
+    bits_max = 128 if ":" in address else 32
+    if not slash or not (length.isascii() and length.isdigit()) or int(length) > bits_max or problem == IP_RULE:
+        return CIDR_RULE
+    if leading:
+        return "must not have leading 0s in IP or prefix length"
+    if problem:
+        return "must not have an IPv4-mapped IPv6 address"
+    network = ip_network(text, strict=False)
+    return "" if network.network_address == ip_address(address) else "must not have bits set beyond the prefix length"
 
 
 def is_zero(value: Any) -> bool:

@@ -1,19 +1,22 @@
 """Controllers of pods: their templates, selectors, strategies, and what of them never changes."""
 
-import re
+from dataclasses import replace
 from typing import Any
 
+from raykube.api.cron import schedule_problem, zone
 from raykube.api.errors import Cause, forbidden_field, invalid_value, not_supported, required
 from raykube.api.label_selectors import LabelSelector
 from raykube.api.validation.metadata import check_selector, is_empty_selector
-from raykube.api.validation.names import IMMUTABLE
+from raykube.api.validation.names import IMMUTABLE, NOT_NEGATIVE, dns_label
 from raykube.api.validation.pod import check_template
+from raykube.api.validation.storage import check_claim
 from raykube.api.validation.values import (
     check_at_most_all,
     check_choice,
     check_choice_if_set,
     check_not_negative,
     check_number_or_percent,
+    check_text,
     is_zero,
 )
 
@@ -59,12 +62,56 @@ def check_replication_controller(obj: Object) -> list[Cause]:
 
 def check_stateful_set(obj: Object) -> list[Cause]:
     spec = obj.get("spec") or {}
-    causes = check_choice(spec.get("podManagementPolicy"), "spec.podManagementPolicy", ("OrderedReady", "Parallel"))
-    strategy = spec.get("updateStrategy") or {}
-    causes += check_choice(strategy.get("type"), "spec.updateStrategy.type", ("OnDelete", "RollingUpdate"))
-    causes += check_not_negative(strategy.get("rollingUpdate") or {}, "spec.updateStrategy.rollingUpdate", "partition")
+    causes = _check_either(spec.get("podManagementPolicy"), "spec.podManagementPolicy", "OrderedReady", "Parallel")
+    causes += _check_stateful_update(spec.get("updateStrategy") or {})
+    policy, path = spec.get("persistentVolumeClaimRetentionPolicy") or {}, "spec.persistentVolumeClaimRetentionPolicy"
+    for when in ("whenDeleted", "whenScaled"):
+        causes += check_choice_if_set(policy.get(when), f"{path}.{when}", ("Delete", "Retain"))
     causes += check_not_negative(spec, "spec", "replicas", "minReadySeconds", "revisionHistoryLimit")
-    return causes + _check_selected_template(spec, "statefulset")
+    causes += check_not_negative(spec.get("ordinals") or {}, "spec.ordinals", "start")
+    causes += check_text(spec.get("serviceName"), "spec.serviceName", dns_label)
+    claims = spec.get("volumeClaimTemplates") or []
+    for index, claim in enumerate(claims):
+        causes += [
+            replace(cause, field=f"spec.volumeClaimTemplates[{index}].{cause.field}") for cause in check_claim(claim)
+        ]
+    return causes + _check_selected_template(_with_claims_mounted(spec, claims), "statefulset", owner="StatefulSet")
+
+
+def _check_stateful_update(strategy: Object) -> list[Cause]:
+    kind, path = strategy.get("type"), "spec.updateStrategy"
+    rolling = strategy.get("rollingUpdate")
+    if kind == "OnDelete" and rolling is not None:
+        return [invalid_value(f"{path}.rollingUpdate", rolling, "only allowed for updateStrategy 'RollingUpdate'")]
+    if kind not in ("RollingUpdate", "OnDelete"):
+        return [invalid_value(path, strategy, "must be 'RollingUpdate' or 'OnDelete'")] if kind else [required(path)]
+    causes = check_not_negative(rolling or {}, f"{path}.rollingUpdate", "partition")
+    most, place = (rolling or {}).get("maxUnavailable"), f"{path}.rollingUpdate.maxUnavailable"
+    if most is None:
+        return causes
+    causes += check_number_or_percent(most, place)
+    if is_zero(most):
+        causes.append(invalid_value(place, most, "cannot be 0"))
+    return causes + check_at_most_all(most, place)
+
+
+def _check_either(value: Any, path: str, first: str, second: str) -> list[Cause]:
+    if value in (first, second):
+        return []
+    return [invalid_value(path, value, f"must be '{first}' or '{second}'")] if value else [required(path)]
+
+
+def _with_claims_mounted(spec: Object, claims: list[Object]) -> Object:
+    """The spec with a volume for each claim template, as its pods will have: containers may mount them."""
+    template = spec.get("template") or {}
+    inner = template.get("spec") or {}
+    volumes = inner.get("volumes") or []
+    names = [(claim.get("metadata") or {}).get("name") for claim in claims]
+    taken = {volume.get("name") for volume in volumes}
+    added = [{"name": name, "emptyDir": {}} for name in dict.fromkeys(names) if name and name not in taken]
+    if not added:
+        return spec
+    return {**spec, "template": {**template, "spec": {**inner, "volumes": [*volumes, *added]}}}
 
 
 def check_daemon_set(obj: Object) -> list[Cause]:
@@ -87,7 +134,14 @@ def check_daemon_set(obj: Object) -> list[Cause]:
     return causes + check_not_negative(spec, "spec", "revisionHistoryLimit")
 
 
-def _check_selected_template(spec: Object, kind: str) -> list[Cause]:
+def check_revision(obj: Object) -> list[Cause]:
+    """ControllerRevisions."""
+    causes = [] if obj.get("data") is not None else [required("data", "data is mandatory")]
+    revision = obj.get("revision") or 0
+    return causes + ([invalid_value("revision", revision, NOT_NEGATIVE)] if revision < 0 else [])
+
+
+def _check_selected_template(spec: Object, kind: str, owner: str = "ReplicaSet") -> list[Cause]:
     """The selector, the template, and that one selects the other."""
     causes: list[Cause] = []
     selector = spec.get("selector")
@@ -105,7 +159,7 @@ def _check_selected_template(spec: Object, kind: str) -> list[Cause]:
     causes += check_template(template, "spec.template")
     causes += _check_always(template)
     if "activeDeadlineSeconds" in (template.get("spec") or {}):
-        text = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        text = f"activeDeadlineSeconds in {owner} is not Supported"
         causes.append(forbidden_field("spec.template.spec.activeDeadlineSeconds", text))
     return causes
 
@@ -204,6 +258,7 @@ def check_cron_job(obj: Object) -> list[Cause]:
         causes.append(invalid_value("spec.schedule", schedule, text))
     elif problem := schedule_problem(schedule):
         causes.append(invalid_value("spec.schedule", schedule, problem))
+    causes += _check_time_zone(spec.get("timeZone"))
     causes += check_not_negative(spec, "spec", "startingDeadlineSeconds")
     causes += check_choice(spec.get("concurrencyPolicy"), "spec.concurrencyPolicy", ("Allow", "Forbid", "Replace"))
     causes += check_not_negative(spec, "spec", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
@@ -217,52 +272,19 @@ def check_cron_job(obj: Object) -> list[Cause]:
     return causes + check_job_spec(job, "spec.jobTemplate.spec")
 
 
-_CRON_MACROS = frozenset(("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"))
-_CRON_PART = re.compile(r"(?:\*|\?|[A-Za-z]{3}|[0-9]+)(?:-(?:[A-Za-z]{3}|[0-9]+))?(?:/[0-9]+)?")
-_CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
-_CRON_NAMES = {
-    3: {
-        name: n
-        for n, name in enumerate(
-            ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1
-        )
-    },
-    4: {name: n for n, name in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])},
-}
-
-
-def schedule_problem(schedule: str) -> str:
-    """What is wrong with a cron schedule, "" if nothing."""
-    if schedule.startswith("@"):
-        if schedule in _CRON_MACROS or re.fullmatch(r"@every (?:[0-9.]+(?:ns|us|µs|ms|s|m|h))+", schedule):
-            return ""
-        return f"unrecognized descriptor: {schedule}"
-    fields = schedule.split()
-    if len(fields) != 5:
-        return f"expected exactly 5 fields, found {len(fields)}: {fields}".replace("'", "").replace(",", "")
-    for place, text in enumerate(fields):
-        low, high = _CRON_RANGES[place]
-        for part in text.split(","):
-            if not _CRON_PART.fullmatch(part):
-                return f"failed to parse int from {part}"
-            span, _, step = part.partition("/")
-            if step and int(step) == 0:
-                return f"step of range should be a positive number: {part}"
-            ends = [] if span in ("*", "?") else [_cron_number(end, place) for end in span.split("-")]
-            if any(end is None for end in ends):
-                return f"failed to parse int from {part}"
-            numbers = [end for end in ends if end is not None]
-            if any(number < low for number in numbers):
-                return f"beginning of range ({min(numbers)}) below minimum ({low}): {part}"
-            if any(number > high for number in numbers):
-                return f"end of range ({max(numbers)}) above maximum ({high}): {part}"
-            if len(numbers) == 2 and numbers[0] > numbers[1]:
-                return f"beginning of range ({numbers[0]}) beyond end of range ({numbers[1]}): {part}"
-    return ""
-
-
-def _cron_number(text: str, place: int) -> int | None:
-    return int(text) if text.isdigit() else _CRON_NAMES.get(place, {}).get(text.lower())
+def _check_time_zone(name: str | None) -> list[Cause]:
+    if name is None:
+        return []
+    if not name:
+        return [invalid_value("spec.timeZone", name, "timeZone must be nil or non-empty string")]
+    if name.lower() == "local":
+        text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        return [invalid_value("spec.timeZone", name, text)]
+    try:
+        zone(name)
+    except ValueError as error:
+        return [invalid_value("spec.timeZone", name, str(error))]
+    return []
 
 
 # -- updates
@@ -280,6 +302,12 @@ def _same(new: Object, old: Object, *names: str) -> list[Cause]:
         for name in names
         if wanted.get(name) != stored.get(name)
     ]
+
+
+def check_revision_update(new: Object, old: Object) -> list[Cause]:
+    """What a revision holds stays; its number may change."""
+    data = new.get("data")
+    return [] if data == old.get("data") else [invalid_value("data", data, IMMUTABLE)]
 
 
 _STATEFUL_SET_MUTABLE = frozenset(

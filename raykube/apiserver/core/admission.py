@@ -7,20 +7,40 @@ have arrived yet raises `Missing`; the shell looks again with fresh state before
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raykube.api.errors import ApiError
+from raykube.api.errors import ApiError, forbidden_field
 from raykube.api.resources import Resource
-from raykube.api.volumes import CLAIM_FINALIZER, VOLUME_FINALIZER, default_class, says_no_class
+from raykube.api.volumes import (
+    CLAIM_FINALIZER,
+    VOLUME_FINALIZER,
+    class_of,
+    default_class,
+    phase,
+    says_no_class,
+    size_wanted,
+)
 from raykube.apiserver.core.strategy import Draw, Object
 from raykube.base.ids import name_suffix
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_EXPIRATION_S = 3607  # upstream's mark for tokens that clients may treat as long-lived
 DEFAULT_ACCOUNT_WAIT_S = 2.0
-_MIRROR = "kubernetes.io/config.mirror"
+TOKEN_VOLUME = "kube-api-access-"  # begins the name of the volume with the ServiceAccount's token
+MIRROR = "kubernetes.io/config.mirror"
+ADMIN_ACCESS = "resource.kubernetes.io/admin-access"  # a label of namespaces
+# What admission of pods, and of their namespaces, looks at.
+LOOKED_AT = (
+    ("", "namespaces"),
+    ("", "limitranges"),
+    ("", "serviceaccounts"),
+    ("scheduling.k8s.io", "priorityclasses"),
+    ("node.k8s.io", "runtimeclasses"),
+)
 
 
 class View(Protocol):
     """Objects by place and name, as far as they are known here. What comes back must not be changed."""
+
+    version: int  # moves with every change of a resource in `LOOKED_AT`
 
     def find(self, group: str, plural: str, namespace: str, name: str) -> Object | None:
         """One object, or None."""
@@ -69,13 +89,31 @@ def namespace_lifecycle(resource: Resource, obj: Object, namespaces: Resource, v
         raise ApiError.from_status(status)
 
 
+def devices(resource: Resource, obj: Object, view: View) -> None:
+    """Devices that others use may be looked into from namespaces only that are marked for it."""
+    spec = obj.get("spec") or {}
+    if resource.plural == "resourceclaimtemplates":
+        spec = spec.get("spec") or {}
+    options = [
+        one
+        for request in (spec.get("devices") or {}).get("requests") or ()
+        for one in (request.get("exactly") or {}, *(request.get("firstAvailable") or ()))
+    ]
+    if not any(one.get("adminAccess") for one in options):
+        return
+    namespace = view.find("", "namespaces", "", obj["metadata"].get("namespace", "")) or {"metadata": {}}
+    if (namespace["metadata"].get("labels") or {}).get(ADMIN_ACCESS) != "true":
+        text = f"admin access to devices requires the `{ADMIN_ACCESS}: true` label on the containing namespace"
+        raise ApiError.invalid(resource, obj["metadata"].get("name", ""), [forbidden_field("", text)])
+
+
 def pod(resource: Resource, obj: Object, view: View, draw: Draw, tolerations: DefaultTolerations) -> None:
     """All that happens to a new pod."""
     spec = obj.get("spec")
     if not isinstance(spec, dict):
         return  # validation says what is wrong
     _priority(resource, obj, spec, view)
-    if _MIRROR not in (obj["metadata"].get("annotations") or ()):
+    if MIRROR not in (obj["metadata"].get("annotations") or ()):
         _service_account(resource, obj, spec, view, draw)
     _tolerations(spec, tolerations)
     _runtime_class(resource, obj, spec, view)
@@ -95,6 +133,35 @@ def storage(resource: Resource, obj: Object, view: View) -> None:
             obj["spec"]["storageClassName"] = found["metadata"]["name"]
 
 
+def claim_growth(resource: Resource, new: Object, old: Object, view: View) -> None:
+    """A claim may grow when it has a volume whose class says that its volumes can."""
+    if size_wanted(new) <= size_wanted(old):
+        return
+    name = new["metadata"]["name"]
+    if phase(old) != "Bound":
+        raise ApiError.forbidden(resource, name, "Only bound persistent volume claims can be expanded")
+    wanted = class_of(new)
+    found = view.find("storage.k8s.io", "storageclasses", "", wanted) if wanted and wanted == class_of(old) else None
+    if found is None or not found.get("allowVolumeExpansion"):
+        message = (
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support "
+            "resize"
+        )
+        raise Missing(ApiError.forbidden(resource, name, message))  # the class may have come, or changed, just now
+
+
+def default_priority(resource: Resource, obj: Object, view: View) -> None:
+    """There is one default PriorityClass at most."""
+    if not obj.get("globalDefault"):
+        return
+    name = obj["metadata"].get("name", "")
+    for other in view.every("scheduling.k8s.io", "priorityclasses"):
+        there = other["metadata"]["name"]
+        if other.get("globalDefault") and there != name:
+            message = f"PriorityClass {there} is already marked as default. Only one default can exist"
+            raise ApiError.forbidden(resource, name, message)
+
+
 def _priority(resource: Resource, obj: Object, spec: Object, view: View) -> None:
     name = spec.get("priorityClassName")
     if name:
@@ -104,10 +171,10 @@ def _priority(resource: Resource, obj: Object, spec: Object, view: View) -> None
             raise Missing(ApiError.forbidden(resource, obj["metadata"].get("name", ""), message))
     else:
         defaults = [each for each in view.every("scheduling.k8s.io", "priorityclasses") if each.get("globalDefault")]
-        found = min(defaults, key=lambda each: int(each["value"]), default=None)
+        found = min(defaults, key=lambda each: int(each.get("value") or 0), default=None)
         if found is not None:
             spec["priorityClassName"] = found["metadata"]["name"]
-    value = int(found["value"]) if found is not None else 0
+    value = int(found.get("value") or 0) if found is not None else 0
     if spec.get("priority") not in (None, value):
         message = (
             f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission "
@@ -189,17 +256,22 @@ def _mount_token(spec: Object, draw: Draw) -> None:
     ]
     volumes = spec.get("volumes") or []
     present = next(
-        (v["name"] for v in volumes if isinstance(v, dict) and str(v.get("name", "")).startswith("kube-api-access-")),
+        (v["name"] for v in volumes if isinstance(v, dict) and str(v.get("name", "")).startswith(TOKEN_VOLUME)),
         None,
     )
     if not wanting and present is None:
         return
-    name = present or "kube-api-access-" + name_suffix(draw.below)
+    name = present or token_volume(draw)
     for container in wanting:
         mount = {"name": name, "readOnly": True, "mountPath": TOKEN_PATH}
         container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
     if present is None and wanting:
         spec["volumes"] = [*volumes, _token_volume(name)]
+
+
+def token_volume(draw: Draw) -> str:
+    """The name of a new volume with a token."""
+    return TOKEN_VOLUME + name_suffix(draw.below)
 
 
 def _token_volume(name: str) -> Object:

@@ -200,7 +200,8 @@ _SCHEDULER = (
     _rule(READ, "storage.k8s.io", "csidrivers", "csinodes", "csistoragecapacities", "storageclasses"),
     _rule((*READ, "patch", "update"), "resource.k8s.io", "resourceclaims", "resourceclaims/status"),
     _rule(READ, "resource.k8s.io", "deviceclasses", "resourceslices"),
-    _rule(READ, "scheduling.k8s.io", "priorityclasses"),
+    _rule(READ, "scheduling.k8s.io", "podgroups", "priorityclasses", "workloads"),
+    _rule(("patch", "update"), "scheduling.k8s.io", "podgroups/status"),
 )
 
 _NODE_PROXIER = (
@@ -235,6 +236,11 @@ _CONTROLLERS: dict[str, tuple[Rule, ...]] = {
         _rule(("update", "patch"), "apps", "deployments/finalizers", "deployments/status"),
         _rule(_PODS, "apps", "replicasets"),
         _rule((*READ, "update"), "", "pods"),
+    ),
+    "device-taint-eviction-controller": (
+        _rule((*READ, "delete"), "", "pods"),
+        _rule(("patch", "update"), "", "pods/status"),
+        _rule(READ, "resource.k8s.io", "resourceclaims", "resourceslices"),
     ),
     "disruption-controller": (
         _rule(READ, "apps", "deployments", "replicasets", "statefulsets"),
@@ -299,6 +305,18 @@ _CONTROLLERS: dict[str, tuple[Rule, ...]] = {
         _rule(("update", "patch"), "apps", "replicasets/finalizers", "replicasets/status"),
         _rule(_PODS, "", "pods"),
     ),
+    "resource-claim-controller": (
+        _rule(READ, "", "pods"),
+        _rule("update", "", "pods/finalizers"),
+        _rule(("patch", "update"), "", "pods/status"),
+        _rule(("create", "delete", *READ, "patch", "update"), "resource.k8s.io", "resourceclaims"),
+        _rule(("patch", "update"), "resource.k8s.io", "resourceclaims/status"),
+        _rule(READ, "resource.k8s.io", "resourceclaimtemplates"),
+    ),
+    "resourcequota-controller": (
+        _rule(("list", "watch"), "*", "*"),
+        _rule(("update", "patch"), "", "resourcequotas/status"),
+    ),
     "root-ca-cert-publisher": (_rule(("create", "update", *READ), "", "configmaps"), _rule(READ, "", "namespaces")),
     "service-account-controller": (_rule(("create", *READ), "", "serviceaccounts"), _rule(READ, "", "namespaces")),
     "statefulset-controller": (
@@ -339,6 +357,16 @@ def _components() -> list[dict[str, Any]]:
             *_ANY_EVENTS,
         ),
         _binding("raykube:pod-network", _user("raykube:pod-network")),
+        # Whoever plays many kubelets: the node authorizer knows those of one node each.
+        _role(
+            "raykube:hollow",
+            _rule(("create", "patch", *READ), "", "nodes"),
+            _rule("patch", "", "nodes/status", "pods/status"),
+            _rule(("delete", *READ), "", "pods"),
+            _rule(("create", "patch", "get"), "coordination.k8s.io", "leases"),
+            *_ANY_EVENTS,
+        ),
+        _binding("raykube:hollow", _user("raykube:hollow")),
         _role("system:kube-scheduler", *_SCHEDULER),
         _binding("system:kube-scheduler", _user("system:kube-scheduler")),
         _role("system:kube-controller-manager", *_CONTROLLER_MANAGER),

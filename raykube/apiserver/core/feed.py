@@ -9,7 +9,9 @@ Keys of unknown resources are passed over; the revision moves on all the same.
 import heapq
 from collections.abc import Callable, Iterable
 
+from raykube.api.meta import with_resource_version
 from raykube.api.resources import Resource
+from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.watchcache import ResourceCache
 
 PREFIX = "/registry/"
@@ -52,14 +54,9 @@ class Feed:
 
     def load(self, entries: Iterable[tuple[str, int, bytes]], revision: int) -> None:
         """Replaces everything by what was read at `revision`."""
-        sorted_out: dict[ResourceCache, list[tuple[str, int, bytes]]] = {}
-        for key, at, value in entries:
-            place = self.place(key)
-            if place is not None:
-                sorted_out.setdefault(place[0], []).append((place[1], at, value))
-        for cache in self.caches.values():
-            cache.load(sorted_out.get(cache, []), revision)
-        self.advance(revision)
+        loading = Loading(self)
+        loading.add(entries)
+        loading.finish(revision)
 
     def apply(self, key: str, revision: int, value: bytes | None) -> None:
         """One put (or deletion: None)."""
@@ -83,3 +80,25 @@ class Feed:
             return
         self._tickets += 1
         heapq.heappush(self._waiting, (revision, self._tickets, call))
+
+
+class Loading:
+    """What is read of the store, until it is everything: chunk by chunk, so that its bytes are there once."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._items: dict[ResourceCache, dict[str, Item]] = {cache: {} for cache in feed.caches.values()}
+
+    def add(self, entries: Iterable[tuple[str, int, bytes]]) -> None:
+        """More (key, revision, value)."""
+        for key, at, value in entries:
+            place = self._feed.place(key)
+            if place is not None:
+                cache, name = place
+                self._items[cache][name] = Item(name, at, with_resource_version(value, at))
+
+    def finish(self, revision: int) -> None:
+        """That was all, as it was at `revision`."""
+        for cache, items in self._items.items():
+            cache.replace(items, revision)
+        self._feed.advance(revision)

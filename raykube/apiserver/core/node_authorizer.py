@@ -1,12 +1,12 @@
 """What a kubelet may do: the part of its permissions that depends on which pods run on its node.
 
-    pod event ──► pod → node, and the Secrets, ConfigMaps, ServiceAccounts and volume claims that the pod names
+    pod event ──► pod → node, and the Secrets, ConfigMaps, ServiceAccounts and claims that the pod names
     authorize ──► allowed / denied / no opinion (then RBAC's role system:node, which nobody is bound to, is asked here)
 
 Rules, as upstream's node authorizer and NodeRestriction admission plug-in have them:
 - a Secret or ConfigMap is readable by name only, and only while a pod on the node refers to it; claims and volumes too;
 - a token is issued only for a ServiceAccount of a pod on the node;
-- a node reads and writes its own Node, its own Lease in kube-node-lease, its own CSINode;
+- a node reads and writes its own Node, its own Lease in kube-node-lease, its own CSINode and ResourceSlices;
 - everything else in NODE_RULES is allowed as such; `restriction` then looks at the objects: a kubelet writes the status
   of its own pods, deletes and evicts only them, and never creates any but mirror pods of its own.
 Terminal pods count until they are deleted, as the kubelet still mounts nothing new for them but may report them.
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from raykube.api import resource_claims
 from raykube.api.volumes import claims_of
 from raykube.apiserver.core.rbac_rules import Rule
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 LEASE_NAMESPACE = "kube-node-lease"
+DEVICES_GROUP = "resource.k8s.io"
 RESTRICTED_LABEL_SUFFIX = "node-restriction.kubernetes.io"
 # Labels of Kubernetes' own domains that a kubelet may set on a Node that is there; upstream's list.
 _KUBELET_LABELS = frozenset(
@@ -100,6 +102,8 @@ def references(pod: dict[str, Any]) -> set[Reference]:
     namespace = (pod.get("metadata") or {}).get("namespace", "")
     spec = pod.get("spec") or {}
     claims = {("persistentvolumeclaims", namespace, name) for name in claims_of(pod)} if spec.get("volumes") else set()
+    if spec.get("resourceClaims"):
+        claims |= {("resourceclaims", namespace, one.claim) for one in resource_claims.of_pod(pod) if one.claim}
     return {(plural, namespace, name) for plural, name in _names(spec) if name} | claims
 
 
@@ -158,13 +162,17 @@ class NodeAuthorizer:
         ephemeral = len(spec.get("ephemeralContainers") or ())
         if old is not None and (old[0], old[1]) == (node, ephemeral) and event_type == "MODIFIED":
             return  # status updates: what a pod names never changes otherwise
-        if old is not None:
-            self._count(old[0], old[2], -1)
-            del self._pods[key]
+        self.forget(key)
         if node:
             named = references(obj)
             self._pods[key] = (node, ephemeral, named)
             self._count(node, named, 1)
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """The pod of this namespace and name is gone, or is to be told anew."""
+        old = self._pods.pop(key, None)
+        if old is not None:
+            self._count(old[0], old[2], -1)
 
     def _count(self, node: str, named: set[Reference], step: int) -> None:
         counter = self._by_node.setdefault(node, Counter())
@@ -220,9 +228,20 @@ class NodeAuthorizer:
                 return f'can only access leases in the "{LEASE_NAMESPACE}" system namespace'
             if name != node and not (asked.verb == "create" and not name):
                 return "can only access node lease with the same name as the requesting node"
+        elif asked.group == DEVICES_GROUP:
+            return self._own_devices(node, asked)
         elif resource == "csinodes" and name != node and not (asked.verb == "create" and not name):
             return "can only access CSINode with the same name as the requesting node"
         return ""
+
+    def _own_devices(self, node: str, asked: "Attributes") -> str:
+        resource, name = asked.resource, asked.name
+        if resource == "resourceclaims" and not self.related(node, resource, asked.namespace, name):
+            return f"no relationship found between node '{node}' and this object"
+        if resource != "resourceslices" or name or asked.verb == "create" or asked.fields is None:
+            return ""
+        own = ("spec.nodeName", node) in asked.fields
+        return "" if own else "can only list/watch/deletecollection resourceslices with nodeName field selector"
 
     @staticmethod
     def _own_node(node: str, asked: "Attributes") -> str:
@@ -237,7 +256,7 @@ class NodeAuthorizer:
 def restriction(
     node: str, verb: str, resource: str, subresource: str, new: dict[str, Any] | None, old: dict[str, Any] | None
 ) -> str:
-    """Why the kubelet of `node` may not write this object (core group and Leases); "" when it may.
+    """Why the kubelet of `node` may not write this object (core group, Leases, ResourceSlices); "" when it may.
 
     `verb`: create, update, patch or delete. `old`: the stored object, if any. For a token request `new` is the
     TokenRequest. The answer goes behind `is forbidden: `.
@@ -250,6 +269,10 @@ def restriction(
         if name != node:
             return f"node {node!r} is not allowed to modify node {name!r}".replace("'", '"')
         return _node_labels_restriction(node, new, old)
+    if resource == "resourceslices" and any(
+        ((one or {}).get("spec") or {}).get("nodeName") != node for one in (new, old) if one is not None
+    ):
+        return f"can only {verb} ResourceSlice with the same NodeName as the requesting node"
     if resource == "leases" and name != node:
         return f'node "{node}" is not allowed to modify lease "{name}"'
     return ""

@@ -16,8 +16,26 @@ import orjson
 from raykube.api import apply, defaults, meta, patch, schema, serialization, validation
 from raykube.api.errors import ApiError, required
 from raykube.api.resources import Resource, builtin
-from raykube.apiserver.core import admission, conversion, pods, preparation, scaling, strategy
+from raykube.api.validation.metadata import check_metadata
+from raykube.api.validation.podwarnings import pod_warnings
+from raykube.api.validation.servicewarnings import service_warnings
+from raykube.apiserver.core import (
+    admission,
+    boundpods,
+    conversion,
+    limit_ranges,
+    podparts,
+    pods,
+    podspecs,
+    preparation,
+    scaling,
+    servicefamilies,
+    statuspatch,
+    strategy,
+)
 from raykube.apiserver.core.strategy import DeleteOptions, Draw, Object
+from raykube.apiserver.core.unserved import warning as unserved_warning
+from raykube.base.clock import rfc3339
 
 CREATE, UPDATE, PATCH, DELETE, BIND = "create", "update", "patch", "delete", "bind"
 JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH = "json", "merge", "strategic", "apply"
@@ -25,7 +43,7 @@ JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH = "json", "merge", "strate
 
 @dataclass(slots=True)
 class Operation:
-    """One write as a client asked for it. Bodies are decoded already; `body` belongs to the planner."""
+    """One write as a client asked for it. Bodies are decoded already, but for `raw`; `body` belongs to the planner."""
 
     verb: str
     resource: Resource  # in the version that the client speaks
@@ -33,6 +51,7 @@ class Operation:
     name: str = ""
     subresource: str = ""
     body: Any = None  # object, patch, or None
+    raw: bytes | None = None  # in place of `body`: a new object as it came, whose unknown fields are dropped
     patch_type: str = ""
     field_manager: str = ""
     force: bool = False
@@ -44,6 +63,8 @@ class Operation:
     node: str = ""  # bind
     pristine: bytes | None = None  # `body` as it came, once a plan has changed it
     guard: Callable[[Object | None, Object | None], None] | None = None  # may refuse (new, old) by raising ApiError
+    hears: bool = False  # whether whoever asks can be told warnings
+    is_quiet: bool = False  # the client does not want the object as it was stored
     warnings: list[str] = field(default_factory=list)
 
 
@@ -70,6 +91,16 @@ class Current:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What the cluster's networks are: families of the Services' ("IPv4", "IPv6"), the first one's first, and whether
+    pods have addresses in 127.0.0.0/8.
+    """
+
+    families: tuple[str, ...] = ("IPv4",)
+    loopback: bool = False
+
+
 class Planner:
     """Plans writes."""
 
@@ -78,11 +109,15 @@ class Planner:
         view: admission.View,
         draw: Draw,
         tolerations: admission.DefaultTolerations = admission.DefaultTolerations(),  # noqa: B008  frozen
+        networks: Networks = Networks(),
     ) -> None:
         self._tolerations = tolerations
+        self._networks = networks
         self._view = view
         self._draw = draw
         self._namespaces = builtin("v1", "Namespace")
+        self._specs = podspecs.PodSpecs()
+        self._bound = boundpods.BoundPods()
 
     def plan(self, op: Operation, current: Current | None, now: float) -> Plan:
         """The plan for `op` when the object is `current` (None: there is none). Raises ApiError or Missing."""
@@ -109,41 +144,78 @@ class Planner:
     # -- create
 
     def _create(self, op: Operation, now: float) -> Plan:
-        resource, obj = op.resource, _take_body(op)
+        resource = op.resource
+        draft = podspecs.draft(resource, op.raw, op.namespace) if op.raw is not None and _is_pod(op) else None
+        pieces = self._specs.find(draft.key, self._view.version) if draft is not None else None
+        obj = _take_body(op, draft.obj if draft is not None else None, pieces is not None)
         strategy.check_envelope(resource, obj, op.namespace, "")
         generated = bool(obj["metadata"].get("generateName")) and not obj["metadata"].get("name")
         strategy.for_create(resource, obj, now, self._draw)
         op.name = obj["metadata"].get("name") or ""
         if op.field_manager and obj["metadata"].get("managedFields"):
             obj["metadata"].pop("managedFields")
-        return self._finish_create(op, obj, generated)
+        if pieces is not None:
+            return self._create_known(op, obj["metadata"], pieces, generated)
+        plan = self._finish_create(op, obj, generated)
+        if draft is not None and not self._limits(resource, op.namespace):
+            self._specs.learn(draft.key, obj, plan.reply)
+        return plan
+
+    def _create_known(self, op: Operation, metadata: Object, pieces: podspecs.Pieces, generated: bool) -> Plan:
+        """A pod with a spec that has been here: only its metadata is looked at."""
+        metadata["generation"] = 1
+        causes = check_metadata(op.resource.group, op.resource.kind, True, metadata)
+        if causes:
+            raise ApiError.invalid(op.resource, op.name, causes)
+        value = podspecs.encoded(metadata, pieces, self._draw)
+        return self._created(op, op.resource, value, generated)
 
     def _finish_create(self, op: Operation, obj: Object, generated: bool) -> Plan:
         resource = op.resource
         admission.namespace_lifecycle(resource, obj, self._namespaces, self._view)
         defaults.apply_defaults(resource, obj)
+        limits = self._limits(resource, op.namespace)
+        if limits and resource.plural == "pods":
+            limit_ranges.fill(obj, limits)
         preparation.prepare_create(resource, obj)
         if resource.plural == "pods" and not resource.group:
             admission.pod(resource, obj, self._view, self._draw, self._tolerations)
         elif not resource.group:
             admission.storage(resource, obj, self._view)
+        elif resource.plural in ("resourceclaims", "resourceclaimtemplates"):
+            admission.devices(resource, obj, self._view)
+        elif resource.plural == "priorityclasses":
+            admission.default_priority(resource, obj, self._view)
+        if limits:
+            limit_ranges.check(resource, obj, limits)
         if op.guard is not None:
             op.guard(obj, None)
-        causes = validation.validate_create(resource, obj)
+        self._choose_families(op, obj, None)
+        causes = validation.validate_create(resource, obj, loopback=self._networks.loopback)
         if causes:
             raise ApiError.invalid(resource, op.name, causes)
+        _warn(op, obj, None)
         stored = conversion.stored(resource)
         value = meta.encode(conversion.convert(obj, resource, stored))
-        return Plan(
-            stored.key(op.namespace, op.name),
-            value,
-            0,
-            201,
-            value,
-            write=not op.dry_run,
-            retry_name=generated,
-            created=True,
-        )
+        return self._created(op, stored, value, generated)
+
+    @staticmethod
+    def _created(op: Operation, stored: Resource, value: bytes, generated: bool) -> Plan:
+        key = stored.key(op.namespace, op.name)
+        return Plan(key, value, 0, 201, value, write=not op.dry_run, retry_name=generated, created=True)
+
+    def _limits(self, resource: Resource, namespace: str) -> list[Object]:
+        """The LimitRanges that objects of this resource keep to there."""
+        return self._view.every("", "limitranges", namespace) if limit_ranges.is_limited(resource) else []
+
+    def _choose_families(self, op: Operation, obj: Object, old: Object | None) -> None:
+        """A Service's address families, before it is judged: rules speak of them."""
+        if op.resource.plural != "services" or op.resource.group:
+            return
+        before = old.get("spec") or {} if old is not None else None
+        causes = servicefamilies.choose(obj["spec"], before, self._networks.families)
+        if causes:
+            raise ApiError.invalid(op.resource, op.name, causes)
 
     def _apply_create(self, op: Operation, now: float) -> Plan:
         applied = self._applied(op)
@@ -168,25 +240,75 @@ class Planner:
 
     def _update(self, op: Operation, current: Current, now: float) -> Plan:
         resource = op.resource
+        plan = self._update_status(op, current) if _is_status_of_pod(op) else None
+        if plan is not None:
+            return plan
         stored = conversion.stored(resource)
         old = conversion.convert(orjson.loads(current.data), stored, resource)
         old["metadata"].pop("resourceVersion", None)
+        told = self._told(op, old)
+        if told is not None:
+            self._check_expected(op, told, old, current)
+            if op.guard is not None:
+                op.guard(told, old)
+            return self._store_update(op, told, old, current)
         new = self._changed(op, old, current, now)
-        metadata = new["metadata"]
-        wanted = op.resource_version or str(metadata.get("resourceVersion") or "")
-        if wanted and wanted != str(current.revision):
-            raise stale(resource, op.name)
-        if op.uid and op.uid != old["metadata"].get("uid"):
-            strategy.check_preconditions(resource, old, current.revision, op.uid, "")
+        self._check_expected(op, new, old, current)
         if op.subresource in ("", "ephemeralcontainers", "resize"):
             defaults.apply_defaults(resource, new)
         strategy.for_update(resource, new, old, op.subresource)
+        if op.subresource == "resize" or (op.subresource == "" and resource.plural == "persistentvolumeclaims"):
+            self._check_limits(resource, new, old)
         if op.guard is not None:
             op.guard(new, old)
-        causes = validation.validate_update(resource, new, old, op.subresource)
+        if not op.subresource:
+            self._choose_families(op, new, old)
+        causes = validation.validate_update(resource, new, old, op.subresource, loopback=self._networks.loopback)
         if causes:
             raise ApiError.invalid(resource, op.name, causes)
+        if resource.plural == "persistentvolumeclaims" and not op.subresource:
+            admission.claim_growth(resource, new, old, self._view)
+        _warn(op, new, old)
         return self._store_update(op, new, old, current)
+
+    def _update_status(self, op: Operation, current: Current) -> Plan | None:
+        """A pod's status that is merely patched; None: the operation, or the pod's text, is more than that."""
+        pod = podparts.parts(current.data)
+        if pod is None:
+            return None
+        try:
+            old = pod.envelope | {"status": orjson.loads(pod.status)}
+        except orjson.JSONDecodeError:
+            return None
+        told = self._told(op, old)
+        if told is None or strategy.is_finished(op.resource, old):
+            return None
+        self._check_expected(op, told, old, current)
+        value = pod.joined(pod.spec, orjson.dumps(told["status"]))
+        key = op.resource.key(op.namespace, op.name)
+        same = told["status"] == old["status"]
+        return Plan(key, value, current.revision, 200, value, write=not (same or op.dry_run))
+
+    def _told(self, op: Operation, old: Object) -> Object | None:
+        """The object with a status that is merely patched; None: the operation is more than that."""
+        if op.verb != PATCH or op.subresource != "status" or op.patch_type not in (STRATEGIC_PATCH, MERGE_PATCH):
+            return None
+        if op.field_manager and old["metadata"].get("managedFields"):
+            return None
+        return statuspatch.patched(op.resource, old, op.body, op.patch_type == STRATEGIC_PATCH)
+
+    def _check_expected(self, op: Operation, new: Object, old: Object, current: Current) -> None:
+        """Raises Conflict when `current` is not what the client means to change."""
+        wanted = op.resource_version or str(new["metadata"].get("resourceVersion") or "")
+        if wanted and wanted != str(current.revision):
+            raise stale(op.resource, op.name)
+        if op.uid and op.uid != old["metadata"].get("uid"):
+            strategy.check_preconditions(op.resource, old, current.revision, op.uid, "")
+
+    def _check_limits(self, resource: Resource, new: Object, old: Object) -> None:
+        """An object that gets other amounts keeps to the LimitRanges, as a new one does."""
+        if not old["metadata"].get("deletionTimestamp"):
+            limit_ranges.check(resource, new, self._limits(resource, old["metadata"].get("namespace", "")), old)
 
     def _store_update(self, op: Operation, new: Object, old: Object, current: Current) -> Plan:
         stored = conversion.stored(op.resource)
@@ -194,7 +316,7 @@ class Planner:
         value = meta.encode(conversion.convert(new, op.resource, stored))
         if strategy.is_finished(op.resource, new):
             return Plan(key, None, current.revision, 200, value, write=not op.dry_run)
-        same = meta.with_resource_version(value, current.revision) == current.data or new == old
+        same = new == old or meta.with_resource_version(value, current.revision) == current.data
         return Plan(key, value, current.revision, 200, value, write=not (same or op.dry_run))
 
     def _changed(self, op: Operation, old: Object, current: Current, now: float) -> Object:
@@ -246,28 +368,35 @@ class Planner:
         strategy.check_preconditions(resource, old, current.revision, options.uid or op.uid, version)
         if op.guard is not None:
             op.guard(None, old)
+        told = options.condition is not None and pods.tell(old, options.condition, now)
         deletion = strategy.for_delete(resource, old, options, now)
         key = stored.key(op.namespace, op.name)
         dry = op.dry_run or options.dry_run
         if deletion.marked is None:
             if strategy.returns_deleted(resource):
                 old["metadata"].pop("resourceVersion", None)
-                return Plan(key, None, current.revision, 200, meta.encode(old), write=not dry)
+                reply = b"" if op.is_quiet else meta.encode(old)
+                return Plan(key, None, current.revision, 200, reply, write=not dry)
             status = orjson.dumps(strategy.success(resource, op.name, old["metadata"].get("uid", "")))
             return Plan(key, None, current.revision, 200, status, complete=True, write=not dry)
         deletion.marked["metadata"].pop("resourceVersion", None)
         value = meta.encode(deletion.marked)
-        return Plan(key, value, current.revision, 200, value, write=not (dry or deletion.unchanged))
+        return Plan(key, value, current.revision, 200, value, write=not dry and (told or not deletion.unchanged))
 
     # -- bind
 
     def _bind(self, op: Operation, current: Current, now: float) -> Plan:
-        pod = orjson.loads(current.data)
+        stamp = rfc3339(now)
+        cut = podparts.parts(current.data) if not op.body else None
+        pod = orjson.loads(current.data) if cut is None else cut.envelope
         if op.uid or op.resource_version:
             strategy.check_preconditions(op.resource, pod, current.revision, op.uid, op.resource_version)
-        pods.bind(op.resource, pod, op.node, op.body, now)
-        del pod["metadata"]["resourceVersion"]
-        value = meta.encode(pod)
+        value = self._bound.value(op.resource, cut, op.node, stamp) if cut is not None else None
+        if value is None:
+            pod = orjson.loads(current.data)
+            pods.bind(op.resource, pod, op.node, op.body, stamp)
+            del pod["metadata"]["resourceVersion"]
+            value = meta.encode(pod)
         return Plan(op.resource.key(op.namespace, op.name), value, current.revision, 201, value, write=not op.dry_run)
 
     def _conform(self, op: Operation, obj: Object) -> None:
@@ -286,8 +415,38 @@ class Planner:
             op.warnings.extend(problems)
 
 
-def _take_body(op: Operation) -> Object:
-    """The operation's body, to be changed; a second attempt gets it as it came."""
+def _warn(op: Operation, obj: Object, old: Object | None) -> None:
+    """A plan may be made several times; each warning is said once."""
+    if op.subresource or not op.hears:
+        return
+    if old is None or obj["metadata"].get("generation") != old["metadata"].get("generation"):
+        found = pod_warnings(op.resource, obj, is_new=old is None)
+        op.warnings.extend(each for each in found if each not in op.warnings)
+    unserved = unserved_warning(op.resource)
+    if unserved and unserved not in op.warnings:
+        op.warnings.append(unserved)
+    if op.resource.plural == "services" and not op.resource.group:
+        op.warnings.extend(each for each in service_warnings(obj) if each not in op.warnings)
+
+
+def _is_status_of_pod(op: Operation) -> bool:
+    """Whether it writes a pod's status, and nobody asks to see the whole pod for that."""
+    return op.subresource == "status" and op.resource.qualified == "pods" and op.guard is None
+
+
+def _is_pod(op: Operation) -> bool:
+    """Whether it makes a pod as everybody may, with no rule that looks at the whole object."""
+    return op.resource.plural == "pods" and not op.resource.group and op.guard is None
+
+
+def _take_body(op: Operation, parsed: Object | None = None, is_known: bool = False) -> Object:
+    """The operation's body, to be changed; a second attempt gets it as it came. `parsed`: out of `op.raw`."""
+    if op.raw is not None:
+        if parsed is None:
+            return serialization.decode_object(op.resource, op.raw, strict=False)[0]
+        if not is_known:
+            serialization.type_object(op.resource, parsed)
+        return parsed
     if op.pristine is None:
         op.pristine = orjson.dumps(op.body)
     else:

@@ -1,13 +1,13 @@
 """What only pods have: being bound to a node, and who may be evicted."""
 
+from raykube.api import meta
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
 from raykube.apiserver.core.strategy import Object
-from raykube.base.clock import rfc3339
 
 
-def bind(resource: Resource, pod: Object, node: str, binding: Object | None, now: float) -> None:
-    """Assigns the pod to `node`, in place. Raises Conflict when it can't be assigned any more."""
+def bind(resource: Resource, pod: Object, node: str, binding: Object | None, stamp: str) -> None:
+    """Assigns the pod to `node`, in place, at the time `stamp`. Raises Conflict when it can't be assigned any more."""
     metadata, spec = pod["metadata"], pod["spec"]
     name = metadata["name"]
     if not node:
@@ -23,11 +23,21 @@ def bind(resource: Resource, pod: Object, node: str, binding: Object | None, now
     if annotations:
         metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     status = pod.setdefault("status", {})
-    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": rfc3339(now)}
+    status.pop("nominatedNodeName", None)
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": stamp}
     if metadata.get("generation"):
         scheduled["observedGeneration"] = metadata["generation"]
     kept = [condition for condition in status.get("conditions") or () if condition.get("type") != "PodScheduled"]
     status["conditions"] = [*kept, scheduled]
+
+
+def tell(pod: Object, condition: Object, now: float) -> bool:
+    """Puts a condition into the pod's status, in place; whether that changed anything."""
+    generation = pod["metadata"].get("generation")
+    seen = {"observedGeneration": generation} if generation else {}
+    return meta.set_condition(
+        pod.setdefault("status", {}).setdefault("conditions", []), {"lastProbeTime": None, **condition, **seen}, now
+    )
 
 
 def _conflict(resource: Resource, name: str, message: str) -> ApiError:

@@ -41,10 +41,14 @@ _FIRST_STATUS: dict[tuple[str, str], Object] = {
     ("", "PersistentVolumeClaim"): {"phase": "Pending"},
     ("", "Service"): {"loadBalancer": {}},
 }
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+_DIGITS_MAX = 18  # of a number in an annotation; more do not fit into 64 bits
 # metadata that only the server writes
 SERVER_METADATA = (
     "uid", "creationTimestamp", "generation", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
 )  # fmt: skip
+
+GATED = "Scheduling is blocked due to non-empty scheduling gates"
 
 
 def prepare_create(resource: Resource, obj: Object) -> None:
@@ -55,15 +59,23 @@ def prepare_create(resource: Resource, obj: Object) -> None:
     if resource.subresource("status") is not None and kind != ("", "Node"):  # a node comes with what its kubelet saw
         obj["status"] = dict(_FIRST_STATUS.get(kind, {}))
     if kind == ("", "Pod"):
-        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        spec = obj.get("spec") or {}
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            gated = {"type": "PodScheduled", "status": "False", "lastProbeTime": None, "lastTransitionTime": None}
+            obj["status"]["conditions"] = [gated | {"reason": "SchedulingGated", "message": GATED}]
     elif kind == ("", "Namespace"):
         finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
         if "kubernetes" not in finalizers:
             finalizers.append("kubernetes")
     elif kind == ("", "Secret"):
         _fold_string_data(obj)
+    elif kind == ("", "Service"):
+        servicespec.prepare(obj)
     elif kind == ("batch", "Job"):
         _select_own_pods(obj)
+    elif kind == ("apps", "DaemonSet"):
+        _count_template(obj, max(_template_generation(obj), 1))
 
 
 def prepare_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> None:
@@ -80,6 +92,8 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
             metadata["ownerReferences"] = stored["ownerReferences"]
         else:
             metadata.pop("ownerReferences", None)
+        if (resource.group, resource.kind) == ("apps", "DaemonSet"):
+            _count_template(new, _template_generation(old))
         return
     kind = (resource.group, resource.kind)
     if kind == ("", "Pod") and subresource in ("resize", "ephemeralcontainers"):
@@ -92,6 +106,9 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
         servicespec.keep(new, old)
     elif kind == ("", "Namespace") and subresource != "finalize":
         _keep(new, old, {"spec"})  # its finalizers change through /finalize
+    elif kind == ("apps", "DaemonSet"):
+        changed = (new.get("spec") or {}).get("template") != (old.get("spec") or {}).get("template")
+        _count_template(new, _template_generation(old) + changed)
     if kind in _COUNTED and _wanted(new) != _wanted(old):
         metadata["generation"] = int(stored.get("generation", 0)) + 1
 
@@ -132,6 +149,17 @@ def _keep(new: Object, old: Object, names: set[str]) -> None:
 def _wanted(obj: Object) -> Object:
     """What a generation counts changes of."""
     return {name: value for name, value in obj.items() if name not in ("metadata", "status", "kind", "apiVersion")}
+
+
+def _template_generation(daemon_set: Object) -> int:
+    """How many templates a DaemonSet has had: an annotation, which only the server counts on."""
+    text = (daemon_set["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
+
+
+def _count_template(daemon_set: Object, generation: int) -> None:
+    metadata = daemon_set["metadata"]
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), TEMPLATE_GENERATION: str(generation)}
 
 
 def _fold_string_data(obj: Object) -> None:

@@ -139,6 +139,7 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
+    condition: Object | None = None  # put into a pod's status by the same write
 
 
 def delete_options(body: Object, query: Any) -> DeleteOptions:

@@ -18,6 +18,7 @@ from raykube.apiserver.authn import Authenticator
 from raykube.apiserver.authz import Authorization
 from raykube.apiserver.core import options, requestinfo, selecting
 from raykube.apiserver.core.requestinfo import RequestInfo
+from raykube.apiserver.core.unserved import deprecation
 from raykube.apiserver.core.users import UserInfo
 from raykube.apiserver.measures import Measures
 from raykube.apiserver.rest.context import Context, status_answer
@@ -107,6 +108,8 @@ class Front:
         context.resource = resources.by_path(info.group, info.version, info.plural)
         if context.resource is None:
             return await self._path_handler(context)
+        if deprecated := deprecation(context.resource):
+            context.warnings.append(deprecated)
         if info.verb == "watch" or info.subresource in _LONG_SUBRESOURCES:
             return await self._resource_handler(context)
         return await self._counted(context)

@@ -1,25 +1,24 @@
 """GET, LIST and WATCH of resources."""
 
 import asyncio
-import gzip
 import random
 import time
 
 from aiohttp import web
 
 from raykube.apiserver.core import continuation, options, selecting
-from raykube.apiserver.core.negotiation import Form, takes_gzip
+from raykube.apiserver.core.item import Item
+from raykube.apiserver.core.negotiation import Form
+from raykube.apiserver.core.scan import Scan
 from raykube.apiserver.core.strategy import Object
-from raykube.apiserver.core.watchcache import Item, Watcher
+from raykube.apiserver.core.watcher import Watcher
 from raykube.apiserver.measures import Measures
 from raykube.apiserver.reader import Reader
-from raykube.apiserver.rest import render
+from raykube.apiserver.rest import lists, render
 from raykube.apiserver.rest.context import Context
 
 BOOKMARK_INTERVAL_S = 60.0
 _WRITE_BYTES_MAX = 256 * 1024
-_GZIP_BYTES_MIN = 128 * 1024
-_GZIP_LEVEL = 1  # the answer goes over a fast network: little CPU counts for more than few bytes
 _OBJECT_FORMS = ("Table", "PartialObjectMetadata")
 _LIST_FORMS = ("Table", "PartialObjectMetadataList")
 
@@ -37,9 +36,9 @@ class Reads:
         form = render.form_of(context.request.headers.get("Accept", ""), _OBJECT_FORMS)
         namespace = info.namespace if resource.namespaced else ""
         item = await self._reader.get(resource, namespace, info.name, context.query.get("resourceVersion", ""))
-        return await self._complete(context, render.object_bytes(resource, item, form, context.query), form)
+        return await lists.complete(context, render.object_bytes(resource, item, form, context.query), form)
 
-    async def list(self, context: Context) -> web.Response:
+    async def list(self, context: Context) -> web.StreamResponse:
         resource, query = context.target, context.query
         form = render.form_of(context.request.headers.get("Accept", ""), _LIST_FORMS)
         wanted = options.list_options(query, watch=False)
@@ -55,18 +54,8 @@ class Reads:
             metadata["continue"] = continuation.encode(page.revision, page.next_key)
             if page.remaining is not None:
                 metadata["remainingItemCount"] = page.remaining
-        return await self._complete(context, render.list_bytes(resource, page.items, form, query, metadata), form)
-
-    async def _complete(self, context: Context, data: bytes, form: Form) -> web.Response:
-        pretty = "pretty" in context.query and options.parse_bool(context.query["pretty"])
-        body, content_type = render.pretty(data, form, pretty)
-        if len(body) < _GZIP_BYTES_MIN or not takes_gzip(context.request.headers.get("Accept-Encoding", "")):
-            return context.answer(body, content_type=content_type)
-        packed = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
-        response = context.answer(packed, content_type=content_type)
-        response.headers["Content-Encoding"] = "gzip"
-        response.headers["Vary"] = "Accept-Encoding"
-        return response
+        pieces = render.list_pieces(resource, page.items, form, query, metadata)
+        return await lists.answer(context, pieces, form, self._reader.turns)
 
     async def watch(self, context: Context) -> web.StreamResponse:
         resource, info = context.target, context.info
@@ -104,20 +93,23 @@ class WatchStream:
         self._measures = measures
         self._columns_sent = False
         self.response = web.StreamResponse(headers=context.headers())
+        context.warn(self.response)
         self._awake = asyncio.Event()
         watcher.wake = self._awake.set
 
-    async def run(self, initial: list[Item] | None, marks_end: bool, bookmarks: bool, lifetime_s: float) -> None:
+    async def run(self, initial: Scan | None, marks_end: bool, bookmarks: bool, lifetime_s: float) -> None:
         """Sends the initial state, then events. Ends with the chunk terminator."""
         now = time.monotonic()
         deadline, next_bookmark = now + lifetime_s, now + BOOKMARK_INTERVAL_S
-        revision = self._reader.store.feed.revision
         self.response.enable_chunked_encoding()
         await self.response.prepare(self._context.request)
         if initial is not None:
-            await self._send([("ADDED", item) for item in initial])
-        if marks_end:
-            await self.response.write(render.bookmark(self._resource, revision, self._form, initial_events_end=True))
+            async for items in self._reader.steps(initial):
+                await self._send([("ADDED", item) for item in items])
+            if marks_end:
+                revision = initial.page.revision
+                end = render.bookmark(self._resource, revision, self._form, initial_events_end=True)
+                await self.response.write(end)
         while True:
             events = self._watcher.drain()
             if events:
@@ -164,6 +156,7 @@ class WatchStream:
             size += len(line)
             if size > _WRITE_BYTES_MAX:
                 await self.response.write(b"".join(lines))
+                await self._reader.turns.next()  # a write to a client that keeps up is no turn for others
                 lines, size = [], 0
         if lines:
             await self.response.write(b"".join(lines))

@@ -1,7 +1,8 @@
 """Objects and lists in the form a client asked for: stored bytes as they are, Tables, metadata only, YAML."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,10 +12,12 @@ from raykube.api import table
 from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
 from raykube.apiserver.core import conversion, negotiation
+from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.negotiation import Form
 from raykube.apiserver.core.strategy import Object
-from raykube.apiserver.core.watchcache import Item
 
+# How many items one piece of a list has. A Table has each of them parsed.
+LIST_ITEMS, TABLE_ITEMS = 200, 50
 _ACCEPTED = (negotiation.JSON, negotiation.YAML)
 
 
@@ -49,18 +52,46 @@ def object_bytes(
     return data
 
 
-def list_bytes(resource: Resource, items: list[Item], form: Form, query: Mapping[str, str], metadata: Object) -> bytes:
-    """A list, or a chunk of one. `metadata`: the list's own."""
-    datas = [data_of(resource, item) for item in items]
+def list_pieces(
+    resource: Resource, items: list[Item], form: Form, query: Mapping[str, str], metadata: Object
+) -> Iterator[bytes]:
+    """A list, or a chunk of one, in pieces that take some milliseconds each. `metadata`: the list's own.
+
+    Raises ApiError before the first."""
     if form.kind == "Table":
-        return orjson.dumps(table_of(resource, list(map(orjson.loads, datas)), form, query, metadata))
+        head = orjson.dumps(table_of(resource, [], form, query, metadata))[:-2]
+        return _pieces(head, items, TABLE_ITEMS, partial(_rows, resource, form, query))
     if form.kind == "PartialObjectMetadataList":
-        datas = [orjson.dumps(metadata_only(orjson.loads(data), form.version)) for data in datas]
         kind, api_version = "PartialObjectMetadataList", f"meta.k8s.io/{form.version}"
+        encode = partial(_metadata_only, resource, form.version)
     else:
         kind, api_version = resource.list_kind, resource.api_version
+        encode = partial(_objects, resource)
     head = f'{{"kind":"{kind}","apiVersion":"{api_version}","metadata":'.encode() + orjson.dumps(metadata)
-    return b"".join((head, b',"items":[', b",".join(datas), b"]}"))
+    return _pieces(head + b',"items":[', items, LIST_ITEMS if not form.kind else TABLE_ITEMS, encode)
+
+
+def _pieces(head: bytes, items: list[Item], at_once: int, encode: Callable[[list[Item]], bytes]) -> Iterator[bytes]:
+    """A document whose last member is a list: `encode` makes its elements, and the commas between them."""
+    yield head
+    for start in range(0, len(items), at_once):
+        if start:
+            yield b","
+        yield encode(items[start : start + at_once])
+    yield b"]}"
+
+
+def _objects(resource: Resource, items: list[Item]) -> bytes:
+    return b",".join([data_of(resource, item) for item in items])
+
+
+def _metadata_only(resource: Resource, version: str, items: list[Item]) -> bytes:
+    return b",".join([orjson.dumps(metadata_only(orjson.loads(data_of(resource, item)), version)) for item in items])
+
+
+def _rows(resource: Resource, form: Form, query: Mapping[str, str], items: list[Item]) -> bytes:
+    objects = [orjson.loads(data_of(resource, item)) for item in items]
+    return orjson.dumps(table_of(resource, objects, form, query, {}, with_columns=False)["rows"])[1:-1]
 
 
 def metadata_only(obj: Object, version: str) -> Object:
@@ -118,8 +149,3 @@ def bookmark(resource: Resource, revision: int, form: Form, initial_events_end: 
     else:
         obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
     return watch_line("BOOKMARK", orjson.dumps(obj))
-
-
-def status_line(error: ApiError) -> bytes:
-    """An ERROR event; the stream ends with it."""
-    return watch_line("ERROR", orjson.dumps(error.status()))

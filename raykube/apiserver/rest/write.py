@@ -1,6 +1,5 @@
 """POST, PUT, PATCH and DELETE of resources: bodies decoded, operations made, answers given."""
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -15,10 +14,11 @@ from raykube.apiserver.core.options import ListOptions, WriteOptions
 from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
 from raykube.apiserver.core.strategy import Object
+from raykube.apiserver.outcome import Outcome
 from raykube.apiserver.reader import Reader
-from raykube.apiserver.rest import render
+from raykube.apiserver.rest import lists, render
 from raykube.apiserver.rest.context import Context
-from raykube.apiserver.writer import Outcome, Writer
+from raykube.apiserver.writer import Writer
 
 PATCH_TYPES = {
     "application/json-patch+json": planning.JSON_PATCH,
@@ -75,9 +75,10 @@ class Writes:
         op.dry_run = op.dry_run or op.deletion.dry_run
         return self._answer(context, await self._writer.one(op))
 
-    async def delete_collection(self, context: Context) -> web.Response:
+    async def delete_collection(self, context: Context) -> web.StreamResponse:
         """Deletes what the selectors choose, and answers with the list of it."""
         resource, info = context.target, context.info
+        form = render.form_of(context.request.headers.get("Accept", ""), ())
         deletion = strategy.delete_options(await decode_options(context), context.query)
         wanted = options.list_options(context.query, watch=False)
         namespace = info.namespace if resource.namespaced else ""
@@ -95,10 +96,10 @@ class Writes:
             for outcome in await self._writer.run(ops):
                 if outcome.code >= 400 and outcome.code != 404:
                     raise ApiError.from_status(orjson.loads(outcome.body))
-            await asyncio.sleep(0)
-        form = render.form_of(context.request.headers.get("Accept", ""), ())
+            await self._reader.turns.next()
         metadata: Object = {"resourceVersion": str(page.revision)}
-        return context.answer(render.list_bytes(resource, page.items, form, context.query, metadata))
+        pieces = render.list_pieces(resource, page.items, form, context.query, metadata)
+        return await lists.answer(context, pieces, form, self._reader.turns)
 
     def _operation(self, context: Context, verb: str) -> Operation:
         resource, info = context.target, context.info
@@ -114,6 +115,7 @@ class Writes:
             dry_run=wanted.dry_run,
             validation=wanted.field_validation,
             guard=self._authorization.guard(context.user, verb, resource, info.subresource),
+            hears=True,
             warnings=context.warnings,
         )
 

@@ -1,8 +1,9 @@
 """Leader election on a Lease, as client-go's: pure decisions; the shell reads and writes the Lease.
 
 Rules:
-- Time is judged by the own clock only: a holder counts as dead when its record did not change for `lease_duration_s`
-  since *we* saw it change, so clocks of different machines need not agree.
+- Time is judged by the own monotonic clock only (`now`): a holder counts as dead when its record did not change for
+  `lease_duration_s` since *we* saw it change. So clocks of different machines need not agree, and one that is set makes
+  nobody a leader or stops one. What the Lease says (`at`, seconds since the epoch) is for people.
 - Every write is conditional on the resourceVersion read, so of two candidates one wins.
 - A leader that could not renew for `renew_deadline_s` must stop leading: before anybody may take over.
 """
@@ -38,6 +39,11 @@ class Election:
     def holder(self) -> str:
         return str(self._record.get("holderIdentity") or "")
 
+    @property
+    def term(self) -> str:
+        """Since when the holder leads, as the Lease says: as long as that is the same, nobody else has led."""
+        return str(self._record.get("acquireTime") or "")
+
     def on_observed(self, lease: Lease | None, now: float) -> None:
         """The stored Lease (None: there is none) as read or watched at `now`."""
         self.lease = lease
@@ -47,14 +53,14 @@ class Election:
         if self.leading and self.holder != self.identity:
             self.leading = False
 
-    def propose(self, now: float) -> Lease | None:
+    def propose(self, now: float, at: float) -> Lease | None:
         """The Lease to create or update to lead or to keep leading; None while another holder is alive."""
         duration = self._record.get("leaseDurationSeconds") or self.lease_duration_s
         if self.holder not in ("", self.identity) and now < self._observed_at + duration:
             return None
         keeps = self.holder == self.identity and self.lease is not None
         transitions = int(self._record.get("leaseTransitions") or 0)
-        stamp = rfc3339_micro(now)
+        stamp = rfc3339_micro(at)
         spec = {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": int(self.lease_duration_s) or 1,
@@ -74,11 +80,11 @@ class Election:
         """A leader whose last renewal is too long ago: it must stop at once."""
         return self.leading and now >= self.renewed_at + self.renew_deadline_s
 
-    def release(self, now: float) -> Lease | None:
+    def release(self, at: float) -> Lease | None:
         """The Lease to write when a leader ends on purpose, so that the next one need not wait."""
         if not self.leading or self.lease is None:
             return None
-        stamp = rfc3339_micro(now)
+        stamp = rfc3339_micro(at)
         return self._with_spec(
             {
                 "holderIdentity": "",

@@ -2,7 +2,8 @@
 
 A *happening* is something reported about an object. Happenings equal in object, type, reason, message and component
 share one Event: the first creates it, later ones raise `count` and `lastTimestamp`. Happenings that wait for the next
-flush are merged before they cost a write.
+flush are merged before they cost a write. Of one object only so much is told (`eventlimits`): many messages alike are
+combined in one Event that has the last one, and what is beyond the object's writes is counted with the next.
 
 Bounds: at most `pending_max` distinct happenings wait (further ones are dropped and counted: events are best effort),
 and `known_max` Events are remembered (the least recently used are forgotten; a repetition then makes a new Event).
@@ -14,8 +15,11 @@ from typing import Any, NamedTuple
 
 from raykube.base.clock import rfc3339
 from raykube.base.ids import fnv32a
+from raykube.client.core.eventlimits import EventLimits
 
 Object = dict[str, Any]
+
+COMBINED = "(combined from similar events): "
 
 
 class Reference(NamedTuple):
@@ -44,6 +48,8 @@ class Reference(NamedTuple):
 
 
 class Happening(NamedTuple):
+    """Of messages that are combined it has none but COMBINED."""
+
     reference: Reference
     type: str
     reason: str
@@ -55,6 +61,15 @@ class _Known:
     namespace: str
     name: str
     count: int
+
+
+class _Waiting(NamedTuple):
+    """A happening that is not written yet."""
+
+    message: str
+    times: int
+    first: float
+    last: float
 
 
 class EventWrite(NamedTuple):
@@ -76,7 +91,8 @@ class EventLog:
         self.dropped = 0
         self._pending_max = pending_max
         self._known_max = known_max
-        self._pending: OrderedDict[Happening, tuple[int, float, float]] = OrderedDict()  # count, first, last
+        self._pending: OrderedDict[Happening, _Waiting] = OrderedDict()
+        self._limits = EventLimits()
         self._known: OrderedDict[Happening, _Known] = OrderedDict()
         self._sequence = 0
 
@@ -84,40 +100,55 @@ class EventLog:
         return len(self._pending)
 
     def note(self, reference: Reference, event_type: str, reason: str, message: str, now: float) -> bool:
-        """Takes in one happening; False when it was dropped because too many wait."""
+        """Takes in one happening; False when it is not written: too many wait, or its object has told too much."""
         # The revision does not make two happenings different.
-        key = Happening(reference._replace(resource_version=""), event_type, reason, message[:1024])
+        plain = reference._replace(resource_version="") if reference.resource_version else reference
+        about = plain._replace(field_path="") if plain.field_path else plain
+        text = message[:1024]
+        if self._limits.is_one_of_many(about, (event_type, reason), text, now):
+            key = Happening(about, event_type, reason, COMBINED)
+            text = COMBINED + text
+        else:
+            key = Happening(plain, event_type, reason, text)
         waiting = self._pending.get(key)
         if waiting is not None:
-            self._pending[key] = (waiting[0] + 1, waiting[1], now)
+            self._pending[key] = _Waiting(text, waiting.times + 1, waiting.first, now)
             return True
         if len(self._pending) >= self._pending_max:
             self.dropped += 1
             return False
-        self._pending[key] = (1, now, now)
+        if not self._limits.may_write(about, now):
+            known = self._known.get(key)
+            if known is not None:
+                known.count += 1
+            return False
+        self._pending[key] = _Waiting(text, 1, now, now)
         return True
 
     def flush(self, batch_max: int = 500) -> list[EventWrite]:
         """Takes up to `batch_max` waiting happenings out, as writes."""
         writes: list[EventWrite] = []
         while self._pending and len(writes) < batch_max:
-            key, (count, first, last) = self._pending.popitem(last=False)
+            key, waiting = self._pending.popitem(last=False)
             known = self._known.get(key)
             if known is not None:
                 self._known.move_to_end(key)
-                known.count += count
-                body: Object = {"count": known.count, "lastTimestamp": rfc3339(last)}
+                known.count += waiting.times
+                body: Object = {"count": known.count, "lastTimestamp": rfc3339(waiting.last)}
+                if key.message == COMBINED:
+                    body["message"] = waiting.message
                 writes.append(EventWrite(key, known.namespace, known.name, True, body))
             else:
-                writes.append(self._create(key, count, first, last))
+                writes.append(self._create(key, waiting))
         return writes
 
     def forget(self, key: Happening) -> None:
         """The Event of `key` is gone (they expire), or could not be written: the next happening makes a new one."""
         self._known.pop(key, None)
 
-    def _create(self, key: Happening, count: int, first: float, last: float) -> EventWrite:
+    def _create(self, key: Happening, waiting: _Waiting) -> EventWrite:
         reference = key.reference
+        text, count, first, last = waiting
         self._sequence += 1
         namespace = reference.namespace or "default"
         # Nanoseconds in hexadecimal, as client-go names Events; the hash and sequence keep processes apart.
@@ -138,7 +169,7 @@ class EventLog:
             "metadata": {"name": name, "namespace": namespace},
             "involvedObject": {field: value for field, value in involved.items() if value},
             "reason": key.reason,
-            "message": key.message,
+            "message": text,
             "source": {"component": self.component, **({"host": self.host} if self.host else {})},
             "firstTimestamp": rfc3339(first),
             "lastTimestamp": rfc3339(last),

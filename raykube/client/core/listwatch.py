@@ -14,8 +14,8 @@ Guarantees:
 Objects are dicts and are never changed by anybody once they are in the copy.
 """
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 Object = dict[str, Any]
 Key = tuple[str, str]  # namespace ("" when cluster-scoped), name
@@ -57,6 +57,23 @@ class Request(NamedTuple):
     send_initial_events: bool
 
 
+class Machine(Protocol):
+    """What follows a watch: `ListWatch`, or one that keeps another form of the objects."""
+
+    objects: dict[Key, Object]
+    resource_version: int
+    synced: bool
+
+    def request(self) -> Request:
+        """The watch to open now."""
+
+    def on_expired(self) -> None:
+        """The revision to resume from is compacted."""
+
+    def on_events(self, events: Iterable[WatchEvent]) -> list[Change]:
+        """Applies a batch. Raises Stale."""
+
+
 class Stale(Exception):
     """The initial state offered is older than the copy."""
 
@@ -66,10 +83,22 @@ def key_of(obj: Object) -> Key:
     return metadata.get("namespace", ""), metadata["name"]
 
 
+def identity(obj: Object) -> Object:
+    """What a copy must have of an object for replacements to tell what changed: all that `ListWatch(kept=)` needs."""
+    metadata = obj["metadata"]
+    return {"metadata": {name: metadata[name] for name in _IDENTITY if name in metadata}}
+
+
+_IDENTITY = ("namespace", "name", "uid", "resourceVersion")
+
+
 class ListWatch:
     """The state of one informer. `objects` is the copy; `request` says which watch to open; `on_events` feeds it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Callable[[Object], Object] | None = None) -> None:
+        """`kept` makes what the copy has, and changes as `old`, of an object that was told of whole: for handlers that
+        keep what they need themselves, `identity`."""
+        self._kept = kept
         self.objects: dict[Key, Object] = {}
         self.resource_version = 0
         self.synced = False
@@ -113,7 +142,7 @@ class ListWatch:
             del self.objects[key]
             # The event carries the object as it was at its deletion: later than what the copy had.
             return Change(DELETED, obj, None)
-        self.objects[key] = obj
+        self.objects[key] = obj if self._kept is None else self._kept(obj)
         return Change(ADDED, None, obj) if old is None else Change(MODIFIED, old, obj)
 
     def _replace(self, resource_version: int) -> list[Change]:
@@ -132,7 +161,8 @@ class ListWatch:
                 changes += (Change(DELETED, old, None), Change(ADDED, None, new))
             elif old["metadata"].get("resourceVersion") != new["metadata"].get("resourceVersion"):
                 changes.append(Change(MODIFIED, old, new))
-        self.objects = after
+        kept = self._kept
+        self.objects = after if kept is None else {key: kept(new) for key, new in after.items()}
         self.resource_version = resource_version
         self.synced = True
         self._replacement = None

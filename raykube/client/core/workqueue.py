@@ -14,7 +14,7 @@ Delayed keys wait in a heap until `now`. The bound is the number of distinct key
 
 import heapq
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from typing import Generic, TypeVar
 
 from raykube.base.backoff import Backoff, BackoffTable
@@ -95,6 +95,12 @@ class WorkQueue(Generic[K]):
         self._processing.discard(key)
         if key in self._dirty:
             self._queue.append(key)
+
+    def give_back(self, kept: Container[K]) -> None:
+        """Whoever worked on keys has stopped: all of them need work again, but for those that are `kept`."""
+        for key in [key for key in self._processing if key not in kept]:
+            self.add(key)
+            self.done(key)
 
     def next_ready_at(self) -> float | None:
         """When the next delayed key becomes ready; None when none is delayed."""

@@ -14,6 +14,7 @@ PYTHON_MIN = (3, 11)
 SKEW_S_MAX = 2.0  # certificates are valid from 5 minutes before they were made; leases and elections want less
 DISK_BYTES_MIN = 5 << 30
 DISK_BYTES_WARN = 15 << 30
+DISK_SHARE_WARN, IMAGE_SHARE_WARN = 0.10, 0.15  # the kubelet's nodefs.available and imagefs.available
 MEMORY_BYTES_MIN = 1 << 30
 OWN_TITLES = ("ray::", "raykube", "gcs_server", "/raylet")
 PORTS = {
@@ -29,6 +30,8 @@ PORTS = {
     at.CONTROLLER_MANAGER_PORT: "the controller-manager",
     at.SCHEDULER_PORT: "the scheduler",
     at.KUBE_PROXY_RELAY_PORT: "kube-proxy's relay",
+    at.POD_NETWORK_HEALTH_PORT: "the pod network",
+    at.CRI_DOCKER_HEALTH_PORT: "cri-docker",
 }
 
 
@@ -50,6 +53,22 @@ class Finding:
     advice: str = ""
 
 
+class Runtime(BaseModel):
+    """A container runtime of a machine. `problem`: why it cannot be used, "" when it can."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    version: str = ""
+    problem: str = ""
+    is_forbidden: bool = False  # for who asked: only root may talk to it
+
+    @property
+    def title(self) -> str:
+        told = f"{self.name} {self.version}".strip()
+        return f"{told}, through raykube cri-docker" if self.name == "Docker" else told
+
+
 class Answers(BaseModel):
     """What `probe.py` printed, and what asking showed."""
 
@@ -61,18 +80,25 @@ class Answers(BaseModel):
     packages: dict[str, str]
     is_root: bool
     listening: dict[str, str]
-    sockets: list[str]
+    runtimes: list[Runtime]  # the one that a cluster takes first
     cni: list[str]
     programs: list[str]
     default_routes: list[str]
     cgroups: dict[str, Any]
     disk_free_bytes: int
+    disk_bytes: int
+    image_free_bytes: int
+    image_bytes: int
     memory_bytes: int
     cpus: int
     ip_forward: bool
     low_port: int
     ahead_s: float = 0.0  # of the asking machine's clock
     uncertain_s: float = 0.0  # by so much, for the question took its time
+
+    @property
+    def usable(self) -> list[Runtime]:
+        return [runtime for runtime in self.runtimes if not runtime.problem]
 
 
 CHECKS = (
@@ -118,7 +144,7 @@ def _alone(it: Answers, wants_containers: bool) -> list[Finding]:
         _cgroups(it),
         _route(it),
         _tools(it),
-        _room("disk", it.disk_free_bytes, DISK_BYTES_MIN, DISK_BYTES_WARN, "free space for images and the store"),
+        _disk(it),
         _room("memory", it.memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MIN, "the control plane needs about 1 GiB"),
     ]
 
@@ -126,7 +152,7 @@ def _alone(it: Answers, wants_containers: bool) -> list[Finding]:
 def _user(it: Answers, wants_containers: bool) -> Finding:
     if it.is_root:
         return Finding("user", Level.OK, "root")
-    if wants_containers and it.sockets:
+    if wants_containers and it.usable:
         advice = "containers and pod networks need root: let Ray run as root there (ssh_user: root, or sudo)"
         return Finding("user", Level.ERROR, "not root", advice)
     return Finding("user", Level.WARNING, "not root", "pods are plain processes, without images and networks")
@@ -167,17 +193,27 @@ def _ports(it: Answers) -> Finding:
 
 
 def _runtime(it: Answers, wants_containers: bool) -> Finding:
-    if it.sockets:
-        return Finding("runtime", Level.OK, it.sockets[0].split("/")[2].removesuffix(".sock"))
-    if wants_containers:
-        return Finding("runtime", Level.ERROR, "none", "apt-get install containerd, or CRI-O, and start it")
-    return Finding("runtime", Level.WARNING, "none", "pods are plain processes: install containerd for images")
+    flaws = [f"{runtime.name} {runtime.problem}" for runtime in it.runtimes if runtime.problem]
+    if it.usable:
+        taken = it.usable[0]
+        passed_over = [f"{each.name} {each.problem}" for each in it.runtimes[: it.runtimes.index(taken)]]
+        return Finding("runtime", Level.OK, "; ".join([taken.title, *passed_over]))
+    text = "; ".join(flaws) or "none"
+    if flaws:
+        advice = f"journalctl -u {it.runtimes[0].name.lower().replace('cri-o', 'crio')} may tell why"
+        if "no CRI" in it.runtimes[0].problem:
+            advice = 'take "cri" out of disabled_plugins in /etc/containerd/config.toml, and restart containerd'
+    elif wants_containers:
+        advice = "apt-get install containerd, or CRI-O, or Docker, and start it"
+    else:
+        advice = "pods are plain processes: install containerd for images"
+    return Finding("runtime", Level.ERROR if wants_containers else Level.WARNING, text, advice)
 
 
 def _cni(it: Answers) -> Finding:
     missing = [name for name in ("bridge", "host-local", "loopback", "portmap") if name not in it.cni]
-    if not it.sockets or not missing:
-        return Finding("cni", Level.OK, "not needed" if not it.sockets else "")
+    if not it.usable or not missing:
+        return Finding("cni", Level.OK, "not needed" if not it.usable else "")
     return Finding("cni", Level.ERROR, f"no {missing[0]}", "apt-get install containernetworking-plugins")
 
 
@@ -187,7 +223,7 @@ def _cgroups(it: Answers) -> Finding:
     text = f"v{it.cgroups.get('version')}"
     if missing:
         advice = f"boot with the {missing[0]} controller: cgroup_enable={missing[0]} on the kernel's command line"
-        return Finding("cgroups", Level.ERROR if it.sockets else Level.WARNING, f"{text}, no {missing[0]}", advice)
+        return Finding("cgroups", Level.ERROR if it.usable else Level.WARNING, f"{text}, no {missing[0]}", advice)
     return Finding("cgroups", Level.OK, text)
 
 
@@ -199,13 +235,29 @@ def _route(it: Answers) -> Finding:
 
 
 def _tools(it: Answers) -> Finding:
-    needed = ["rsync"] + (["ip", "nft", "conntrack"] if it.sockets and it.is_root else [])
+    needed = ["rsync"] + (["ip", "nft", "conntrack"] if it.usable and it.is_root else [])
     missing = [name for name in needed if name not in it.programs]
     if not missing:
         return Finding("tools", Level.OK)
     packages = {"nft": "nftables", "ip": "iproute2"}
     names = " ".join(packages.get(name, name) for name in missing)
     return Finding("tools", Level.ERROR, f"no {', '.join(missing)}", f"apt-get install {names}")
+
+
+def _disk(it: Answers) -> Finding:
+    found = _room("disk", it.disk_free_bytes, DISK_BYTES_MIN, DISK_BYTES_WARN, "free space for images and the store")
+    if found.level is Level.ERROR:
+        return found
+    # The second one is often the same.
+    for of, free_bytes, size_bytes, least in (
+        ("", it.disk_free_bytes, it.disk_bytes, DISK_SHARE_WARN),
+        (" of images", it.image_free_bytes, it.image_bytes, IMAGE_SHARE_WARN),
+    ):
+        if free_bytes < least * size_bytes:
+            text = f"{free_bytes / (1 << 30):.1f} GiB{of}, {free_bytes / size_bytes:.0%} free"
+            advice = f"a machine's kubelet takes no pods below {least:.0%} (--eviction-hard; a local cluster's does)"
+            return Finding("disk", Level.WARNING, text, advice)
+    return found
 
 
 def _room(check: str, found: int, least: int, good: int, why: str) -> Finding:

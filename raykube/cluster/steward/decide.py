@@ -1,7 +1,7 @@
 """The steward's next step for the store's members, from what it sees. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class View:
     hosted: frozenset[str]  # machines with an actor for a member
     wanted: int  # voters that the operator asked for
     barred: frozenset[str] = frozenset()  # machines that may not have a new member
+    # For how long a member does not answer, by id, though its machine may live: it lost its disk, or cannot start.
+    silent_s: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,14 @@ Step = Add | Host | Promote | Remove | Dismiss
 
 
 def next_step(view: View, patience_s: float) -> Step | None:
-    """What to do now; None: nothing. A machine is given up when it was lost for `patience_s`.
+    """What to do now; None: nothing. A machine or a member is given up when it was lost for `patience_s`.
 
     One change at a time, each from a healthy quorum: the new member is a voter before the lost one goes, so that at no
     instant fewer failures are survived than before.
     """
 
     def is_lost(member: Member) -> bool:
-        return view.lost_s.get(member.machine, patience_s) >= patience_s
+        return max(view.lost_s.get(member.machine, patience_s), view.silent_s.get(member.id, 0.0)) >= patience_s
 
     voters = [member for member in view.members if not member.learner]
     learners = [member for member in view.members if member.learner]
@@ -97,8 +99,13 @@ def next_step(view: View, patience_s: float) -> Step | None:
         surplus = lost[0] if lost else max(voters, key=lambda member: list(view.lost_s).index(member.machine))
         return Remove(surplus.id, surplus.machine)
     if not is_enough:
-        spare = _spare(view.lost_s, homes | view.barred)
-        return Add(spare) if spare else None
+        if spare := _spare(view.lost_s, homes | view.barred):
+            return Add(spare)
+        for member in lost:
+            # Its own machine is the spare one, once the store has forgotten it: no fewer failures are survived then.
+            lives = view.lost_s.get(member.machine, patience_s) == 0 and member.machine not in view.barred
+            if lives and len(voters) - len(lost) > (len(voters) - 1) // 2:
+                return Remove(member.id, member.machine)
     return None
 
 

@@ -42,14 +42,19 @@ async def drain(client: ApiClient, node: str) -> int:
     return len(moving)
 
 
-async def show_role(client: ApiClient, node: str, is_control_plane: bool) -> None:
-    """Labels the Node by which kubectl shows that it has a part of the control plane. Raises ApiError."""
+async def show_role(client: ApiClient, node: str, is_control_plane: bool) -> bool:
+    """Labels the Node by which kubectl shows that it has a part of the control plane; False: there is none yet.
+
+    Raises ApiError.
+    """
     labels = {ROLE_LABEL: "" if is_control_plane else None}
     try:
         await client.patch(builtin("v1", "Node"), "", node, {"metadata": {"labels": labels}})
     except ApiError as error:
-        if error.code != 404:  # it registers later, and says so itself then
+        if error.code != 404:
             raise
+        return False
+    return True
 
 
 async def delete(client: ApiClient, node: str) -> None:

@@ -18,6 +18,7 @@ from raykube.cluster.state import Machine
 from raykube.cluster.steward import decide
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.tending import Sight, Tending
+from raykube.cluster.steward.voices import Voices
 from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError, Tls
@@ -40,6 +41,7 @@ class Service:
         self._state = config.state  # the record, as it was read last
         self._folders = Folders(config.data_dir, config.state, config.state.machine(config.machine))
         self._client: KvClient | None = None
+        self._voices: Voices | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._missing_since: dict[str, float] = {}
@@ -57,15 +59,19 @@ class Service:
         pki = self._folders.pki
         tls = Tls(pki / "apiserver-etcd-client.crt", pki / "apiserver-etcd-client.key", pki / "ca.crt")
         self._client = KvClient([f"{self._folders.machine.address}:{addresses.KV_CLIENT_PORT}"], tls)
+        self._voices = Voices(tls)
         self._task = asyncio.create_task(self._run())
 
     def _set_aside(self) -> None:
         """Moves away the data of another member that lived here before: a new member begins with nothing."""
         folder = self._folders.kv
         found = owner(folder / "wal")
-        if found is not None and found.member_id != self._config.member:
-            folder.rename(folder.with_name(f"{folder.name}.{found.member_id:x}"))
-            log.info("the data of the former member %x is set aside", found.member_id)
+        if found is not None and found.member_id == self._config.member:
+            return
+        if found is not None or any(folder.glob("wal/*")) or any(folder.glob("snap/*")):
+            whose = f"{found.member_id:x}" if found is not None else "unreadable"
+            folder.rename(folder.with_name(f"{folder.name}.{whose}.{time.time():.0f}"))
+            log.info("the data of the former member (%s) is set aside", whose)
 
     async def wait(self) -> None:
         """Never ends by itself."""
@@ -79,6 +85,8 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self._tending.close()
+        if self._voices is not None:
+            await self._voices.forget()
         if self._client is not None:
             await self._client.close()
         self._ray.shutdown(wait=False, cancel_futures=True)
@@ -126,11 +134,13 @@ class Service:
 
     async def _pass(self) -> object:
         assert self._client is not None
+        assert self._voices is not None
         status = await self._client.call("Maintenance", "Status", etcd_pb2.StatusRequest(), CALL_TIMEOUT_S, retry=False)
         is_leader = status.leader == status.header.member_id
         revision = await self._read_record(linearizable=is_leader)
         if not is_leader:
             self._missing_since.clear()  # this member cannot tell; a new leader is patient anew
+            await self._voices.forget()
             self._detail = ""
             return None
         if time.monotonic() < self._held_until:
@@ -138,7 +148,10 @@ class Service:
         request = etcd_pb2.MemberListRequest(linearizable=True)
         listed = (await self._client.call("Cluster", "MemberList", request, CALL_TIMEOUT_S, retry=False)).members
         nodes, actors = await self._on_ray(_ask_ray, RAY_TIMEOUT_S)
-        view = self._view(listed, nodes, actors)
+        live = [node for node in nodes if node["Alive"]]
+        here = {machine.name for machine in self._state.machines if placement.is_alive(machine, self._state, live)}
+        silent_s = await self._voices.silent_s([member for member in listed if self._home_of(member) in here])
+        view = self._view(listed, nodes, actors, silent_s)
         step = decide.next_step(view, self._config.replace_after)
         if step is not None:
             self._detail = f"{type(step).__name__.lower()} {step.machine}"
@@ -173,7 +186,9 @@ class Service:
 
     # ---- the store's members
 
-    def _view(self, listed: Any, nodes: list[dict[str, Any]], actors: set[str]) -> decide.View:
+    def _view(
+        self, listed: Any, nodes: list[dict[str, Any]], actors: set[str], silent_s: dict[int, float]
+    ) -> decide.View:
         now = time.monotonic()
         lost_s: dict[str, float] = {}
         live = [node for node in nodes if node["Alive"]]
@@ -196,6 +211,7 @@ class Service:
             frozenset(placement.store_hosts(self._state, actors)),
             self._state.members_wanted,
             frozenset(machine.name for machine in self._state.machines if not machine.eligible),
+            silent_s,
         )
 
     def _home_of(self, member: Any) -> str:

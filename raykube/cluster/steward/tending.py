@@ -13,7 +13,7 @@ from raykube.client.api import ApiClient
 from raykube.client.kv import KvClient
 from raykube.cluster import addresses, machines, placement, record
 from raykube.cluster.authority import certify
-from raykube.cluster.plan import Placement, plan
+from raykube.cluster.plan import COMPONENTS, Placement, plan
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward import decide, fleet, nodes
 from raykube.cluster.steward.config import Config
@@ -51,6 +51,7 @@ class Tending:
         self._certified = 0  # generation of the record for whose machines there are certificates
         self._renewed_at = -math.inf  # when all actors were given the certificates that there are
         self._told: tuple[Machine, ...] = ()  # the control plane that actors were told of
+        self._unshown: set[str] = set()  # machines whose Nodes may not show their role yet
         self.detail = ""
 
     async def close(self) -> None:
@@ -172,9 +173,14 @@ class Tending:
         missing = [name for name in missing if placements[name].machine.name in alive]
         if surplus:
             log.info("ending %s", ", ".join(surplus))
+            kept: set[str] = set()  # actors of machines on which pods may still run, and keep their network
             for names, clear in fleet.endings(surplus, [machine.name for machine in state.machines if machine.phase]):
-                end = partial(placement.end_softly, names, STOP_TIMEOUT_S, clear=clear)
-                await self._on_ray(end, LOOK_TIMEOUT_S)
+                for some, clears in (([name for name in names if name not in kept], clear), (kept & set(names), False)):
+                    end = partial(placement.end_softly, some, STOP_TIMEOUT_S, clear=clears)
+                    for name, problem in (await self._on_ray(end, LOOK_TIMEOUT_S)).items() if some else ():
+                        log.warning("%s: not all is taken away: %s", name, problem)
+                        if name.startswith("kubelet-"):
+                            kept |= {f"{component}-{name.removeprefix('kubelet-')}" for component in COMPONENTS}
         if missing:
             log.info("starting %s", ", ".join(missing))
             items = [placements[name] for name in missing]
@@ -189,6 +195,7 @@ class Tending:
     async def _renew(self, items: list[Placement], state: ClusterState) -> None:
         """Tells the actors where the control plane is, once after each change: they may be made again much later."""
         if self._told == (seats := tuple(state.control_plane)):
+            await self._show_roles(state)
             return
         clients = [item for item in items if not item.name.startswith(placement.STORE_PREFIX)]
 
@@ -197,9 +204,16 @@ class Tending:
             placement.renew(clients, state, self._config.data_dir)
 
         await self._on_ray(tell, START_TIMEOUT_S)
-        for machine in state.machines:
-            await nodes.show_role(self._client(state), machine.name, machine.control_plane)
+        self._unshown = {machine.name for machine in state.machines}
+        await self._show_roles(state)
         self._told = seats
+
+    async def _show_roles(self, state: ClusterState) -> None:
+        """Labels the Nodes. A kubelet that is just starting may register later, as what it was made for."""
+        for machine in state.machines:
+            due = machine.name in self._unshown
+            if due and await nodes.show_role(self._client(state), machine.name, machine.control_plane):
+                self._unshown.discard(machine.name)
 
     async def renew_certificates(self, items: list[Placement], state: ClusterState) -> None:
         """Renews certificates long before they end, and gives all actors those that there are, now and then."""

@@ -1,14 +1,19 @@
 """Which pods stand behind a Service, on which ports: what Endpoints and EndpointSlices are made of."""
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import Any
 
-from raykube.controllers.core import claims, indexes, kinds, pods
+from raykube.controllers.core import aspects, claims, indexes, kinds, pods
 from raykube.controllers.core.plan import Obj, View, key_of
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
+# Of a pod, all that endpoints depend on: a change of anything else concerns no Service.
+ASPECTS = (
+    aspects.LABELS | aspects.DELETION | aspects.NODE | aspects.SPEC | aspects.PHASE | aspects.READY | aspects.ADDRESS
+)
 
 
 def selector_of(service: Obj) -> dict[str, str]:
@@ -32,7 +37,7 @@ def address_of(pod: Obj, family: str) -> str:
     status = pod.get("status") or {}
     candidates = [each.get("ip") for each in status.get("podIPs") or ()] or [status.get("podIP")]
     for candidate in candidates:
-        if candidate and f"IPv{ip_address(candidate).version}" == family:
+        if candidate and (":" in candidate) == (family == "IPv6"):
             return str(candidate)
     return ""
 
@@ -84,30 +89,17 @@ def reference_to(pod: Obj) -> Obj:
     return {"kind": "Pod", "namespace": meta.get("namespace", ""), "name": meta["name"], "uid": meta.get("uid", "")}
 
 
-def facts(pod: Obj) -> tuple[Any, ...]:
-    """All of a pod that endpoints depend on: a change of anything else concerns no Service."""
-    status, spec = pod.get("status") or {}, pod.get("spec") or {}
-    return (
-        claims.labels_of(pod),
-        status.get("podIP"),
-        status.get("podIPs"),
-        pods.is_ready(pod),
-        pods.is_terminal(pod),
-        pods.is_terminating(pod),
-        spec.get("nodeName"),
-        spec.get("hostname"),
-        spec.get("subdomain"),
-    )
-
-
 def services_of(view: View, old: Obj | None, new: Obj | None) -> set[str]:
-    """The keys of the Services that a pod's change concerns."""
-    if old is not None and new is not None:
-        if facts(old) == facts(new):
-            return set()
-        if claims.labels_of(old) == claims.labels_of(new):
-            return set(_selecting(view, new))
-    return {key for pod in (old, new) if pod is not None for key in _selecting(view, pod)}
+    """The keys of the Services that a pod's change in one of ASPECTS concerns: none while it has no address."""
+    states = [pod for pod in (old, new) if pod is not None and _has_address(pod)]
+    if len(states) == 2 and claims.labels_of(states[0]) == claims.labels_of(states[1]):
+        del states[0]
+    return {key for pod in states for key in _selecting(view, pod)}
+
+
+def _has_address(pod: Obj) -> bool:
+    status = pod.get("status") or {}
+    return bool(status.get("podIP") or status.get("podIPs"))
 
 
 def _selecting(view: View, pod: Obj) -> Iterable[str]:

@@ -4,7 +4,7 @@ A child that matches the selector and has no controller is adopted; one that is 
 released. Both are writes of their own, and neither child counts before (after) its write has landed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from raykube.api.selectors import LabelSelector
@@ -30,7 +30,8 @@ def controller_reference(obj: Obj) -> Obj | None:
     """The owner reference that says `controller: true`."""
     for reference in obj["metadata"].get("ownerReferences") or ():
         if reference.get("controller"):
-            return dict(reference)
+            found: Obj = reference
+            return found
     return None
 
 
@@ -53,39 +54,56 @@ def selected(view: View, resource: str, namespace: str, selector: Obj, prefix: s
             candidates = found
     if candidates is None:
         candidates = view.by_index(resource, "orphan" if prefix else "namespace", namespace)
+    if not candidates:
+        return ()
     matcher = LabelSelector.from_object(selector)
     return [candidate for candidate in candidates if matcher.matches(labels_of(candidate))]
 
 
 def claim(
-    view: View, resource: str, owner: Obj, reference: Obj, selector: Obj, finalizer: str = ""
+    view: View,
+    resource: str,
+    owner: Obj,
+    reference: Obj,
+    selector: Obj,
+    finalizer: str = "",
+    accepts: Callable[[Obj], bool] = lambda child: True,
+    children: Sequence[Obj] | None = None,
 ) -> tuple[list[Obj], list[Write]]:
-    """The children of `owner`, and the writes that adopt (with `finalizer`, when given) and release others."""
+    """The children of `owner`, and the writes that adopt (with `finalizer`, when given) and release others.
+
+    A child has to be one that `accepts` takes too, as if that were part of the selector. `children`: those that it
+    controls and that count; all of them when not given."""
     meta = owner["metadata"]
     writes: list[Write] = []
-    children: list[Obj] = []
+    kept: list[Obj] = []
     if is_empty(selector):
-        return children, writes
+        return kept, writes
     matcher = LabelSelector.from_object(selector)
     deleting = bool(meta.get("deletionTimestamp"))
-    for child in view.by_index(resource, "controller", uid_of(owner)):
-        if matcher.matches(labels_of(child)):
-            children.append(child)
+    for child in view.by_index(resource, "controller", uid_of(owner)) if children is None else children:
+        if matcher.matches(labels_of(child)) and accepts(child):
+            kept.append(child)
         elif not deleting and not child["metadata"].get("deletionTimestamp"):
-            writes.append(_release(resource, child, uid_of(owner)))
+            writes.append(release(resource, child, uid_of(owner)))
     if deleting:
-        return children, writes
-    for orphan in selected(view, resource, meta.get("namespace", ""), selector, prefix="orphan-"):
-        if not orphan["metadata"].get("deletionTimestamp"):
-            changed: Obj = {"ownerReferences": [*(orphan["metadata"].get("ownerReferences") or ()), reference]}
-            present = orphan["metadata"].get("finalizers") or []
-            if finalizer and finalizer not in present:
-                changed["finalizers"] = [*present, finalizer]
-            writes.append(patch_write(resource, orphan, {"metadata": changed}))
-    return children, writes
+        return kept, writes
+    orphans = selected(view, resource, meta.get("namespace", ""), selector, prefix="orphan-")
+    alive = [orphan for orphan in orphans if not orphan["metadata"].get("deletionTimestamp") and accepts(orphan)]
+    return kept, writes + [adopt(resource, orphan, reference, finalizer) for orphan in alive]
 
 
-def _release(resource: str, child: Obj, owner_uid: str) -> Write:
+def adopt(resource: str, orphan: Obj, reference: Obj, finalizer: str = "") -> Write:
+    """Gives `orphan` the owner of `reference`, and `finalizer` when given."""
+    changed: Obj = {"ownerReferences": [*(orphan["metadata"].get("ownerReferences") or ()), reference]}
+    present = orphan["metadata"].get("finalizers") or []
+    if finalizer and finalizer not in present:
+        changed["finalizers"] = [*present, finalizer]
+    return patch_write(resource, orphan, {"metadata": changed})
+
+
+def release(resource: str, child: Obj, owner_uid: str) -> Write:
+    """Takes the owner off a child that it no longer selects."""
     kept = [ref for ref in child["metadata"].get("ownerReferences") or () if ref.get("uid") != owner_uid]
     return patch_write(resource, child, {"metadata": {"ownerReferences": kept or None}})
 
@@ -93,7 +111,9 @@ def _release(resource: str, child: Obj, owner_uid: str) -> Write:
 def keys_of_owners(view: View, owners: str, kind: str, old: Obj | None, new: Obj | None) -> set[str]:
     """The keys of the sets that a change of a child concerns: its controllers, and all that could adopt it."""
     if old is not None and new is not None:
-        before, after = controller_reference(old), controller_reference(new)
+        after = controller_reference(new)
+        same = old["metadata"].get("ownerReferences") == new["metadata"].get("ownerReferences")
+        before = after if same else controller_reference(old)
         if before == after:
             if after is None and labels_of(old) == labels_of(new):
                 return set()  # nobody adopted it before and nothing that decides adoption has changed

@@ -7,7 +7,7 @@ without pods are kept for `kubectl rollout undo` up to `revisionHistoryLimit`.
 
 from collections.abc import Iterable, Sequence
 
-from raykube.controllers.core import claims, conditions, kinds, pods, revisions, rollout
+from raykube.controllers.core import aspects, claims, conditions, kinds, pods, revisions, rollout
 from raykube.controllers.core import deployment_status as progress
 from raykube.controllers.core.patches import create_write, delete_write, patch_write, status_write, uid_of
 from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, View, key_of, split_key
@@ -22,6 +22,7 @@ class DeploymentController:
 
     name = "deployment-controller"
     resources = (kinds.DEPLOYMENTS, kinds.REPLICA_SETS, kinds.PODS)
+    looks_at = aspects.PHASE | aspects.OF_REPLICA_SET
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """A Deployment's own key, a ReplicaSet's owners; of pods only the end of those that a Recreate waits for."""

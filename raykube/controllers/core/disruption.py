@@ -12,7 +12,8 @@ from typing import Any
 from raykube.api.resources import builtin
 from raykube.api.selectors import LabelSelector
 from raykube.base.clock import parse_rfc3339, rfc3339
-from raykube.controllers.core import claims, conditions, intstr, kinds, pods
+from raykube.controllers.core import aspects, claims, conditions, intstr, kinds, pods
+from raykube.controllers.core.guarded import Guarded
 from raykube.controllers.core.indexes import controller_uid
 from raykube.controllers.core.patches import merge_diff, patch_write, uid_of
 from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, View, key_of, split_key
@@ -37,6 +38,10 @@ class DisruptionController:
 
     name = "disruption-controller"
     resources = (kinds.POD_DISRUPTION_BUDGETS, kinds.PODS, kinds.DEPLOYMENTS, *SCALED.values())
+    looks_at = aspects.LABELS | aspects.OWNERS | aspects.DELETION | aspects.READY
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, Guarded] = {}  # by key
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """The budget; those that select a pod, before or after; those that depend on the scale of a workload."""
@@ -45,29 +50,43 @@ class DisruptionController:
             return ()
         if resource == kinds.POD_DISRUPTION_BUDGETS:
             return (key_of(changed),)
-        fact = _fact_of_pod if resource == kinds.PODS else _fact_of_workload
-        if old is not None and new is not None and fact(old) == fact(new):
-            return ()
         budgets = view.by_index(kinds.POD_DISRUPTION_BUDGETS, "namespace", changed["metadata"].get("namespace", ""))
+        fact = _fact_of_pod if resource == kinds.PODS else _fact_of_workload
+        if not budgets or (old is not None and new is not None and fact(old) == fact(new)):
+            return ()
         if resource != kinds.PODS:
             return [key_of(budget) for budget in budgets if _by_scale(budget)]
-        labels = [claims.labels_of(pod) for pod in (old, new) if pod is not None]
-        return [key_of(budget) for budget in budgets if any(map(_selector(budget).matches, labels))]
+        states = [pod for pod in (old, new) if pod is not None]
+        return [key_of(budget) for budget in budgets if self._is_concerned(view, budget, states)]
+
+    def _is_concerned(self, view: View, budget: Obj, states: Sequence[Obj]) -> bool:
+        guarded = self._of(view, budget)
+        found = any(map(guarded.selects, states))
+        if found:
+            guarded.mark(states[0]["metadata"]["name"])
+        return found
+
+    def _of(self, view: View, budget: Obj) -> Guarded:
+        key = key_of(budget)
+        guarded = self._guarded.get(key)
+        if guarded is None or not guarded.is_for(budget):
+            guarded = self._guarded[key] = Guarded(view, budget)
+        return guarded
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """The status of one budget."""
         budget = view.get(kinds.POD_DISRUPTION_BUDGETS, *split_key(key))
         if budget is None:
+            self._guarded.pop(key, None)
             return NOTHING
         draft = Draft()
-        selector = (budget.get("spec") or {}).get("selector")
-        namespace = budget["metadata"].get("namespace", "")
-        found = [] if selector is None else list(claims.selected(view, kinds.PODS, namespace, selector))
+        guarded = self._of(view, budget)
+        guarded.refresh(view)
         note: Event | None = None
-        if not found:
+        if not guarded.members:
             note = Event(budget, "Normal", "NoPods", "No matching pods found")
         try:
-            expected, desired, unmanaged = _expectation(view, budget, found)
+            expected, desired, unmanaged = _expectation(view, budget, guarded)
         except ValueError as error:
             message = f"Failed to calculate the number of expected pods: {error}"
             note = Event(budget, "Warning", "CalculateExpectedPodCountFailed", message)
@@ -75,11 +94,8 @@ class DisruptionController:
             return draft.plan()
         if unmanaged:
             note = Event(budget, "Warning", "UnmanagedPods", UNMANAGED.format(selector=_selector(budget)))
-        disrupted = _disrupted(draft, budget, found, now)
-        healthy = sum(
-            pods.is_ready(pod) and not pods.is_terminating(pod) and pod["metadata"]["name"] not in disrupted
-            for pod in found
-        )
+        disrupted = _disrupted(view, draft, budget, guarded, now)
+        healthy = guarded.healthy - sum(guarded.members[name].healthy for name in disrupted)
         allowed = max(healthy - desired, 0) if expected > 0 else 0
         status: Obj = {
             **{name: value for name, value in (budget.get("status") or {}).items() if name != "disruptedPods"},
@@ -120,20 +136,21 @@ def _replicas(workload: Obj) -> int:
     return 1 if replicas is None else int(replicas)
 
 
-def _expectation(view: View, budget: Obj, found: Sequence[Obj]) -> tuple[int, int, bool]:
+def _expectation(view: View, budget: Obj, guarded: Guarded) -> tuple[int, int, bool]:
     """(pods expected, pods wanted healthy, whether pods without a controller were left out). Raises ValueError."""
     spec = budget.get("spec") or {}
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     if not _by_scale(budget):
-        return (len(found), int(least), False) if least is not None else (0, 0, False)
+        return (len(guarded.members), int(least), False) if least is not None else (0, 0, False)
     scales: dict[str, int] = {}
-    for pod in found:
-        uid = controller_uid(pod)
-        if uid and uid not in scales:
+    examples = guarded.examples()
+    for uid, name in examples.items():
+        pod = view.get(kinds.PODS, budget["metadata"].get("namespace", ""), name)
+        if uid and pod is not None:
             scales.update(_scale(view, pod))
     # ReplicaSets of one Deployment share its scale, so what is summed up is filed under the Deployment's uid.
     expected = sum(scales.values())
-    unmanaged = any(not controller_uid(pod) for pod in found)
+    unmanaged = "" in examples
     if most is not None:
         return expected, max(expected - intstr.resolve(most, expected, round_up=True), 0), unmanaged
     return expected, intstr.resolve(least, expected, round_up=True), unmanaged
@@ -167,17 +184,17 @@ def _qualified(reference: Obj) -> str:
         return f"{kind}.{version.rpartition('/')[0]}"
 
 
-def _disrupted(draft: Draft, budget: Obj, found: Sequence[Obj], now: float) -> dict[str, str]:
+def _disrupted(view: View, draft: Draft, budget: Obj, guarded: Guarded, now: float) -> dict[str, str]:
     """The evictions on the way: pods that were to be deleted and are not being deleted yet."""
     noted = (budget.get("status") or {}).get("disruptedPods") or {}
     kept: dict[str, str] = {}
-    for pod in found if noted else ():
-        moment = noted.get(pod["metadata"]["name"])
-        if moment is None or pods.is_terminating(pod):
+    for name, moment in noted.items():
+        pod = view.get(kinds.PODS, budget["metadata"].get("namespace", ""), name) if name in guarded.members else None
+        if pod is None or pods.is_terminating(pod):
             continue
         left_s = parse_rfc3339(moment) + DELETION_TIMEOUT_S - now
         if left_s > 0:
-            kept[pod["metadata"]["name"]] = moment
+            kept[name] = moment
             draft.wake_after(left_s)
         else:
             message = f"Pod was expected by PDB {key_of(budget)} to be deleted but it wasn't"

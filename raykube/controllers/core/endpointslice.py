@@ -5,19 +5,19 @@ change of one endpoint rewrites one slice: endpoints stay in the slice they are 
 anyway, then others with room, then new slices; empty slices go. A Service without endpoints has one slice that says so.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import orjson
 
 from raykube.controllers.core import backends, claims, indexes, kinds, pods
-from raykube.controllers.core.names import derived_names
-from raykube.controllers.core.patches import create_write, delete_write, merge_diff, patch_write, uid_of, version_of
-from raykube.controllers.core.plan import NOTHING, Draft, Obj, Plan, View, Write, key_of, split_key
+from raykube.controllers.core.backing import Backing
+from raykube.controllers.core.patches import uid_of
+from raykube.controllers.core.plan import NOTHING, Obj, Plan, View, Write, key_of, split_key
+from raykube.controllers.core.slice_packing import Entry, Packing
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
 RESERVED = frozenset({indexes.SERVICE_NAME_LABEL, MANAGED_BY, backends.HEADLESS_LABEL})
-Group = tuple[str, bytes]  # address family, ports as JSON
 
 
 class EndpointSliceController:
@@ -25,73 +25,105 @@ class EndpointSliceController:
 
     name = "endpointslice-controller"
     resources = (kinds.SERVICES, kinds.PODS, kinds.ENDPOINT_SLICES, kinds.NODES)
+    looks_at = backends.ASPECTS
 
     def __init__(self, endpoints_max: int = 100) -> None:
         self.endpoints_max = endpoints_max
+        self._fronts: dict[str, _Front] = {}  # by key
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """A Service's own key; for pods, slices and nodes those of the Services they belong to."""
-        if resource == kinds.PODS:
-            return backends.services_of(view, old, new)
         changed = new or old
         if changed is None:
             return ()
+        if resource == kinds.PODS:
+            keys = backends.services_of(view, old, new)
+            self._mark(keys, changed)
+            return keys
         if resource == kinds.SERVICES:
             return (key_of(changed),)
         if resource == kinds.NODES:
-            return _services_on(view, old, new)
-        labels = claims.labels_of(changed)
-        if labels.get(MANAGED_BY) != MANAGER or indexes.SERVICE_NAME_LABEL not in labels:
-            return ()
-        return (f"{changed['metadata'].get('namespace', '')}/{labels[indexes.SERVICE_NAME_LABEL]}",)
+            return self._observe_node(view, old, new)
+        return self._observe_slices([each for each in (old, new) if each is not None])
+
+    def _observe_slices(self, states: Iterable[Obj]) -> set[str]:
+        """The Services that a slice belonged to before and after its change."""
+        keys = set()
+        for state in states:
+            labels, meta = claims.labels_of(state), state["metadata"]
+            if labels.get(MANAGED_BY) == MANAGER and indexes.SERVICE_NAME_LABEL in labels:
+                key = f"{meta.get('namespace', '')}/{labels[indexes.SERVICE_NAME_LABEL]}"
+                keys.add(key)
+                if front := self._fronts.get(key):
+                    front.slices[meta["name"]] = None
+        return keys
+
+    def _observe_node(self, view: View, old: Obj | None, new: Obj | None) -> set[str]:
+        """The Services with pods on a node whose zone changed."""
+        found: set[str] = set()
+        if new is None or _zone(old) == _zone(new):
+            return found
+        for pod in view.by_index(kinds.PODS, "node", new["metadata"]["name"]):
+            keys = backends.services_of(view, None, pod)
+            self._mark(keys, pod)
+            found |= keys
+        return found
+
+    def _mark(self, keys: Iterable[str], pod: Obj) -> None:
+        for key in keys:
+            if front := self._fronts.get(key):
+                front.backing.mark(pod["metadata"]["name"])
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """The smallest set of writes that makes the slices say what the pods are."""
         service = view.get(kinds.SERVICES, *split_key(key))
         if service is None or service["metadata"].get("deletionTimestamp") or not backends.selector_of(service):
+            self._fronts.pop(key, None)
             return NOTHING
-        desired = _desired(view, service)
-        labels = _labels(service)
-        present = [
-            each
-            for each in view.by_index(kinds.ENDPOINT_SLICES, "service", key)
-            if claims.labels_of(each).get(MANAGED_BY) == MANAGER and not each["metadata"].get("deletionTimestamp")
-        ]
-        return _Packing(service, labels, present, self.endpoints_max).plan(desired)
+        front = self._fronts.get(key)
+        if front is None or not front.backing.is_for(service):
+            front = self._fronts[key] = _Front(view, key, service, self.endpoints_max)
+        return Plan(front.writes(view))
 
 
-def _services_on(view: View, old: Obj | None, new: Obj | None) -> Iterable[str]:
-    """The Services with pods on a node whose zone changed."""
-
-    def zone(node: Obj | None) -> str | None:
-        return claims.labels_of(node).get(backends.ZONE_LABEL) if node else None
-
-    changed = new or old
-    if changed is None or new is None or zone(old) == zone(new):
-        return ()
-    found: set[str] = set()
-    for pod in view.by_index(kinds.PODS, "node", changed["metadata"]["name"]):
-        found |= backends.services_of(view, None, pod)
-    return found
+def _zone(node: Obj | None) -> str | None:
+    return claims.labels_of(node).get(backends.ZONE_LABEL) if node else None
 
 
-def _desired(view: View, service: Obj) -> dict[Group, dict[str, Obj]]:
-    """For each group the endpoints by pod uid; a family without any has one group without ports."""
-    groups: dict[Group, dict[str, Obj]] = {}
-    candidates = backends.pods_of(view, service)
+class _Front:
+    """What is remembered of one state of a Service. `slices`: the names of those that have changed."""
+
+    def __init__(self, view: View, key: str, service: Obj, endpoints_max: int) -> None:
+        self.backing: Backing[Entry] = Backing(view, service, _entry)
+        self._packing = Packing(service, _labels(service), backends.families_of(service), endpoints_max)
+        self._namespace, self._name = split_key(key)
+        found = view.by_index(kinds.ENDPOINT_SLICES, "service", key)
+        self.slices: dict[str, None] = dict.fromkeys(sorted(str(each["metadata"]["name"]) for each in found))
+
+    def writes(self, view: View) -> list[Write]:
+        for _, before, after in self.backing.refresh(view):
+            self._packing.desire(before, after)
+        for name in list(self.slices):
+            stored = view.get(kinds.ENDPOINT_SLICES, self._namespace, name)
+            self._packing.take_in(name, stored if stored is not None and self._has(stored) else None)
+            del self.slices[name]
+        return self._packing.writes(view)
+
+    def _has(self, stored: Obj) -> bool:
+        labels = claims.labels_of(stored)
+        mine = labels.get(MANAGED_BY) == MANAGER and labels.get(indexes.SERVICE_NAME_LABEL) == self._name
+        return mine and not stored["metadata"].get("deletionTimestamp")
+
+
+def _entry(view: View, service: Obj, pod: Obj) -> Entry | None:
+    """The endpoints of a pod, one for each family of the Service; None when it has no address."""
+    found = []
     for family in backends.families_of(service):
-        found = False
-        for pod in candidates:
-            address = backends.address_of(pod, family)
-            if not address:
-                continue
-            ports = backends.ports_of(service, pod)
-            group = (family, orjson.dumps(ports))
-            groups.setdefault(group, {})[uid_of(pod)] = _endpoint(view, service, pod, address)
-            found = True
-        if not found:
-            groups[family, b"[]"] = {}
-    return groups
+        address = backends.address_of(pod, family)
+        if address:
+            group = (family, orjson.dumps(backends.ports_of(service, pod)))
+            found.append((group, uid_of(pod), _endpoint(view, service, pod, address)))
+    return tuple(found) or None
 
 
 def _endpoint(view: View, service: Obj, pod: Obj, address: str) -> Obj:
@@ -140,93 +172,3 @@ def _labels(service: Obj) -> dict[str, str]:
     if backends.is_headless(service):
         labels[backends.HEADLESS_LABEL] = ""
     return labels
-
-
-class _Packing:
-    """The slices of one Service on their way to hold what is desired."""
-
-    def __init__(self, service: Obj, labels: dict[str, str], present: Sequence[Obj], endpoints_max: int) -> None:
-        self.service, self.labels, self.endpoints_max = service, labels, endpoints_max
-        self.draft = Draft()
-        self.by_group: dict[Group, list[Obj]] = {}
-        self.newest = max((version_of(each) for each in present), default=0)
-        self.taken = {each["metadata"]["name"] for each in present}
-        for each in sorted(present, key=lambda found: str(found["metadata"]["name"])):
-            group = (each["addressType"], orjson.dumps([_normal(port) for port in each.get("ports") or ()]))
-            self.by_group.setdefault(group, []).append(each)
-
-    def plan(self, desired: dict[Group, dict[str, Obj]]) -> Plan:
-        for group, slices in self.by_group.items():
-            if group not in desired:
-                self.draft.writes.extend(delete_write(kinds.ENDPOINT_SLICES, each) for each in slices)
-        for group, endpoints in desired.items():
-            self._pack(group, endpoints, self.by_group.get(group, []))
-        return self.draft.plan()
-
-    def _pack(self, group: Group, endpoints: dict[str, Obj], slices: Sequence[Obj]) -> None:
-        left = dict(endpoints)
-        kept: list[tuple[Obj, list[Obj]]] = []
-        for each in slices:
-            held = []
-            for endpoint in each.get("endpoints") or ():
-                wanted = left.pop((endpoint.get("targetRef") or {}).get("uid", ""), None)
-                if wanted is not None:
-                    held.append(wanted)
-            kept.append((each, held))
-        missing = list(left.values())
-        # Slices that change anyway are filled first: that costs no further write.
-        for _, held in sorted(kept, key=lambda pair: (pair[0].get("endpoints") or []) == pair[1]):
-            room = self.endpoints_max - len(held)
-            held.extend(missing[:room])
-            del missing[: max(room, 0)]
-        full = any(held for _, held in kept)
-        placeholder = not full and not missing
-        for each, held in kept:
-            if held or placeholder:
-                placeholder = placeholder and bool(held)
-                self._update(each, held)
-            else:
-                self.draft.writes.append(delete_write(kinds.ENDPOINT_SLICES, each))
-        if placeholder:
-            self._create(group, [])
-        for start in range(0, len(missing), self.endpoints_max):
-            self._create(group, missing[start : start + self.endpoints_max])
-
-    def _update(self, each: Obj, held: list[Obj]) -> None:
-        body: Obj = {}
-        if (each.get("endpoints") or []) != held:
-            body["endpoints"] = held
-        labels = merge_diff(claims.labels_of(each), self.labels)
-        if labels:
-            body["metadata"] = {"labels": labels}
-        if body:
-            self.draft.writes.append(patch_write(kinds.ENDPOINT_SLICES, each, body))
-
-    def _create(self, group: Group, endpoints: list[Obj]) -> None:
-        meta = self.service["metadata"]
-        state = f"{uid_of(self.service)}/{version_of(self.service)}/{self.newest}"
-        name = next(derived_names(f"{meta['name']}-", state, self.taken))
-        self.taken.add(name)
-        body: Obj = {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": name,
-                "namespace": meta.get("namespace", ""),
-                "labels": self.labels,
-                "ownerReferences": [claims.reference_to(self.service, "v1", "Service")],
-            },
-            "addressType": group[0],
-            "endpoints": endpoints,
-            "ports": orjson.loads(group[1]),
-        }
-        write: Write = create_write(kinds.ENDPOINT_SLICES, body)
-        self.draft.writes.append(write)
-
-
-def _normal(port: Obj) -> Obj:
-    """A stored port in the form and order in which `backends.ports_of` writes it."""
-    entry: Obj = {"name": port.get("name", ""), "port": port.get("port"), "protocol": port.get("protocol", "TCP")}
-    if port.get("appProtocol"):
-        entry["appProtocol"] = port["appProtocol"]
-    return entry

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from raykube.api.volumes import ephemeral_claim
-from raykube.controllers.core import kinds
+from raykube.controllers.core import aspects, kinds
 from raykube.controllers.core.claims import reference_to
 from raykube.controllers.core.indexes import controller_uid
 from raykube.controllers.core.patches import create_write, uid_of
@@ -17,6 +17,7 @@ class EphemeralVolumes:
 
     name = "ephemeral-volume-controller"
     resources = (kinds.PODS, kinds.PERSISTENT_VOLUME_CLAIMS)
+    looks_at = aspects.COMING
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """A new pod with such volumes; the pod whose claim was deleted, which needs another one."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raykube.api.resources import Resource
+from raykube.controllers.core import aspects
 from raykube.controllers.core.patches import delete_write, patch_write, uid_of
 from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, Read, View, Write
 
@@ -95,6 +96,7 @@ class GarbageCollector:
     """See the module's docstring. `resources_of_api` are the resources there are, by qualified plural."""
 
     name = "garbage-collector-controller"
+    looks_at = aspects.OWNERS | aspects.FINALIZERS | aspects.DELETION
 
     def __init__(self, resources_of_api: Mapping[str, Resource]) -> None:
         self._known = resources_of_api

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from raykube.api import deadlines
 from raykube.base.clock import parse_rfc3339
-from raykube.controllers.core import claims, pods
-from raykube.controllers.core.indexes import JOB_FINALIZER
+from raykube.controllers.core import claims, completions, pods
 from raykube.controllers.core.patches import uid_of
 from raykube.controllers.core.plan import Obj
+from raykube.controllers.core.pods import JOB_FINALIZER
 
 PREFIX = "batch.kubernetes.io/"
 FINALIZER = JOB_FINALIZER
@@ -32,12 +33,21 @@ def index_of(pod: Obj) -> int | None:
     """The completion index of a pod of an Indexed Job."""
     meta = pod["metadata"]
     text = (meta.get("annotations") or {}).get(INDEX) or (meta.get("labels") or {}).get(INDEX) or ""
-    return int(text) if text.isdigit() else None
+    return completions.index_of(text)
 
 
 def is_tracked(pod: Obj) -> bool:
     """Whether the pod still waits to be counted."""
     return FINALIZER in (pod["metadata"].get("finalizers") or ())
+
+
+def restarts(pod: Obj) -> int:
+    """How often the kubelet has started containers of a pod again that runs or will."""
+    if pods.phase(pod) not in ("Running", "Pending"):
+        return 0
+    status = pod.get("status") or {}
+    entries = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return sum(int(entry.get("restartCount", 0)) for entry in entries)
 
 
 def replaces_only_failed(job: Obj) -> bool:
@@ -69,9 +79,9 @@ def ended_at(pod: Obj, now: float) -> float:
     return now
 
 
-def backoff_left_s(job: Obj, owned: Sequence[Obj], now: float) -> float:
+def backoff_left_s(job: Obj, owned: Sequence[Obj], succeeded_at: float, now: float) -> float:
     """Seconds until the next pod may be created: 10 s, doubled with every failure since the last success."""
-    last_success = max((ended_at(pod, now) for pod in owned if pods.phase(pod) == "Succeeded"), default=0.0)
+    last_success = max([succeeded_at, *(ended_at(pod, now) for pod in owned if pods.phase(pod) == "Succeeded")])
     failures = [
         moment
         for moment in (ended_at(pod, now) for pod in owned if counts_as_failed(pod, job))
@@ -103,6 +113,9 @@ def new_pod(job: Obj, reference: Obj, name: str, index: int | None) -> Obj:
     if not job["spec"].get("manualSelector"):
         meta["labels"] = {**labels_for(job), **meta["labels"]}
     meta["finalizers"] = [*(finalizer for finalizer in meta.get("finalizers", ()) if finalizer != FINALIZER), FINALIZER]
+    inherited = deadlines.of_job(job["metadata"].get("annotations") or {})
+    if inherited:
+        meta["annotations"] = inherited | meta.get("annotations", {})
     if index is not None:
         meta["labels"][INDEX] = str(index)
         meta["annotations"] = {**meta.get("annotations", {}), INDEX: str(index)}

@@ -98,15 +98,16 @@ def index_failure(job: Obj, completed: int, failed: int) -> tuple[str, str] | No
     return None
 
 
-def backoff_left_s(job: Obj, owned: Sequence[Obj], now: float) -> float:
-    """Seconds until the next pod of the Job may be created."""
+def backoff_left_s(job: Obj, owned: Sequence[Obj], succeeded_at: float, now: float) -> float:
+    """Seconds until the next pod of the Job may be created. `succeeded_at`: when a pod last did, 0 for never."""
     if index_limit(job) is not None:
         return 0.0
-    return job_pods.backoff_left_s(job, [pod for pod in owned if action(job, pod)[0] != "Ignore"], now)
+    counted = [pod for pod in owned if action(job, pod)[0] != "Ignore"]
+    return job_pods.backoff_left_s(job, counted, succeeded_at, now)
 
 
 def index_backoff_left_s(job: Obj, owned: Sequence[Obj], index: int, now: float) -> float:
     """Seconds until the next pod of `index` may be created."""
     if index_limit(job) is None:
         return 0.0
-    return job_pods.backoff_left_s(job, [pod for pod in owned if job_pods.index_of(pod) == index], now)
+    return job_pods.backoff_left_s(job, [pod for pod in owned if job_pods.index_of(pod) == index], 0.0, now)

@@ -13,7 +13,8 @@ needs no uid: storing its index is the count, and storing it twice is the same.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from raykube.controllers.core import completions, job_pods, job_policy, pods
+from raykube.controllers.core import job_pods, job_policy, pods
+from raykube.controllers.core.completions import Indexes
 from raykube.controllers.core.patches import uid_of
 from raykube.controllers.core.plan import Obj
 
@@ -28,8 +29,8 @@ class Tally:
     failed: int
     uncounted_succeeded: list[str] = field(default_factory=list)
     uncounted_failed: list[str] = field(default_factory=list)
-    completed: set[int] = field(default_factory=set)
-    failed_indexes: set[int] = field(default_factory=set)
+    completed: Indexes = field(default_factory=Indexes)
+    failed_indexes: Indexes = field(default_factory=Indexes)
     release: list[Obj] = field(default_factory=list)
 
     @property
@@ -97,17 +98,17 @@ def _count(job: Obj, fresh: Sequence[Obj], result: Tally) -> None:
 def _count_indexed(job: Obj, fresh: Sequence[Obj], result: Tally) -> None:
     limit = job_pods.completions_of(job) or 0
     status = job.get("status") or {}
-    stored = completions.parse(status.get("completedIndexes") or "", limit)
-    result.completed = set(stored)
-    result.failed_indexes = completions.parse(status.get("failedIndexes") or "", limit)
+    result.completed = Indexes.parse(status.get("completedIndexes") or "", limit)
+    result.failed_indexes = Indexes.parse(status.get("failedIndexes") or "", limit)
+    succeeded = []
     for pod in fresh:
         index = job_pods.index_of(pod)
         valid = index is not None and index < limit
         if pods.phase(pod) == "Succeeded":
-            if not valid or index in stored:
+            if index is None or not valid or index in result.completed:
                 result.release.append(pod)
-            elif index is not None:
-                result.completed.add(index)
+            else:
+                succeeded.append(index)
         elif job_pods.counts_as_failed(pod, job):
             if not valid or job_policy.action(job, pod)[0] == "Ignore":
                 result.release.append(pod)
@@ -115,4 +116,6 @@ def _count_indexed(job: Obj, fresh: Sequence[Obj], result: Tally) -> None:
                 if index is not None and job_policy.fails_index(job, pod):
                     result.failed_indexes.add(index)
                 result.uncounted_failed.append(uid_of(pod))
+    for index in succeeded:  # not before: only the pods of an index that is stored may go
+        result.completed.add(index)
     result.succeeded = len(result.completed)

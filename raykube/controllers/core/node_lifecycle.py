@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from raykube.base.clock import rfc3339
-from raykube.controllers.core import claims, conditions, kinds, pods, taints
+from raykube.controllers.core import aspects, claims, conditions, kinds, pods, taints
 from raykube.controllers.core.patches import patch_write, status_write
-from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, View
+from raykube.controllers.core.plan import Draft, Event, Obj, Plan, View
 from raykube.controllers.core.zones import Zones
 
 READY = "Ready"
@@ -40,6 +40,7 @@ class NodeLifecycleController:
 
     name = "node-lifecycle-controller"
     resources = (kinds.NODES, kinds.LEASES, kinds.PODS)
+    looks_at = aspects.READY
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class NodeLifecycleController:
         self._zones = zones or Zones()
         self._answered_at: dict[str, float] = {}
         self._answers: dict[str, dict[str, Any]] = {}  # what the last answers said, to tell a new one
+        self._registered: set[str] = set()  # nodes of which an event told that they came
+        self._removed: dict[str, Obj] = {}  # nodes that went, of which one is to tell
 
     # -- what is seen
 
@@ -77,8 +80,11 @@ class NodeLifecycleController:
             name = old["metadata"]["name"]
             self._answered_at.pop(name, None)
             self._answers.pop(name, None)
-            return self._zones.lost() if self._zones.remove(name) else ()
+            self._registered.discard(name)
+            self._removed[name] = old
+            return (name, *(self._zones.lost() if self._zones.remove(name) else ()))
         name = new["metadata"]["name"]
+        self._removed.pop(name, None)
         self._answered_at.setdefault(name, now)
         ready = conditions.find((new.get("status") or {}).get("conditions"), READY)
         self._note(name, "status", (ready or {}).get("lastHeartbeatTime"), now)
@@ -100,9 +106,10 @@ class NodeLifecycleController:
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """Conditions first, then taints, then the pods: one write of the node at a time."""
         node = view.get(kinds.NODES, "", key)
-        if node is None or node["metadata"].get("deletionTimestamp"):
-            return NOTHING
         draft = Draft()
+        self._tell(key, node, draft)
+        if node is None or node["metadata"].get("deletionTimestamp"):
+            return draft.plan()
         never = conditions.find((node.get("status") or {}).get("conditions"), READY) is None
         left_s = self._answered_at.setdefault(key, now) - now + (self._startup_grace_s if never else self._grace_s)
         if left_s > 0:
@@ -114,6 +121,17 @@ class NodeLifecycleController:
         if _ready_status(node) == "Unknown":
             _mark_pods(view, node, draft, now)
         return draft.plan()
+
+    def _tell(self, name: str, node: Obj | None, draft: Draft) -> None:
+        """Events of nodes that came, and that went: once each, and for those that there are, at the beginning."""
+        gone = self._removed.pop(name, None)
+        if node is None and gone is not None:
+            message = f"Node {name} event: Removing Node {name} from Controller"
+            draft.events.append(Event(gone, "Normal", "RemovingNode", message))
+        elif node is not None and name not in self._registered:
+            self._registered.add(name)
+            message = f"Node {name} event: Registered Node {name} in Controller"
+            draft.events.append(Event(node, "Normal", "RegisteredNode", message))
 
     def _declare_lost(self, node: Obj, draft: Draft, now: float) -> None:
         status = dict(node.get("status") or {})
@@ -140,6 +158,7 @@ class NodeLifecycleController:
         write = status_write(kinds.NODES, node, status)
         if write is not None:
             draft.writes.append(write)
+        if _ready_status(node) == "True":
             name = node["metadata"]["name"]
             draft.events.append(Event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady"))
 

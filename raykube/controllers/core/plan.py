@@ -17,15 +17,14 @@ Rules:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Obj = dict[str, Any]
 WriteVerb = Literal["create", "update", "patch", "delete"]
 PatchKind = Literal["merge", "json", "strategic"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A Kubernetes Event to record about `about`."""
 
     about: Obj
@@ -34,8 +33,7 @@ class Event:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """One operation on one object. `resource` is the qualified plural: "pods", "deployments.apps"."""
 
     verb: WriteVerb
@@ -51,8 +49,7 @@ class Write:
     failed: Event | None = None  # recorded when it was refused; "{error}" in its message is replaced
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """A live read past the caches: of one object, or with no name of all in a namespace."""
 
     resource: str
@@ -85,6 +82,9 @@ class View(Protocol):
     def by_index(self, resource: str, index: str, value: str) -> Sequence[Obj]:
         """The objects that `index` (see indexes.py) files under `value`, in any order."""
 
+    def revision_of(self, resource: str) -> int:
+        """The store's revision that the resource's cache has seen: it holds all that was written up to there."""
+
     def answer(self, read: Read) -> Sequence[Obj] | None:
         """What a live read brought; None when it has not been made for this reconcile."""
 
@@ -109,6 +109,13 @@ class Controller(Protocol):
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """The next step for `key`."""
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A controller to which not every change of a pod matters; it is not told of the others."""
+
+    looks_at: int  # see aspects.py
 
 
 @dataclass(slots=True)

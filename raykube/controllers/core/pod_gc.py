@@ -8,7 +8,7 @@
 
 from collections.abc import Iterable
 
-from raykube.controllers.core import conditions, kinds, pods, taints
+from raykube.controllers.core import aspects, conditions, kinds, pods, taints
 from raykube.controllers.core.patches import delete_write, status_write
 from raykube.controllers.core.plan import NOTHING, Obj, Plan, Read, View, key_of, split_key
 
@@ -23,6 +23,7 @@ class PodGarbageCollector:
 
     name = "pod-garbage-collector-controller"
     resources = (kinds.PODS, kinds.NODES)
+    looks_at = aspects.PHASE | aspects.NODE | aspects.DELETION
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
@@ -74,11 +75,11 @@ class PodGarbageCollector:
         if not name:
             if not pods.is_terminating(pod):
                 return NOTHING
-            return _end(pod, "PodGC: pod was never scheduled", now)
+            return _end(pod, now)
         node = view.get(kinds.NODES, "", name)
         if node is not None:
             if pods.is_terminating(pod) and _is_out_of_service(node):
-                return _end(pod, "PodGC: node is out of service", now)
+                return _end(pod, now)
             return NOTHING
         wait_s = self._missed.setdefault(name, now) + QUARANTINE_S - now
         if wait_s > 0:
@@ -87,7 +88,7 @@ class PodGarbageCollector:
         answer = view.answer(read)
         if answer is None:
             return Plan(reads=[read])
-        return NOTHING if answer else _end(pod, "PodGC: node no longer exists", now)
+        return NOTHING if answer else _end(pod, now, "PodGC: node no longer exists")
 
     def _cut(self, view: View) -> Plan:
         ended = view.by_index(kinds.PODS, "terminated", "")
@@ -99,19 +100,23 @@ class PodGarbageCollector:
 
 
 def _is_out_of_service(node: Obj | None) -> bool:
+    """Whether an administrator says that a node which does not report is down, and nothing runs on it."""
+    if node is None or conditions.is_true((node.get("status") or {}).get("conditions"), "Ready"):
+        return False
     return any(taint.get("key") == taints.OUT_OF_SERVICE for taint in taints.taints_of(node))
 
 
-def _end(pod: Obj, message: str, now: float) -> Plan:
-    """Failed first, so that whoever counts it sees how it ended; then gone."""
+def _end(pod: Obj, now: float, disruption: str = "") -> Plan:
+    """Failed first, so that whoever counts it sees how it ended; then gone. `disruption`: what befell it."""
     if pods.is_terminal(pod):
         already = pod["metadata"].get("deletionTimestamp") and not pod["metadata"].get("deletionGracePeriodSeconds")
         return (
             NOTHING if already and pod["metadata"].get("finalizers") else Plan([delete_write(kinds.PODS, pod, FORCE)])
         )
     status = {**(pod.get("status") or {}), "phase": "Failed"}
-    status["conditions"] = conditions.with_condition(
-        status.get("conditions"), "DisruptionTarget", "True", "DeletionByPodGC", message, now
-    )
+    if disruption:
+        status["conditions"] = conditions.with_condition(
+            status.get("conditions"), "DisruptionTarget", "True", "DeletionByPodGC", disruption, now
+        )
     write = status_write(kinds.PODS, pod, status)
     return Plan([write], requeue_after=0.0) if write else NOTHING  # the deletion is the next step

@@ -4,18 +4,19 @@ Pods beyond `spec.replicas` go in the order of `pods.deletion_rank`; missing one
 plan. Status counts what the caches show; a pod is available when it has been ready for `minReadySeconds`.
 """
 
-from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 
-from raykube.api.selectors import LabelSelector
-from raykube.controllers.core import claims, conditions, indexes, kinds, pods
-from raykube.controllers.core.names import derived_names
+from raykube.controllers.core import aspects, claims, conditions, indexes, kinds, pods
+from raykube.controllers.core.names import free_names
 from raykube.controllers.core.patches import create_write, delete_write, status_write, uid_of, version_of
 from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, View, key_of, split_key
+from raykube.controllers.core.roster import ASPECTS, Roster
 
 API_VERSION = "apps/v1"
 KIND = "ReplicaSet"
 BURST = 500  # pods created or deleted in one plan: bounds the size of a bulk request
+COUNTS = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
 
 
 class ReplicaSetController:
@@ -23,64 +24,98 @@ class ReplicaSetController:
 
     name = "replicaset-controller"
     resources = (kinds.REPLICA_SETS, kinds.PODS)
+    looks_at = ASPECTS | aspects.OF_REPLICA_SET | aspects.OF_NOBODY
+
+    def __init__(self) -> None:
+        self._rosters: dict[str, Roster] = {}  # by key
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """A ReplicaSet's own key; for a pod the keys of its owners before and after."""
         if resource == kinds.REPLICA_SETS:
             changed = new or old
             return (key_of(changed),) if changed else ()
-        return claims.keys_of_owners(view, kinds.REPLICA_SETS, KIND, old, new)
+        keys = claims.keys_of_owners(view, kinds.REPLICA_SETS, KIND, old, new)
+        for key in keys:
+            if (roster := self._rosters.get(key)) and (pod := new or old):
+                roster.mark(pod["metadata"]["name"])
+        return keys
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """One step towards `spec.replicas` pods, and the status of what is there."""
         replica_set = view.get(kinds.REPLICA_SETS, *split_key(key))
         if replica_set is None:
+            self._rosters.pop(key, None)
             return NOTHING
         draft = Draft()
-        spec = replica_set["spec"]
-        reference = claims.reference_to(replica_set, API_VERSION, KIND)
-        owned, draft.writes = claims.claim(view, kinds.PODS, replica_set, reference, spec.get("selector") or {})
-        active = [pod for pod in owned if pods.is_active(pod)]
-        adopting = sum(1 for write in draft.writes if write.body["metadata"]["ownerReferences"] is not None)
-        if not replica_set["metadata"].get("deletionTimestamp") and not adopting:
-            _scale(view, replica_set, reference, owned, active, draft, now)
-        _report(replica_set, active, view.error, draft, now)
+        roster = self._roster(view, replica_set)
+        wait_s = roster.refresh(view, now)
+        if wait_s is not None:
+            draft.wake_after(wait_s)
+        if not replica_set["metadata"].get("deletionTimestamp") and not self._claim(view, replica_set, roster, draft):
+            self._scale(view, replica_set, roster, draft, now)
+        _report(replica_set, roster, view.error, draft, now)
         return draft.plan()
 
+    def _roster(self, view: View, replica_set: Obj) -> Roster:
+        key = key_of(replica_set)
+        roster = self._rosters.get(key)
+        if roster is None or not roster.is_for(replica_set):
+            roster = self._rosters[key] = Roster(view, replica_set)
+        return roster
 
-def _scale(
-    view: View, owner: Obj, reference: Obj, owned: list[Obj], active: list[Obj], draft: Draft, now: float
-) -> None:
-    surplus = len(active) - int(owner["spec"].get("replicas", 1))
-    if surplus < 0:
-        _create(owner, reference, owned, min(-surplus, BURST), draft)
-    elif surplus > 0:
-        _delete(view, owner, active, min(surplus, BURST), draft, now)
+    def _claim(self, view: View, replica_set: Obj, roster: Roster, draft: Draft) -> bool:
+        """Releases pods that it no longer selects, and adopts those that nobody controls. Whether it adopts."""
+        meta, selector = replica_set["metadata"], replica_set["spec"].get("selector") or {}
+        for name in roster.strays:
+            stray = view.get(kinds.PODS, roster.namespace, name)
+            if stray is not None:
+                draft.writes.append(claims.release(kinds.PODS, stray, roster.uid))
+        if claims.is_empty(selector):
+            return False
+        reference = claims.reference_to(replica_set, API_VERSION, KIND)
+        orphans = claims.selected(view, kinds.PODS, meta.get("namespace", ""), selector, prefix="orphan-")
+        adoptions = [claims.adopt(kinds.PODS, each, reference) for each in orphans if not pods.is_terminating(each)]
+        draft.writes += adoptions
+        return bool(adoptions)
+
+    def _scale(self, view: View, owner: Obj, roster: Roster, draft: Draft, now: float) -> None:
+        surplus = roster.sums["replicas"] - int(owner["spec"].get("replicas", 1))
+        if surplus < 0:
+            _create(view, owner, roster, min(-surplus, pods.burst(view, BURST)), draft)
+        elif surplus > 0:
+            neighbours = self._neighbours(view, owner, now)
+            _delete(owner, roster.first_to_go(view, min(surplus, BURST), neighbours, now), draft)
+
+    def _neighbours(self, view: View, replica_set: Obj, now: float) -> list[Roster]:
+        """Of all ReplicaSets that share this one's owner: a Deployment's old and new pods together."""
+        owner_uid = indexes.controller_uid(replica_set)
+        found = view.by_index(kinds.REPLICA_SETS, "controller", owner_uid) if owner_uid else [replica_set]
+        rosters = [self._roster(view, each) for each in found]
+        for roster in rosters:
+            roster.refresh(view, now)
+        return rosters
 
 
-def _create(owner: Obj, reference: Obj, owned: list[Obj], count: int, draft: Draft) -> None:
-    meta = owner["metadata"]
+def _create(view: View, owner: Obj, roster: Roster, count: int, draft: Draft) -> None:
+    meta, template = owner["metadata"], owner["spec"].get("template") or {}
     namespace = meta.get("namespace", "")
-    taken = {pod["metadata"]["name"] for pod in owned}
-    newest = max((version_of(pod) for pod in owned), default=0)
-    state = f"{uid_of(owner)}/{version_of(owner)}/{newest}"
-    names = derived_names(f"{meta['name']}-", state, taken)
-    for _ in range(count):
-        name = next(names)
+    reference = claims.reference_to(owner, API_VERSION, KIND)
+    state = f"{uid_of(owner)}/{version_of(owner)}/{roster.members:x}"
+    names = free_names(f"{meta['name']}-", state, lambda name: view.get(kinds.PODS, namespace, name) is not None)
+    failed = Event(owner, "Warning", "FailedCreate", "Error creating: {error}")
+    for name in islice(names, count):
         draft.writes.append(
             create_write(
                 kinds.PODS,
-                pods.from_template(owner["spec"].get("template") or {}, reference, namespace, name),
+                pods.from_template(template, reference, namespace, name),
                 done=Event(owner, "Normal", "SuccessfulCreate", f"Created pod: {name}"),
-                failed=Event(owner, "Warning", "FailedCreate", "Error creating: {error}"),
+                failed=failed,
             )
         )
 
 
-def _delete(view: View, owner: Obj, active: list[Obj], count: int, draft: Draft, now: float) -> None:
-    neighbours = _neighbours(view, owner)
-    ranked = sorted(active, key=lambda pod: pods.deletion_rank(pod, neighbours[pods.node_name(pod)], now))
-    for pod in ranked[:count]:
+def _delete(owner: Obj, chosen: Iterable[Obj], draft: Draft) -> None:
+    for pod in chosen:
         name = pod["metadata"]["name"]
         draft.writes.append(
             delete_write(
@@ -92,37 +127,12 @@ def _delete(view: View, owner: Obj, active: list[Obj], count: int, draft: Draft,
         )
 
 
-def _neighbours(view: View, replica_set: Obj) -> Counter[str]:
-    """Active pods per node of all ReplicaSets that share this one's owner: a Deployment's old and new pods together."""
-    owner_uid = indexes.controller_uid(replica_set)
-    siblings = view.by_index(kinds.REPLICA_SETS, "controller", owner_uid) if owner_uid else [replica_set]
-    return Counter(
-        pods.node_name(pod)
-        for sibling in siblings
-        for pod in view.by_index(kinds.PODS, "controller", uid_of(sibling))
-        if pods.is_active(pod)
-    )
-
-
-def _report(replica_set: Obj, active: list[Obj], error: str, draft: Draft, now: float) -> None:
+def _report(replica_set: Obj, roster: Roster, error: str, draft: Draft, now: float) -> None:
     spec, old = replica_set["spec"], replica_set.get("status") or {}
-    min_ready_s = int(spec.get("minReadySeconds") or 0)
-    template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    full = LabelSelector.from_object({"matchLabels": template_labels})
-    counts = {"replicas": len(active), "fullyLabeledReplicas": 0, "readyReplicas": 0, "availableReplicas": 0}
-    for pod in active:
-        counts["fullyLabeledReplicas"] += full.matches(claims.labels_of(pod))
-        wait_s = pods.available_in(pod, min_ready_s, now)
-        if wait_s is None:
-            continue
-        counts["readyReplicas"] += 1
-        if wait_s == 0:
-            counts["availableReplicas"] += 1
-        else:
-            draft.wake_after(wait_s)
+    counts = {field: roster.sums[field] for field in COUNTS}
     status: Obj = {field: count for field, count in counts.items() if count or field == "replicas"}
     status["observedGeneration"] = replica_set["metadata"].get("generation", 0)
-    found = _failure(old.get("conditions") or [], len(active) - int(spec.get("replicas", 1)), error, now)
+    found = _failure(old.get("conditions") or [], counts["replicas"] - int(spec.get("replicas", 1)), error, now)
     if found:
         status["conditions"] = found
     write = status_write(kinds.REPLICA_SETS, replica_set, status)

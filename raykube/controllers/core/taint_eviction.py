@@ -7,7 +7,7 @@ heap of delayed keys holds the deadlines, so that nothing is scanned while nothi
 from collections.abc import Iterable
 
 from raykube.base.clock import parse_rfc3339
-from raykube.controllers.core import conditions, kinds, pods, taints
+from raykube.controllers.core import aspects, conditions, kinds, pods, taints
 from raykube.controllers.core.patches import delete_write, status_write
 from raykube.controllers.core.plan import NOTHING, Event, Obj, Plan, View, key_of, split_key
 
@@ -19,6 +19,7 @@ class TaintEvictionController:
 
     name = "taint-eviction-controller"
     resources = (kinds.NODES, kinds.PODS)
+    looks_at = aspects.NODE | aspects.SPEC | aspects.DELETION
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[tuple[str, str], float]] = {}  # node → (key, value) of a taint → when first seen

@@ -28,7 +28,7 @@ from raykube.api.volumes import (
     phase,
 )
 from raykube.base.clock import rfc3339
-from raykube.controllers.core import kinds
+from raykube.controllers.core import aspects, kinds
 from raykube.controllers.core.patches import patch_write, status_write, uid_of, version_of
 from raykube.controllers.core.plan import NOTHING, Event, Obj, Plan, View, Write, key_of, split_key
 
@@ -40,6 +40,7 @@ class VolumeBinder:
 
     name = "persistentvolume-binder-controller"
     resources = (CLAIMS, VOLUMES, CLASSES, kinds.PODS)
+    looks_at = aspects.COMING
 
     def __init__(self) -> None:
         # Reservations on their way: volume → the claim's uid and the state it saw; and the other way round.

@@ -6,7 +6,7 @@ Both put a finalizer on what there is, and take it off what is being deleted and
 from collections.abc import Iterable
 
 from raykube.api.volumes import CLAIM_FINALIZER, VOLUME_FINALIZER, claims_of, phase
-from raykube.controllers.core import kinds
+from raykube.controllers.core import aspects, kinds
 from raykube.controllers.core.patches import patch_write
 from raykube.controllers.core.plan import NOTHING, Obj, Plan, Read, View, key_of, split_key
 
@@ -31,6 +31,7 @@ class ClaimProtection:
 
     name = "persistentvolumeclaim-protection-controller"
     resources = (kinds.PERSISTENT_VOLUME_CLAIMS, kinds.PODS)
+    looks_at = aspects.COMING
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """The claim; the claims of a pod that went (or is another one of the same name)."""

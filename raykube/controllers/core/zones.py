@@ -28,6 +28,8 @@ class Zones:
 
     def put(self, node: str, zone: str, ready: bool) -> bool:
         """Records a node; whether the rate of any zone may have changed with it."""
+        if self._place.get(node) == (zone, ready):
+            return False  # as with nearly every report of a node
         before = self._states()
         self._take_out(node)
         self._place[node] = (zone, ready)

@@ -116,6 +116,8 @@ def container(
         "RestartPolicy": {"Name": "no"},
         **resources(config.linux.resources),
     }
+    if config.CDI_devices:
+        settings["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": [one.name for one in config.CDI_devices]}]
     if options.network == cri_pb2.NODE:
         settings["UTSMode"] = "host"
     if not security.privileged:

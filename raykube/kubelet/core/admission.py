@@ -6,15 +6,21 @@ from math import ceil
 
 from raykube.api import quantity
 from raykube.api.label_selectors import LabelSelector
+from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.qos import Amounts, pod_requests
 from raykube.kubelet.core.status import Verdict
 
-AFFINITY_MESSAGE = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+REJECTED = "Pod was rejected: "  # how the status says it; the event does without
+OS_LABEL, OS = "kubernetes.io/os", "linux"
 
 
 def _reject(reason: str, message: str) -> Verdict:
-    return Verdict("Failed", reason, f"Pod was rejected: {message}")
+    return Verdict("Failed", reason, f"{REJECTED}{message}")
+
+
+def _failed(predicate: str, message: str) -> Verdict:
+    return _reject(predicate, f"Predicate {predicate} failed: {message}")
 
 
 def _shown(name: str, amount: int | Fraction) -> int:
@@ -78,9 +84,92 @@ def shortage(pod: Object, others: Iterable[Object], node: Object) -> tuple[str, 
     return None
 
 
+def _host_ports(pod: Object) -> set[tuple[str, str, int]]:
+    """(address, protocol, port) of the machine that the pod's lasting containers take; "" is every address."""
+    lasting = [spec for spec in pods.init_containers(pod) if pods.is_sidecar(spec)] + pods.containers(pod)
+    return {
+        (port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"])
+        for spec in lasting
+        for port in spec.get("ports") or ()
+        if port.get("hostPort")
+    }
+
+
+def ports_are_free(pod: Object, others: Iterable[Object]) -> bool:
+    wanted = _host_ports(pod)
+    if not wanted:
+        return True
+    taken = {one for other in others for one in _host_ports(other)}
+    return not any(
+        mine[1:] == theirs[1:] and (mine[0] == theirs[0] or "0.0.0.0" in (mine[0], theirs[0]))
+        for mine in wanted
+        for theirs in taken
+    )
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
+        return False
+    if toleration.get("key") and toleration["key"] != taint["key"]:
+        return False
+    if toleration.get("operator") == "Exists":
+        return True
+    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
+
+
+def is_expelled(pod: Object, node: Object) -> bool:
+    """Whether a taint would have the pod leave at once. Static pods are the machine's own."""
+    if pods.is_static(pod):
+        return False
+    tolerations = pod["spec"].get("tolerations") or ()
+    return any(
+        taint["effect"] == "NoExecute" and not any(_tolerates(one, taint) for one in tolerations)
+        for taint in (node.get("spec") or {}).get("taints") or ()
+    )
+
+
+def _unlike_machine(pod: Object, node: Object) -> Verdict | None:
+    """Why a pod is for another kind of machine."""
+    wanted = (pod["spec"].get("nodeSelector") or {}).get(OS_LABEL)
+    if wanted and wanted != OS:
+        return _reject(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            f"Failed to admit pod as the `{OS_LABEL}` label doesn't match node label",
+        )
+    if (pod["spec"].get("os") or {}).get("name", OS) != OS:
+        return _reject("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    strict = (pod["spec"].get("securityContext") or {}).get("supplementalGroupsPolicy") == "Strict"
+    features = (node.get("status") or {}).get("features") or {}
+    if strict and not features.get("supplementalGroupsPolicy"):
+        return _reject(
+            "SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node"
+        )
+    return None
+
+
 def admit(pod: Object, others: Iterable[Object], node: Object) -> Verdict | None:
     """None for a pod that may run here beside `others`; otherwise why not."""
-    if not matches_node(pod, node):
-        return _reject("NodeAffinity", AFFINITY_MESSAGE)
+    unlike = _unlike_machine(pod, node)
+    if unlike is not None:
+        return unlike
+    others = list(others)
     missing = shortage(pod, others, node)
-    return None if missing is None else _reject(f"OutOf{missing[0]}", missing[1])
+    if missing is not None:
+        return _reject(f"OutOf{missing[0]}", missing[1])
+    if not matches_node(pod, node):
+        return _failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+    if not ports_are_free(pod, others):
+        return _failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+    if is_expelled(pod, node):
+        return _failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+    return None
+
+
+def admit_apparmor(pod: Object, enabled: bool) -> Verdict | None:
+    """None for a pod without AppArmor profiles, or on a machine that has AppArmor."""
+    contexts = [pod["spec"].get("securityContext") or {}]
+    contexts += [spec.get("securityContext") or {} for spec in pods.all_containers(pod)]
+    profiles = [(context.get("appArmorProfile") or {}).get("type", "Unconfined") for context in contexts]
+    if enabled or all(profile == "Unconfined" for profile in profiles):
+        return None
+    return _reject("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")

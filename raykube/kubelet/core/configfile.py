@@ -42,6 +42,12 @@ def _priorities(value: Any) -> dict[str, str]:
     return {str(one["priority"]): str(one["shutdownGracePeriodSeconds"]) for one in value}
 
 
+def _enforced(value: Any) -> str:
+    if not set(value) <= {"pods", "none"}:
+        raise TypeError("want [pods] or [none]: what is reserved has no control groups of its own here")
+    return "pods" if "pods" in value else "none"
+
+
 # field → (flag of our Config, form)
 FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "address": ("address", _same),
@@ -54,6 +60,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "containerLogMaxSize": ("container_log_max_size", _same),
     "containerLogMonitorInterval": ("container_log_monitor_interval", _same),
     "containerRuntimeEndpoint": ("container_runtime_endpoint", _same),
+    "enforceNodeAllocatable": ("enforce_node_allocatable", _enforced),
     "evictionHard": ("eviction_hard", _pairs("<")),
     "evictionMaxPodGracePeriod": ("eviction_max_pod_grace_period", _same),
     "evictionMinimumReclaim": ("eviction_minimum_reclaim", _pairs("=")),

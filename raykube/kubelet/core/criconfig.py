@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raykube.kubelet.core import pod as pods
@@ -43,6 +44,7 @@ class NodeSettings:
     unified_hierarchy: bool = False  # control groups version 2
     seccomp_root: str = "/var/lib/kubelet/seccomp"
     seccomp_default: bool = False
+    user_namespaces: bool = False  # whether the runtime could make them
 
 
 def container_hash(spec: Object) -> str:
@@ -89,7 +91,10 @@ def hostname(pod: Object, cluster_domain: str) -> str:
 def sandbox_config(
     pod: Object, attempt: int, log_directory: str, dns: Dns, settings: NodeSettings
 ) -> cri_pb2.PodSandboxConfig:
-    """Raises ValueError for a host name that cannot be."""
+    """Raises ValueError for a host name that cannot be, and for a pod that wants users of its own."""
+    if pod["spec"].get("hostUsers") is False:
+        who = "this kubelet" if settings.user_namespaces else "runtime"
+        raise ValueError(f"can't set `spec.hostUsers: false`, {who} does not support user namespaces")
     config = cri_pb2.PodSandboxConfig(
         metadata=cri_pb2.PodSandboxMetadata(
             name=pods.name(pod), namespace=pods.namespace(pod), uid=pods.uid(pod), attempt=attempt
@@ -224,6 +229,14 @@ def observed_container(status: cri_pb2.ContainerStatus, sandbox_id: str) -> Obse
         image_id=status.image_ref or status.image_id,
         spec_hash=status.annotations.get(HASH, ""),
     )
+
+
+def first_process(info: Mapping[str, str]) -> int:
+    """Out of a verbose ContainerStatus: `pid`, or what containerd and CRI-O put into the JSON of `info`; 0: neither."""
+    try:
+        return int(info["pid"]) if "pid" in info else int(json.loads(info["info"])["pid"])
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def observed_sandbox(status: cri_pb2.PodSandboxStatus) -> ObservedSandbox:

@@ -139,4 +139,7 @@ def _value(
         if reference is not None:
             value = sources.value(kind, reference["name"], reference["key"], bool(reference.get("optional")))
             return None if value is None else _text(value)
+    if "fileKeyRef" in source:
+        file = source["fileKeyRef"]
+        return sources.variable(file["volumeName"], file["path"], file["key"], bool(file.get("optional")))
     raise ValueError(f"environment variable {variable['name']} has a source that this kubelet does not know")

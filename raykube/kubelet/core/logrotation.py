@@ -21,3 +21,8 @@ def rotation(rotated: Iterable[str], files_max: int) -> tuple[list[str], list[st
     whole = [name for name in whole if name not in twice]
     surplus = max(len(whole) - max(files_max - 2, 0), 0)
     return removals + twice + whole[:surplus], [name for name in whole[surplus:] if not name.endswith(PACKED)]
+
+
+def rotations(rotated: Iterable[str]) -> list[str]:
+    """The names that the log has been given, the oldest first, whether what was in it is packed by now or not."""
+    return sorted({name.removesuffix(PACKED) for name in rotated if not name.endswith(UNFINISHED)})

@@ -1,9 +1,11 @@
 """The Node object that this kubelet stands for."""
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from raykube.api import quantity
 from raykube.base.clock import rfc3339
+from raykube.kubelet.core.features import NOTHING_KNOWN, Features, labels
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.thresholds import Amount
 
@@ -38,6 +40,7 @@ class MachineFacts:
     kernel: str
     os_image: str
     architecture: str  # Go's name: amd64, arm64
+    features: Features = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,12 @@ def capacity(config: NodeConfig, machine: MachineFacts) -> dict[str, str]:
         "pods": str(config.max_pods),
     }
     return found | config.capacity
+
+
+def for_pods(config: NodeConfig, machine: MachineFacts, name: str) -> Fraction:
+    """Capacity less what is reserved, of one resource: what pods may use together, eviction or not."""
+    total = quantity.parse(capacity(config, machine)[name])
+    return Fraction(max(total - sum(quantity.parse(reserved.get(name, "0")) for reserved in config.reserved), 0))
 
 
 def allocatable(config: NodeConfig, machine: MachineFacts) -> dict[str, str]:
@@ -207,7 +216,7 @@ def new_node(config: NodeConfig, machine: MachineFacts, health: Health, now: flo
         "apiVersion": "v1",
         "metadata": {
             "name": config.name,
-            "labels": default_labels(config, machine) | config.labels,
+            "labels": default_labels(config, machine) | labels(machine.features, machine.kernel) | config.labels,
             "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
         },
         "spec": spec,

@@ -8,6 +8,7 @@ Rules:
 - A container is in a plan's `starts` only if its newest run has ended (or it never ran): nothing runs twice.
 - A pod whose phase is Succeeded or Failed, and a pod that terminates, only ever stops things.
 - An ephemeral container starts once, whatever the others do.
+- A restart of all containers (restartrules.py) ends what is old before anything begins anew.
 - Back-off delays a restart, never a first start; `wake_at` says when to plan again.
 """
 
@@ -18,6 +19,7 @@ from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, State
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.probes import ProbeResults
 from raykube.kubelet.core.restart_backoff import RestartBackoff
+from raykube.kubelet.core.restartrules import is_old, restarts_all_at, should_restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Kill:
     container_id: str
     name: str
     message: str
+    hooks: bool = True  # whether its preStop hook runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ def crash_message(pod: Object, name: str, delay_s: float) -> str:
     return f"back-off {text} restarting failed container={name} pod={pods.full_name(pod)}"
 
 
+RESTART_MESSAGE = "Stopping container because all containers of the pod restart"
+
+
 class _Planner:
     def __init__(
         self,
@@ -84,6 +90,7 @@ class _Planner:
         self.kills: list[Kill] = []
         self.waiting: list[Waiting] = []
         self.wake_at: float | None = None
+        self.restarted_at = restarts_all_at(pod, observed)  # runs from before are old; 0: none is
 
     def start(self, spec: Object, previous: ObservedContainer | None) -> None:
         """Starts a container, or waits for its back-off to end."""
@@ -106,7 +113,7 @@ class _Planner:
         wanted = self.spec_hashes.get(name)
         if wanted and running.spec_hash and running.spec_hash != wanted:
             return f"Container {name} definition changed, will be restarted"
-        restarts = pods.should_restart(self.pod, spec, 137)
+        restarts = should_restart(self.pod, spec, 137)
         suffix = ", will be restarted" if restarts else ""
         if self.probes.startup_failed(running.id):
             return f"Container {name} failed startup probe{suffix}"
@@ -128,7 +135,11 @@ class _Planner:
     def init_containers(self, sandbox_id: str) -> str:
         """Plans init containers; answers "done", "blocked" or "failed"."""
         specs = pods.init_containers(self.pod)
-        here = {one.name: one for one in reversed(self.observed.containers) if one.sandbox_id == sandbox_id}
+        here = {
+            one.name: one
+            for one in reversed(self.observed.containers)
+            if one.sandbox_id == sandbox_id and not is_old(one, self.restarted_at)
+        }
         initialized = any(spec["name"] in here for spec in pods.containers(self.pod))
         # Older runs may have been cleaned away: whoever comes before one that ran has succeeded.
         reached = max((index for index, spec in enumerate(specs) if spec["name"] in here), default=-1)
@@ -157,7 +168,7 @@ class _Planner:
                 return "blocked"
             if latest.state is State.EXITED and latest.exit_code == 0:
                 continue
-            if latest.state is State.EXITED and not pods.should_restart(self.pod, spec, latest.exit_code):
+            if latest.state is State.EXITED and not should_restart(self.pod, spec, latest.exit_code):
                 return "failed"
             self.start(spec, latest)
             return "blocked"
@@ -174,17 +185,16 @@ class _Planner:
         alive = False
         for spec in pods.containers(self.pod):
             latest = self.observed.latest(spec["name"])
-            if latest is not None and latest.state is State.RUNNING:
+            if is_old(latest, self.restarted_at):
+                self.start(spec, latest)
+                alive = True
+            elif latest is not None and latest.state is State.RUNNING:
                 self.keep(spec, latest)
                 alive = True
             elif latest is not None and latest.state is State.UNKNOWN:
                 self.make_sure(latest)
                 alive = True
-            elif (
-                latest is None
-                or latest.state is not State.EXITED
-                or pods.should_restart(self.pod, spec, latest.exit_code)
-            ):
+            elif latest is None or latest.state is not State.EXITED or should_restart(self.pod, spec, latest.exit_code):
                 self.start(spec, latest)
                 alive = True
         return alive
@@ -195,6 +205,10 @@ class _Planner:
         several = sum(one.ready for one in self.observed.sandboxes) > 1
         if sandbox is None or no_address or several:
             return self._new_sandbox()
+        old = [one for one in self.observed.containers if is_old(one, self.restarted_at)]
+        alive = [one for one in old if one.state in (State.RUNNING, State.UNKNOWN)]
+        if alive:
+            return Plan(kills=tuple(Kill(one.id, one.name, RESTART_MESSAGE, hooks=False) for one in alive))
         self.ephemeral_containers()
         progress = self.init_containers(sandbox.id)
         if progress == "failed":
@@ -228,12 +242,12 @@ class _Planner:
                 inits_failed = any(
                     run.state is State.EXITED
                     and run.exit_code != 0
-                    and not pods.should_restart(self.pod, init, run.exit_code)
+                    and not should_restart(self.pod, init, run.exit_code)
                     for init in pods.init_containers(self.pod)
                     if (run := self.observed.latest(init["name"])) is not None
                 )
                 return not inits_failed
-            if latest.state is not State.EXITED or pods.should_restart(self.pod, spec, latest.exit_code):
+            if latest.state is not State.EXITED or should_restart(self.pod, spec, latest.exit_code):
                 return True
         return False
 

@@ -50,8 +50,16 @@ def container(pod: Object, container_name: str) -> Object | None:
     return next((one for one in every if one["name"] == container_name), None)
 
 
+def field_path(pod: Object, container_name: str) -> str:
+    """Where a container stands in the pod, as its events say: `spec.initContainers{wait}`."""
+    for place in ("initContainers", "ephemeralContainers"):
+        if any(one["name"] == container_name for one in pod["spec"].get(place) or ()):
+            return f"spec.{place}{{{container_name}}}"
+    return f"spec.containers{{{container_name}}}"
+
+
 def is_sidecar(spec: Object) -> bool:
-    """An init container that keeps running beside the others."""
+    """Of an init container: whether it keeps running beside the others."""
     return spec.get("restartPolicy") == "Always"
 
 
@@ -96,9 +104,3 @@ def grace_s(pod: Object) -> int:
         return int(deletion)
     own = pod["spec"].get("terminationGracePeriodSeconds")
     return GRACE_DEFAULT_S if own is None else int(own)
-
-
-def should_restart(pod: Object, spec: Object, exit_code: int) -> bool:
-    """Whether a container that ended with `exit_code` is to run again."""
-    policy = "Always" if is_sidecar(spec) else restart_policy(pod)
-    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)

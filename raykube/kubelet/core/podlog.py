@@ -3,10 +3,13 @@
 A line is `TIME STREAM TAGS TEXT`; TAGS begins with P for a part of a longer line and with F for its end.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from raykube.base.clock import parse_rfc3339
+
+_TIME = re.compile(rb"(.*T\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,14 @@ def is_since(line: LogLine, since: float | None) -> bool:
         return True
 
 
+def fixed(time: bytes) -> bytes:
+    """A line's time with all nine digits, as `--timestamps` shows it: runtimes leave zeros at the end out."""
+    found = _TIME.fullmatch(time)
+    if found is None:
+        return time
+    return found[1] + b"." + (found[2] or b"").ljust(9, b"0") + found[3]
+
+
 class LogFilter:
     """What `options` lets through of lines that come in several calls."""
 
@@ -58,7 +69,7 @@ class LogFilter:
             parsed = parse_line(line)
             if parsed is None or not is_since(parsed, self._options.since):
                 continue
-            stamp = parsed.time + b" " if self._options.timestamps and not self._continues else b""
+            stamp = fixed(parsed.time) + b" " if self._options.timestamps and not self._continues else b""
             self._continues = not parsed.text.endswith(b"\n")
             yield stamp + parsed.text
 

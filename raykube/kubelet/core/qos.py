@@ -67,14 +67,15 @@ def pod_limits(pod: Object) -> Amounts:
     named = set.intersection(*(set(own) for own in limits)) if limits else set()
     total: Amounts = {}
     sidecars: Amounts = {}
-    for spec, own in zip(pods.all_containers(pod), limits, strict=True):
-        if pods.is_sidecar(spec):
+    inits = len(pods.init_containers(pod))
+    for index, (spec, own) in enumerate(zip(pods.all_containers(pod), limits, strict=True)):
+        if index >= inits:
+            total = _add(total, own)
+        elif pods.is_sidecar(spec):
             sidecars = _add(sidecars, own)
             peak = _max(peak, sidecars)
-        elif spec in pods.init_containers(pod):
-            peak = _max(peak, _add(sidecars, own))
         else:
-            total = _add(total, own)
+            peak = _max(peak, _add(sidecars, own))
     total = _max(_add(total, sidecars), peak)
     found = {name: total[name] for name in named}
     found |= {name: quantity.parse(text) for name, text in _resources(pod["spec"], "limits").items()}

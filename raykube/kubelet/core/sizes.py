@@ -57,7 +57,7 @@ def oom_score(pod: Object, spec: Object, memory_capacity_bytes: int) -> int:
         return min(max(1000 - share, 3), 999)
 
     own = score((spec.get("resources") or {}).get("requests") or {})
-    if pods.is_sidecar(spec):  # a sidecar does not go before whom it serves
+    if spec in pods.init_containers(pod) and pods.is_sidecar(spec):  # it does not go before whom it serves
         others = [score((one.get("resources") or {}).get("requests") or {}) for one in pods.containers(pod)]
         own = min([own, *others])
     return own

@@ -1,10 +1,11 @@
-"""The ConfigMaps and Secrets that a pod refers to, as they were fetched."""
+"""The ConfigMaps, Secrets and files of variables that a pod refers to, as they were fetched."""
 
 import base64
 from dataclasses import dataclass, field
 from typing import Literal
 
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.envfile import value_in
 from raykube.kubelet.core.pod import Object
 
 Kind = Literal["ConfigMap", "Secret"]
@@ -17,10 +18,11 @@ class SourceMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Objects of one namespace by (kind, name); None where there is no such object."""
+    """Objects of one namespace by (kind, name), files by (volume, path); None where there is no such thing."""
 
     namespace: str
     objects: dict[Reference, Object | None] = field(default_factory=dict)
+    files: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def data(self, kind: Kind, name: str, optional: bool = False) -> dict[str, bytes] | None:
         """Every key with its bytes; None when the object is missing and that is allowed. Raises SourceMissing."""
@@ -44,6 +46,17 @@ class Sources:
                 return None
             raise SourceMissing(f"couldn't find key {key} in {kind} {self.namespace}/{name}")
         return data[key]
+
+    def variable(self, volume: str, path: str, key: str, optional: bool = False) -> str | None:
+        """A variable out of a file; None when it is missing and that is allowed. Raises SourceMissing, ValueError."""
+        text = self.files.get((volume, path))
+        try:
+            value = None if text is None else value_in(text, key)
+        except ValueError as error:
+            raise ValueError(f"couldn't parse env file: {error}") from None
+        if value is None and not optional:
+            raise SourceMissing(f'environment variable key "{key}" not found in file "{path}"')
+        return value
 
 
 def _volume_references(volume: Object) -> set[Reference]:

@@ -17,6 +17,7 @@ import yaml
 from raykube.api import defaults, schema, validation
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
+from raykube.api.validation.groups import SYSTEM_PRIORITIES
 from raykube.base.clock import rfc3339
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.pod import MIRROR, SOURCE, Object
@@ -25,7 +26,6 @@ from raykube.kubelet.core.sources import references
 PODS = builtin("v1", "Pod")
 HASH = "kubernetes.io/config.hash"
 SEEN = "kubernetes.io/config.seen"
-SYSTEM_PRIORITIES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
 _EVERYTHING = {"operator": "Exists", "effect": "NoExecute"}
 
 

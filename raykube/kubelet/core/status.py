@@ -13,7 +13,9 @@ from raykube.kubelet.core.plan import Waiting
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.probes import ProbeResults
 from raykube.kubelet.core.qos import qos_class
+from raykube.kubelet.core.restartrules import is_old, restarts_all_at, should_restart
 
+RESTARTING = "AllContainersRestarting"
 POD_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 RESIZE_CONDITIONS = ("PodResizePending", "PodResizeInProgress")
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
@@ -36,6 +38,7 @@ class Verdict:
     message: str
     disruption: str = ""  # reason of the DisruptionTarget condition, for a pod that is ended and not by its own doing
     grace_s: int | None = None  # at most so long to end
+    disruption_message: str = ""  # of that condition, where it is another
 
 
 @dataclass(slots=True)
@@ -113,7 +116,7 @@ def _container_status(inputs: Inputs, spec: Object, default_reason: str, init: b
             status["resources"] = inputs.applied[latest.id]
     elif latest is not None and latest.state is State.EXITED:
         terminated = {"terminated": _terminated(inputs, latest, node)}
-        restarts = pods.should_restart(inputs.pod, spec, latest.exit_code) and not inputs.stopped
+        restarts = should_restart(inputs.pod, spec, latest.exit_code) and not inputs.stopped
         if waiting is not None and restarts and inputs.verdict is None:
             status["state"] = {"waiting": {"reason": waiting.reason, "message": waiting.message}}
             status["lastState"] = terminated
@@ -164,38 +167,42 @@ def _phase(inputs: Inputs, init_statuses: list[Object], statuses: list[Object], 
         return pods.phase(inputs.pod) if inputs.observed.running else inputs.verdict.phase
     if pods.is_terminal(inputs.pod):
         return pods.phase(inputs.pod)  # a phase that is final stays
-    policy = pods.restart_policy(inputs.pod)
     running = waiting = stopped = succeeded = 0
-    for status in statuses:
+    goes_on = _restarting(inputs) == "True"
+    for spec, status in zip(pods.containers(inputs.pod), statuses, strict=True):
         state = status["state"]
+        ended = state.get("terminated") or status["lastState"].get("terminated")
         if "running" in state:
             running += 1
-        elif "terminated" in state:
+        elif ended:
             stopped += 1
-            succeeded += state["terminated"]["exitCode"] == 0
-        elif "terminated" in status["lastState"]:
-            stopped += 1
+            succeeded += "terminated" in state and ended["exitCode"] == 0
+            goes_on = goes_on or should_restart(inputs.pod, spec, ended["exitCode"])
         else:
             waiting += 1
     any_running = running or any("running" in status["state"] for status in init_statuses)
     if not initialized:
-        failed = any(
-            status["state"].get("terminated", {}).get("exitCode", 0) != 0
+        codes = (
+            (spec, status["state"].get("terminated", {}).get("exitCode", 0))
             for spec, status in zip(pods.init_containers(inputs.pod), init_statuses, strict=True)
-            if not pods.is_sidecar(spec)
         )
-        if failed and policy == "Never" and not any_running:
+        failed = any(code != 0 and not should_restart(inputs.pod, spec, code) for spec, code in codes)
+        if failed and not any_running:
             return "Failed"
         return "Failed" if inputs.stopped else "Pending"
     if waiting:
         return "Failed" if inputs.stopped else "Pending"
-    if any_running or (policy == "Always" and not inputs.stopped):
+    if any_running or (goes_on and not inputs.stopped):
         return "Running"
-    if stopped == succeeded:
-        return "Succeeded"
-    if policy == "Never" or inputs.stopped:
-        return "Failed"
-    return "Running"
+    return "Succeeded" if stopped == succeeded else "Failed"
+
+
+def _restarting(inputs: Inputs) -> str:
+    """Whether all containers restart ("True"), or did so and run again ("False"); "" where that never was."""
+    at = restarts_all_at(inputs.pod, inputs.observed)
+    if not at:
+        return ""
+    return str(any(is_old(inputs.observed.latest(spec["name"]), at) for spec in pods.all_containers(inputs.pod)))
 
 
 def _unready(statuses: list[Object]) -> str:
@@ -238,9 +245,17 @@ def _conditions(
             found["Ready"] = ("False", "ReadinessGatesNotReady", ", ".join(missing))
     found["PodScheduled"] = ("True", "", "")
     kinds: tuple[str, ...] = POD_CONDITIONS
+    restarting = _restarting(inputs)
+    if restarting:
+        found[RESTARTING] = (restarting, "", "")
+        kinds = (*kinds, RESTARTING)
     if inputs.verdict is not None and inputs.verdict.disruption:
-        found["DisruptionTarget"] = ("True", inputs.verdict.disruption, inputs.verdict.message)
-        kinds = (*POD_CONDITIONS, "DisruptionTarget")
+        found["DisruptionTarget"] = (
+            "True",
+            inputs.verdict.disruption,
+            inputs.verdict.disruption_message or inputs.verdict.message,
+        )
+        kinds = (*kinds, "DisruptionTarget")
     return [condition(kind, *found[kind]) for kind in kinds]
 
 
@@ -289,10 +304,12 @@ def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
     ]
     statuses = [_container_status(inputs, spec, waiting_for, False, node) for spec in pods.containers(pod)]
     phase = _phase(inputs, init_statuses, statuses, initialized)
-    conditions = _conditions(inputs, phase, init_statuses, statuses, initialized)
-    status: Object = {
+    generation = pod["metadata"].get("generation")
+    seen = {"observedGeneration": generation} if generation else {}
+    conditions = _conditions(inputs, phase, init_statuses, statuses, initialized) + inputs.resize
+    status: Object = seen | {
         "phase": phase,
-        "conditions": _merge_conditions(old.get("conditions") or [], conditions + inputs.resize, now),
+        "conditions": _merge_conditions(old.get("conditions") or [], [seen | one for one in conditions], now),
         "qosClass": old.get("qosClass") or qos_class(pod),
         "startTime": old.get("startTime") or rfc3339(inputs.started_at or now),
         "hostIP": node.host_ips[0],
@@ -319,10 +336,14 @@ def pod_status(inputs: Inputs, node: NodeFacts, now: float) -> Object:
     for name in ("nominatedNodeName", "resourceClaimStatuses"):
         if old.get(name):
             status[name] = old[name]
-    generation = pod["metadata"].get("generation")
-    if generation:
-        status["observedGeneration"] = generation
     return status
+
+
+def held_back(status: Object, old: Object) -> Object:
+    """A status whose phase is final, with the phase of before: others must not take for free what the pod still has."""
+    told = {name: value for name in ("reason", "message") if (value := old.get(name))}
+    rest = {name: value for name, value in status.items() if name not in ("phase", "reason", "message")}
+    return rest | {"phase": old.get("phase") or "Pending"} | told
 
 
 def pod_address(observed: ObservedPod, pod: Object, node: NodeFacts) -> str:

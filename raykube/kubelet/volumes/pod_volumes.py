@@ -18,9 +18,9 @@ from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.sources import SourceMissing, Sources, volume_references
 from raykube.kubelet.core.volumespec import EMPTY_DIR, IN_MEMORY, OF_OBJECTS, NotUsable, Resolved
 from raykube.kubelet.objects import Objects
-from raykube.kubelet.volumes import atomicwriter, emptydir, hostpath, mounts, ownership, removal, subpath
+from raykube.kubelet.volumes import atomicwriter, emptydir, hostpath, mounts, ownership, removal, safepath, subpath
 from raykube.kubelet.volumes.claims import Claims
-from raykube.kubelet.volumes.failure import VolumeFailed
+from raykube.kubelet.volumes.failure import VolumeFailed, words
 from raykube.kubelet.volumes.places import Places
 from raykube.pb import cri_pb2
 
@@ -78,7 +78,8 @@ class Volumes:
                 await self._prepare(pod, volume, found, sources, facts)
             except (SourceMissing, ValueError, OSError, VolumeFailed, NotUsable) as error:
                 step = "NewMounter initialization" if found.kind == "local" else "SetUp"
-                failure = failure or VolumeFailed(f'MountVolume.{step} failed for volume "{found.name}" : {error}')
+                message = f'MountVolume.{step} failed for volume "{found.name}" : {words(error)}'
+                failure = failure or VolumeFailed(message)
         if failure is not None:
             raise failure
 
@@ -141,7 +142,23 @@ class Volumes:
         path.write_text(hosts_file(pod, (pod_ip,) if pod_ip else (), cluster_domain, own))
         path.chmod(0o644)
 
-    # -- mounts of a container
+    # -- what a container reads and mounts
+
+    def env_files(self, pod: Object, spec: Object) -> dict[tuple[str, str], str | None]:
+        """The files of variables in emptyDirs that a container's environment refers to; None for a missing one.
+
+        Raises OSError, for a path that leads out of its volume, too.
+        """
+        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or () if "emptyDir" in volume}
+        found: dict[tuple[str, str], str | None] = {}
+        for variable in spec.get("env") or ():
+            reference = (variable.get("valueFrom") or {}).get("fileKeyRef")
+            if not reference:
+                continue
+            name, path = reference["volumeName"], reference["path"]
+            volume = volumes.get(name)
+            found[name, path] = None if volume is None else safepath.text(str(self._directory(pod, volume)), path)
+        return found
 
     async def mounts(
         self, pod: Object, spec: Object, attempt: int, environment: dict[str, str | bytes]

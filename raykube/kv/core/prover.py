@@ -54,8 +54,7 @@ class Prover:
         if not (self.has_news or is_open or vouching.fenced or vouching.disputed):
             return
         everybody = {record.id for record in membership.members}
-        # A member that does not know the command would have to stop at it.
-        if not all(m in machine.attributes and machine.attributes[m].level >= Command.VOUCH for m in everybody):
+        if not machine.is_known(Command.VOUCH, everybody):
             return
         self._checked_at = now
         check = raft_pb2.Check(voters=sorted(membership.voters), learners=sorted(everybody - set(membership.voters)))

@@ -114,13 +114,14 @@ class Replica:
         self._granted.append((lease, record.ttl_s))
         return True
 
-    def change_members(self, request: int, change: Change) -> bool:
+    def change_members(self, request: int, change: Change, is_late: bool = False) -> bool:
         """As leader, puts a new membership into the log; its `Changed`, or a StoreError, comes in an `Output`.
 
-        False: not now; this member does not lead, or an earlier change is not settled. Raises StoreError: refused.
+        False: not now; this member does not lead, an earlier change is not settled, or it stood still so long that it
+        does not know who answers (`is_late`: the tick that will say so is still to come). Raises StoreError: refused.
         """
         node = self.node
-        if not node.may_change_members:
+        if is_late or not node.may_change_members:
             return False
         matches = {member: progress.match for member, progress in node.progress.items()}
         started = frozenset(member for member, found in self.machine.attributes.items() if found.name)
@@ -143,11 +144,11 @@ class Replica:
     def step(self, message: Message) -> None:
         self.node.step(message)
 
-    def tick(self, now: float, stalled_s: float = 0.0) -> None:
-        """A tick of time. `stalled_s`: how long this process stood still before it, beyond the tick."""
+    def tick(self, now: float, stalled_s: float = 0.0, missed_ticks: int = 0) -> None:
+        """A tick of time. `stalled_s`, `missed_ticks`: how long this process stood still before it, beyond the tick."""
         if stalled_s > 0:
             self.lease_clock.delay(stalled_s)
-            self.node.on_stalled()
+            self.node.on_stalled(missed_ticks)
         self.node.tick()
         self._note_role()
         granted, self._granted = self._granted, []
@@ -288,10 +289,10 @@ class Replica:
                     if is_awaited:
                         del self._proposals[request]
                         answers.append((request, answer))
-                    if command < Command.CHECK:
-                        self.prover.has_news = True
-                    else:
+                    if command in (Command.CHECK, Command.VOUCH):
                         self.prover.on_applied(command, answer, entry.index)
+                    else:
+                        self.prover.has_news = True
                     if self.node.is_leader:
                         self._follow_leases(command, body, answer)
             elif entry.kind == EntryKind.CONFIG:

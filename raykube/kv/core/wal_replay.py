@@ -62,12 +62,13 @@ class _Reader:
             if header is None or (not self._is_first and header.previous != state.crc):
                 if header is None:
                     behind = self._next(data, offset)
+                    # Only a log's very first head may be torn: behind it nothing was promised.
+                    if state.meta is None and (not is_last or used > wal_codec.FIRST_HEAD_BYTES):
+                        raise Corrupt(
+                            f"{name} is damaged at its beginning, and no other segment says whose it is: remove "
+                            "this member from its cluster and add it again, or begin again with a backup"
+                        )
                     if behind is None and is_last:
-                        if state.meta is None and used > wal_codec.FIRST_HEAD_BYTES:
-                            raise Corrupt(
-                                f"{name} is damaged at its beginning, and no other segment says whose it is: remove "
-                                "this member from its cluster and add it again, or begin again with a backup"
-                            )
                         break
                     state.damage.append(f"{name} at byte {offset}")
                     if behind is None:

@@ -11,11 +11,14 @@ NETWORK_NAME = "raykube"
 PluginKind = Literal["bridge", "ptp"]
 
 
-def conflist(pod_cidrs: Sequence[str], kind: PluginKind, *, bridge: str, mtu: int, available: Collection[str]) -> bytes:
+def conflist(
+    pod_cidrs: Sequence[str], kind: PluginKind, *, bridge: str, mtu: int, available: Collection[str], data_dir: str
+) -> bytes:
     """The file's text: pods get an address of each of `pod_cidrs` and a default route.
 
     `available`: names of the plug-ins that are there. `portmap` (hostPort), `bandwidth` and `firewall` are optional;
-    of them the first two are used if they are there. `mtu` in bytes.
+    of them the first two are used if they are there. `mtu` in bytes. `data_dir`: where taken addresses are remembered,
+    in a folder with the network's name.
     """
     attach: dict[str, Any] = {
         "type": kind,
@@ -23,6 +26,7 @@ def conflist(pod_cidrs: Sequence[str], kind: PluginKind, *, bridge: str, mtu: in
         "ipam": {
             "type": "host-local",
             "ranges": [[{"subnet": cidr}] for cidr in pod_cidrs],
+            "dataDir": data_dir,
             "routes": [{"dst": "::/0" if ip_network(cidr).version == 6 else "0.0.0.0/0"} for cidr in pod_cidrs],
         },
     }

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from ipaddress import ip_network
 
-from raykube.podnetwork.core.ruleset import MASQUERADE_TABLE
+from raykube.nftables.core.objects import CHAIN, Chain, Items
 
+MASQUERADE_TABLE = "inet raykube-masquerade"
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
-def masquerading(pod_cidrs: Sequence[str], cluster_cidrs: Sequence[str]) -> str:
-    """The transaction that installs the table, in place of what is there."""
-    lines = [f"add table {MASQUERADE_TABLE}", f"delete table {MASQUERADE_TABLE}", f"add table {MASQUERADE_TABLE}"]
-    lines.append(f"add chain {MASQUERADE_TABLE} post {{ type nat hook postrouting priority srcnat; }}")
+def masquerading(pod_cidrs: Sequence[str], cluster_cidrs: Sequence[str]) -> Items:
+    """What is in the table."""
+    rules = []
     for cidr in pod_cidrs:
         version = ip_network(cidr).version
         family = "ip6" if version == 6 else "ip"
@@ -20,10 +20,8 @@ def masquerading(pod_cidrs: Sequence[str], cluster_cidrs: Sequence[str]) -> str:
         ranges = [ip_network(text) for text in dict.fromkeys(inside)]
         outer = [one for one in ranges if not any(_within(one, other) for other in ranges if other != one)]
         spared = ", ".join([*map(str, outer), MULTICAST[version]])
-        lines.append(
-            f"add rule {MASQUERADE_TABLE} post {family} saddr {cidr} {family} daddr != {{ {spared} }} masquerade"
-        )
-    return "\n".join(lines) + "\n"
+        rules.append(f"{family} saddr {cidr} {family} daddr != {{ {spared} }} masquerade")
+    return {(CHAIN, "post"): Chain(tuple(rules), "nat hook postrouting priority 100")}
 
 
 def _within(one: object, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""NetworkPolicies, as the pods of one machine are subject to them. Objects in, a Ruleset out. Pure.
+"""NetworkPolicies, as the pods of one machine are subject to them. Objects in, items of one table out. Pure.
 
 A pod that some policy selects for a direction may only use what any such policy allows there. Two base chains see every
 packet that is routed to or from a pod, one for each direction, so that a packet must pass the sender's egress and the
@@ -12,13 +12,16 @@ element as pods come and go. Replies to what was allowed pass. A pod reaches its
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
+from raykube.nftables.core.objects import CHAIN, CONTAINER, Chain, Delta, Items
+from raykube.nftables.core.ruleset import Ruleset
 from raykube.podnetwork.core.endpoints import Endpoint, Key
 from raykube.podnetwork.core.policy import EGRESS, INGRESS, Allowance, Policy
-from raykube.podnetwork.core.ruleset import NamedSet, Ruleset, VerdictMap
+
+TABLE = "inet raykube-pods"
 
 # Direction → which end of the packet the selected pod is, and which its peer.
 OWN_END = {INGRESS: "daddr", EGRESS: "saddr"}
@@ -26,6 +29,8 @@ PEER_END = {INGRESS: "saddr", EGRESS: "daddr"}
 FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 SELF = {version: f"self{version}" for version in FAMILIES}
 ESTABLISHED = "ct state established,related accept"
+
+_BASE, _ISOLATED = "base", "isolated"  # holders beside the policies
 
 Match = tuple[int, str]  # IP version that it is for (0: any), and nft's words
 
@@ -49,7 +54,7 @@ class _Installed:
 
 
 class Policies:
-    """All policies of the cluster against the pods of `node`. Set objects, then ask for the `ruleset`.
+    """All policies of the cluster against the pods of `node`. Set objects, then `take` what changes.
 
     A pod's change costs a look at each rule; what a rule comes to is kept. Objects may arrive in any order.
     """
@@ -61,10 +66,9 @@ class Policies:
         self._local: dict[str, set[Key]] = {}  # those of this node
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._policies: dict[Key, _Installed] = {}
-        self._sets: dict[str, NamedSet] = {}
-        self._chains: dict[str, tuple[str, ...]] = {}
         self._dirty: set[Key] = set()  # policies whose sets and chain must be written again
-        self._written: dict[Key, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # policy → its (sets, chains)
+        self._ruleset = Ruleset()
+        self._ruleset.replace({_BASE: _base()})
 
     # -- what is so
 
@@ -141,30 +145,24 @@ class Policies:
 
     # -- what follows
 
-    def ruleset(self) -> Ruleset:
-        """The table's state. What did not change since the last one is the same object in both."""
-        for key in sorted(self._dirty):
-            old_sets, old_chains = self._written.pop(key, ((), ()))
-            for name in old_sets:
-                del self._sets[name]
-            for name in old_chains:
-                del self._chains[name]
-            installed = self._policies.get(key)
-            if installed is not None:
-                sets, chains = _written(key, installed)
-                self._sets |= sets
-                self._chains |= chains
-                self._written[key] = (tuple(sets), tuple(chains))
-        self._dirty.clear()
-        chains = dict(self._chains)
-        maps = self._isolated(chains)
-        return Ruleset(sets=self._sets | _selves(maps), chains=chains, maps=maps, hooks=HOOKS)
+    @property
+    def items(self) -> Items:
+        """Everything that ought to be in the table, as of the last `take`. Not to be changed."""
+        return self._ruleset.items
 
-    def _isolated(self, chains: dict[str, tuple[str, ...]]) -> dict[str, VerdictMap]:
-        """The maps from local pods to their chains, which are added to `chains`."""
-        elements: dict[tuple[str, int], dict[str, str]] = {
-            (direction, version): {} for direction in (INGRESS, EGRESS) for version in FAMILIES
-        }
+    def take(self) -> Delta:
+        """What has changed in the table since the last call."""
+        changes: dict[object, Items] = {_ISOLATED: self._isolated()}
+        for key in self._dirty:
+            installed = self._policies.get(key)
+            changes[key] = _policy_items(key, installed) if installed is not None else {}
+        self._dirty.clear()
+        self._ruleset.replace(changes)
+        return self._ruleset.take()
+
+    def _isolated(self) -> Items:
+        """The maps' elements from local pods to their chains, those chains, and who may reach itself."""
+        items: Items = {}
         by_namespace: dict[str, list[Key]] = {}
         for key, installed in self._policies.items():
             by_namespace.setdefault(installed.policy.namespace, []).append(key)
@@ -178,43 +176,49 @@ class Policies:
                         continue
                     name = _name(f"pods_{direction}", *("/".join(key) for key in ours))
                     jumps = [f"jump {_name(f'policy_{direction}', *key)}" for key in ours]
-                    chains[name] = (*jumps, "drop")
+                    items[CHAIN, name] = Chain((*jumps, "drop"))
                     for address in pod.addresses:
-                        elements[direction, ip_address(address).version][address] = f"goto {name}"
-        return {
-            _map_name(direction, version): VerdictMap(f"type {FAMILIES[version][1]} : verdict;", found)
-            for (direction, version), found in elements.items()
-        }
+                        version = ip_address(address).version
+                        items[_map_name(direction, version), address] = f"goto {name}"
+                        items[SELF[version], f"{address} . {address}"] = ""
+        return items
 
 
-def _written(key: Key, installed: _Installed) -> tuple[dict[str, NamedSet], dict[str, tuple[str, ...]]]:
-    """The sets and chains of one policy, by name."""
-    sets: dict[str, NamedSet] = {}
+def _policy_items(key: Key, installed: _Installed) -> Items:
+    """The sets and chains of one policy."""
+    items: Items = {}
     rules: dict[str, list[str]] = {_name(f"policy_{direction}", *key): [] for direction in installed.policy.directions}
     allowances = zip(installed.policy.allowances, installed.peers, installed.named, strict=True)
     for index, (allowance, peers, named) in enumerate(allowances):
         unique = (*key, allowance.direction, str(index))
-        doors = {name: _doors(sets, unique, name, receivers) for name, receivers in named.items()}
+        doors = {name: _doors(items, unique, name, receivers) for name, receivers in named.items()}
         ports = _port_matches(allowance, doors)
         chain = rules[_name(f"policy_{allowance.direction}", *key)]
-        for version, peer in _peer_matches(sets, unique, allowance, peers):
+        for version, peer in _peer_matches(items, unique, allowance, peers):
             for other, port in ports:
                 if version == other or not version or not other:  # nft refuses a rule of two families
                     chain.append(" ".join(part for part in (peer, port, "accept") if part))
-    return sets, {name: tuple(found) for name, found in rules.items()}
+    for name, found in rules.items():
+        items[CHAIN, name] = Chain(tuple(found))
+    return items
+
+
+def _set(items: Items, name: str, kind: str, elements: Iterable[str]) -> None:
+    items[CONTAINER, name] = f"set type {kind};"
+    for element in elements:
+        items[name, element] = ""
 
 
 def _peer_matches(
-    sets: dict[str, NamedSet], unique: tuple[str, ...], allowance: Allowance, peers: Mapping[Key, tuple[str, ...]]
+    items: Items, unique: tuple[str, ...], allowance: Allowance, peers: Mapping[Key, tuple[str, ...]]
 ) -> list[Match]:
     if allowance.anybody:
         return [(0, "")]
     end, found = PEER_END[allowance.direction], []
     if allowance.pods:
         for version, (family, kind) in FAMILIES.items():
-            members = {text for texts in peers.values() for text in texts if ip_address(text).version == version}
             name = _name(f"peers{version}", *unique)
-            sets[name] = NamedSet(f"type {kind};", frozenset(members))
+            _set(items, name, kind, (text for texts in peers.values() for text in texts if _version(text) == version))
             found.append((version, f"{family} {end} @{name}"))
     for block in allowance.blocks:
         version = ip_network(block.cidr).version
@@ -226,25 +230,14 @@ def _peer_matches(
     return found
 
 
-def _doors(
-    sets: dict[str, NamedSet], unique: tuple[str, ...], port: str, receivers: Mapping[Key, tuple[str, ...]]
-) -> list[Match]:
+def _doors(items: Items, unique: tuple[str, ...], port: str, receivers: Mapping[Key, tuple[str, ...]]) -> list[Match]:
     """Matches for a named port: where it is differs from pod to pod."""
     found = []
     for version, (family, kind) in FAMILIES.items():
-        doors = {text for texts in receivers.values() for text in texts if _version(text) == version}
         name = _name(f"named{version}", *unique, port)
-        sets[name] = NamedSet(f"type {kind} . inet_proto . inet_service;", frozenset(doors))
+        doors = (text for texts in receivers.values() for text in texts if _version(text) == version)
+        _set(items, name, f"{kind} . inet_proto . inet_service", doors)
         found.append((version, f"{family} daddr . meta l4proto . th dport @{name}"))
-    return found
-
-
-def _selves(maps: Mapping[str, VerdictMap]) -> dict[str, NamedSet]:
-    found = {}
-    for version, (_, kind) in FAMILIES.items():
-        isolated = {text for direction in (INGRESS, EGRESS) for text in maps[_map_name(direction, version)].elements}
-        elements = frozenset(f"{address} . {address}" for address in isolated)
-        found[SELF[version]] = NamedSet(f"type {kind} . {kind};", elements)
     return found
 
 
@@ -253,7 +246,7 @@ def _map_name(direction: str, version: int) -> str:
 
 
 def _version(element: str) -> int:
-    return ip_address(element.split(" ", 1)[0]).version
+    return 6 if ":" in element.split(" ", 1)[0] else 4
 
 
 def _port_matches(allowance: Allowance, doors: Mapping[str, list[Match]]) -> list[Match]:
@@ -276,13 +269,20 @@ def _port_matches(allowance: Allowance, doors: Mapping[str, list[Match]]) -> lis
     ]
 
 
-def _hook(direction: str, priority: int) -> tuple[str, tuple[str, ...]]:
+def _hook(direction: str, priority: int) -> Chain:
     rules = [ESTABLISHED]
     for version, (family, _) in FAMILIES.items():
         rules.append(f"{family} saddr . {family} daddr @{SELF[version]} accept")
         rules.append(f"{family} {OWN_END[direction]} vmap @{_map_name(direction, version)}")
-    return f"type filter hook forward priority {priority};", tuple(rules)
+    return Chain(tuple(rules), f"filter hook forward priority {priority}")
 
 
-# A verdict ends one base chain: what egress accepts still has to pass ingress.
-HOOKS = {"out": _hook(EGRESS, -5), "in": _hook(INGRESS, -4)}
+def _base() -> Items:
+    """What is there however many policies there are."""
+    # A verdict ends one base chain: what egress accepts still has to pass ingress.
+    items: Items = {(CHAIN, "out"): _hook(EGRESS, -5), (CHAIN, "in"): _hook(INGRESS, -4)}
+    for version, (_, kind) in FAMILIES.items():
+        items[CONTAINER, SELF[version]] = f"set type {kind} . {kind};"
+        for direction in (INGRESS, EGRESS):
+            items[CONTAINER, _map_name(direction, version)] = f"map type {kind} : verdict;"
+    return items

@@ -9,7 +9,7 @@ from raykube.rpc.core.events import CallFinished, GoingAway, HeadReceived
 from raykube.rpc.core.frames import ErrorCode, Setting, StreamFault
 from raykube.rpc.core.headers import HeaderDecoder
 from raykube.rpc.core.heads import Metadata, ResponseHead, parse_response, request_block
-from raykube.rpc.core.limits import Limits
+from raykube.rpc.core.limits import ASKED, Limits
 from raykube.rpc.core.status import code_of_reset
 from raykube.rpc.core.stream import Stream
 from raykube.rpc.errors import Code, RpcError
@@ -19,7 +19,7 @@ class ClientConnection(Connection):
     """A connection that we made. `authority` is the server's `host:port`, `scheme` `http` or `https`."""
 
     def __init__(self, authority: str, scheme: str = "http", limits: Limits | None = None) -> None:
-        limits = limits or Limits()
+        limits = limits or ASKED
         super().__init__(limits, b"")
         self._authority = authority
         self._scheme = scheme
@@ -51,9 +51,7 @@ class ClientConnection(Connection):
         assert self.can_open
         number = self._next
         self._next += 2
-        self._streams[number] = Stream(
-            number, self._peer_stream_window, self._limits.stream_window_bytes, self._limits.message_bytes_max
-        )
+        self._streams[number] = Stream(number, self._peer_stream_window, self._limits.stream_window_bytes)
         block = request_block(path, self._authority, self._scheme, timeout_s, metadata)
         self._put_block(number, block, end=False)
         return number
@@ -129,7 +127,7 @@ class ClientConnection(Connection):
             code, message = head.flaw
         else:
             code, message = Code.UNKNOWN, "the server ended the call without a status"
-        if code is Code.OK and stream.reader.partial_bytes:
+        if code is Code.OK and stream.partial_bytes:
             code, message = Code.INTERNAL, "the server ended the call within a message"
         self._finish(stream, code, message, head)
 

@@ -19,7 +19,7 @@ from raykube.rpc.core.events import ConnectionEnded, Event, GoingAway, MessageRe
 from raykube.rpc.core.frames import ConnectionFault, ErrorCode, Setting, StreamFault
 from raykube.rpc.core.headers import SIZE_UPDATE_0
 from raykube.rpc.core.limits import Allowance, Limits
-from raykube.rpc.core.messages import PREFIX_BYTES
+from raykube.rpc.core.messages import PREFIX_BYTES, MessageReader, alone
 from raykube.rpc.core.output import Output
 from raykube.rpc.core.reader import FrameReader, unpadded
 from raykube.rpc.core.stream import Stream
@@ -148,7 +148,7 @@ class Connection(ABC):
             self._spend_control("empty DATA")
         if end:
             stream.peer_ended = True
-            if stream.reader.partial_bytes:
+            if stream.partial_bytes:
                 self._on_refused(stream, RpcError(Code.INTERNAL, "the stream ended within a message"))
             else:
                 self._on_peer_end(stream)
@@ -158,8 +158,17 @@ class Connection(ABC):
     def _on_bytes(self, stream: Stream, payload: bytes) -> bool:
         stream.held_bytes += len(payload)
         self._buffered_bytes += len(payload)
+        bytes_max = self._limits.message_bytes_max
+        message = alone(payload, bytes_max) if stream.reader is None else None
+        if message is not None and self._buffered_bytes <= self._limits.buffered_bytes_max:
+            self._events.append(MessageReceived(stream.id, message))
+            return True
         try:
+            if stream.reader is None:
+                stream.reader = MessageReader(bytes_max)
             messages = stream.reader.feed(payload)
+            if not stream.reader.partial_bytes:
+                stream.reader = None
             if self._buffered_bytes > self._limits.buffered_bytes_max:
                 raise RpcError(Code.RESOURCE_EXHAUSTED, "too many messages wait on this connection")
         except RpcError as error:
@@ -184,7 +193,7 @@ class Connection(ABC):
     def _replenish(self, stream: Stream) -> None:
         """Gives the peer window back, but for whole messages that nobody took: those of `held_bytes`."""
         window = self._limits.stream_window_bytes
-        room = window - stream.held_bytes + stream.reader.partial_bytes
+        room = window - stream.held_bytes + stream.partial_bytes
         if room - stream.receive_window >= window // 2:
             self._output.control(frames.window_update(stream.id, room - stream.receive_window))
             stream.receive_window = room
@@ -388,7 +397,8 @@ class Connection(ABC):
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.id]
         self._buffered_bytes -= stream.held_bytes
-        self._output.drop(stream)
+        if stream.pending or stream.full:
+            self._output.drop(stream)
 
     def _remember_reset(self, number: int) -> None:
         remembered = self._reset_by_us

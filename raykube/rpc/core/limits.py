@@ -35,6 +35,11 @@ class Limits:
             raise ValueError(f"frames are at most {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX} bytes")
 
 
+# What a client lets the servers send that it asked. A watch of thousands of changes a second is read in turns, each of
+# which may take a busy server and a busy client tens of milliseconds: the default window was used up in a part of it.
+ASKED = Limits(stream_window_bytes=4 * MIB, connection_window_bytes=16 * MIB)
+
+
 class Allowance:
     """So many events at once, refilled with time and by useful work (a token bucket)."""
 

@@ -8,6 +8,14 @@ from raykube.rpc.errors import Code, RpcError
 PREFIX_BYTES = 5
 
 
+def alone(data: bytes, bytes_max: int) -> bytes | None:
+    """The message, when `data` is just one that may be taken: by far the commonest, a frame is a message."""
+    size = len(data) - PREFIX_BYTES
+    if 0 <= size <= bytes_max and not data[0] and int.from_bytes(data[1:PREFIX_BYTES], "big") == size:
+        return data[PREFIX_BYTES:]
+    return None
+
+
 class MessageReader:
     """Puts one stream's messages together."""
 
@@ -26,13 +34,8 @@ class MessageReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. Raises RpcError: too long, or compressed."""
-        size = len(data)
-        if not self._have and size >= PREFIX_BYTES and not data[0] and int.from_bytes(data[1:5], "big") == size - 5:
-            if size - PREFIX_BYTES > self._bytes_max:
-                raise self._too_long(size - PREFIX_BYTES)
-            return [data[5:]]  # by far the commonest: a frame is a message
         self._parts.append(data)
-        self._have += size
+        self._have += len(data)
         messages: list[bytes] = []
         if self._have < self._need:
             return messages

@@ -12,6 +12,7 @@ from raykube.rpc.core.limits import Limits
 CONTINUATIONS_MAX = 64
 # Frames of a fixed size, PRIORITY aside: its fault ends a stream only.
 _SIZES = {frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
+_AROUND = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY
 _OF_STREAMS = frozenset((frames.DATA, frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, frames.CONTINUATION))
 _OF_THE_CONNECTION = frozenset((frames.SETTINGS, frames.PING, frames.GOAWAY))
 
@@ -50,7 +51,7 @@ class FrameReader:
                 break
             at = end
             stream &= frames.STREAM_MAX
-            if kind == frames.DATA and stream and self._block is None:
+            if stream and self._block is None and (kind == frames.DATA or self._is_plain(kind, flags, end - start)):
                 yield kind, stream, flags, data[start:end]
                 continue
             found = self._checked(kind, stream, flags, data[start:end])
@@ -64,6 +65,12 @@ class FrameReader:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
         self._preface = self._preface[size:]
         return data[size:]
+
+    def _is_plain(self, kind: int, flags: int, size: int) -> bool:
+        """Whether it is a header block in one frame with nothing around it."""
+        return (
+            kind == frames.HEADERS and flags & _AROUND == frames.END_HEADERS and size <= self._limits.header_bytes_max
+        )
 
     def _checked(self, kind: int, stream: int, flags: int, payload: bytes) -> Frame | None:
         if self._block is not None and kind != frames.CONTINUATION:

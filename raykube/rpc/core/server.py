@@ -126,9 +126,7 @@ class ServerConnection(Connection):
         head = self._decoder.decode(block)
         if len(self._streams) >= self._limits.streams_max:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many calls are under way")
-        stream = Stream(
-            number, self._peer_stream_window, self._limits.stream_window_bytes, self._limits.message_bytes_max
-        )
+        stream = Stream(number, self._peer_stream_window, self._limits.stream_window_bytes)
         stream.peer_ended = end_stream
         self._streams[number] = stream
         if head.refusal is not None:

@@ -28,11 +28,11 @@ class Stream:
         "tail",
     )
 
-    def __init__(self, number: int, send_window: int, receive_window: int, message_bytes_max: int) -> None:
+    def __init__(self, number: int, send_window: int, receive_window: int) -> None:
         self.id = number
         self.send_window = send_window  # negative after the peer lowered INITIAL_WINDOW_SIZE
         self.receive_window = receive_window
-        self.reader = MessageReader(message_bytes_max)
+        self.reader: MessageReader | None = None  # most streams never have a message in parts
         self.held_bytes = 0  # received, and not yet said to be taken
         self.pending: deque[bytes | memoryview] | None = None  # most streams never have any
         self.pending_bytes = 0
@@ -42,6 +42,11 @@ class Stream:
         self.peer_ended = False
         self.answered = False  # a server sent its head, or a client received it
         self.full = False  # its sender was told to wait
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes received of a message that is not whole yet."""
+        return 0 if self.reader is None else self.reader.partial_bytes
 
     def put(self, *chunks: bytes) -> None:
         """Queues bytes of DATA."""

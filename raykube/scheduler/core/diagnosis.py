@@ -1,150 +1,150 @@
 """Why a pod fits nowhere, in upstream's words, and which plugins said so.
 
-Every node is counted under the reasons of the first plugin that rejects it, in upstream's order of filters. The second
-sentence is about preemption: nodes that no eviction could make suitable, and the others. It is left out where upstream
-would look for victims among pods of lower priority: this scheduler evicts nobody.
+Every node is counted under the reasons of the first filter that rejects it, in upstream's order of filters. The second
+sentence is about preemption: nodes that no eviction could make suitable, and the others. Where pods of lower priority
+run, `preemption` finds its words.
 
-    0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {key: value}.
-    preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful …
+    0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s).
+    no new claims to deallocate, preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, …
+
+What stands before "preemption" is upstream's DynamicResources, which would give back claims that nobody uses yet; every
+message on a pod that nothing can be done for has it, also of pods without claims.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raykube.scheduler.core import spread
-from raykube.scheduler.core.affinity import Permits
+from raykube.scheduler.core.events import NOTHING, Event
 from raykube.scheduler.core.nodes import Mask
+from raykube.scheduler.core.plugin import Filter, Rejected
+from raykube.scheduler.core.pod import Pod
 from raykube.scheduler.core.podclass import PodClass
-from raykube.scheduler.core.taints import untolerated
-from raykube.scheduler.core.terms import pinned_names
-from raykube.scheduler.core.volumes import Storage
+from raykube.scheduler.core.requirements import Requirements
 
-NODE_UNSCHEDULABLE, TAINT_TOLERATION = "NodeUnschedulable", "TaintToleration"
-NODE_AFFINITY, NODE_PORTS, NODE_RESOURCES = "NodeAffinity", "NodePorts", "NodeResourcesFit"
-VOLUME_BINDING, VOLUME_RESTRICTIONS = "VolumeBinding", "VolumeRestrictions"
-POD_TOPOLOGY_SPREAD, INTER_POD_AFFINITY = "PodTopologySpread", "InterPodAffinity"
+if TYPE_CHECKING:
+    from raykube.scheduler.core.preemption import Eviction
+
+Object = dict[str, Any]
 
 NO_NODES = "no nodes available to schedule pods"
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
-NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
 NO_VICTIMS = "No preemption victims found for incoming pod"
+KEPT = "node(s) kept for pods with deadlines"
+NO_CLAIMS, STILL = "no new claims to deallocate", "still not schedulable"  # of a pod without claims, and with some
+DEALLOCATED = "deallocation of ResourceClaim completed"
+NEVER_PREEMPTS = "not eligible due to preemptionPolicy=Never."
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The message for the pod's condition and event, and the plugins whose rejection an event may lift."""
+    """The message for the pod's condition and event, and what may help: events that a rejecting plugin named."""
 
     message: str
     plugins: frozenset[str]
+    helped_by: Event
+    hopeless: Mask | None = field(default=None, compare=False, repr=False)  # rows that no eviction could help
+    eviction: "Eviction | None" = None  # who leaves, so that the pod fits
+    unpromised: bool = False  # its nomination is of no use any more
+    waits: bool = False  # for something that is being made for it: nothing was tried
+    idle: Object | None = None  # a ResourceClaim of its own whose devices are to be given back
 
 
-def nowhere(pod_class: PodClass, reason: str) -> Diagnosis:
-    """Of a pod whose claims keep it from running on any node."""
+def nowhere(pod_class: PodClass, by: Filter, reason: str) -> Diagnosis:
+    """Of a pod that one filter keeps from running on any node."""
     count = pod_class.nodes.count
     if not count:
-        return Diagnosis(NO_NODES, frozenset())
+        return Diagnosis(NO_NODES, frozenset(), Event.NODE)
     prefix = f"0/{count} nodes are available:"
-    helpless = f"{prefix} {count} {NOT_HELPFUL}."
+    afterwards = _afterwards(pod_class, Counter({NOT_HELPFUL: count}))
+    return Diagnosis(f"{prefix} {reason}. {afterwards}", frozenset((by.name,)), by.helped_by)
+
+
+def _afterwards(pod_class: PodClass, verdict: Counter[str]) -> str:
+    """What is said of a way out where there is none. `verdict`: the nodes, by why no eviction there helps."""
+    if not pod_class.preempts:
+        return _claims(pod_class.needs)
     if pod_class.needs.never_preempts:
-        helpless = "not eligible due to preemptionPolicy=Never."
-    return Diagnosis(f"{prefix} {reason}. preemption: {helpless}", frozenset((VOLUME_BINDING,)))
+        return no_way_out(pod_class.needs, NEVER_PREEMPTS)
+    return no_way_out(pod_class.needs, f"0/{pod_class.nodes.count} nodes are available: {histogram(verdict)}.")
 
 
-def diagnose(
-    pod_class: PodClass, permits: Permits | None = None, storage: Storage | None = None, *, victims: bool = False
-) -> Diagnosis:
-    """Of a class that `pick` found no row for. `victims`: pods of lower priority run somewhere."""
+def no_way_out(needs: Requirements, preemption: str) -> str:
+    """What the plugins say that look for one, in their order."""
+    return f"{_claims(needs)}, preemption: {preemption}"
+
+
+def _claims(needs: Requirements) -> str:
+    return STILL if needs.wants_devices else NO_CLAIMS
+
+
+@dataclass(slots=True)
+class Findings:
+    """How many nodes the filters reject for which reason, each counted under the first filter that says no."""
+
+    reasons: Counter[str]
+    plugins: set[str]
+    helped_by: Event
+    left: Mask  # rows that no filter rejects
+    hopeless: Mask  # rejected rows where no eviction could help
+
+
+def judge(pod_class: PodClass, pod: Pod, only: int | None = None) -> Findings:
+    """Asks every filter, in upstream's order; about all nodes, or one row."""
     pod_class.catch_up()
-    nodes, needs = pod_class.nodes, pod_class.needs
-    if not nodes.count:
-        return Diagnosis(NO_NODES, frozenset())
-    left = nodes.live.copy()
-    reasons: Counter[str] = Counter()
-    plugins: set[str] = set()
-    hopeless = 0
-
-    def reject(plugin: str, failing: Mask, reason: str) -> int:
-        """Takes the failing nodes out of those still judged; how many they are."""
-        nonlocal left
-        count = int(np.count_nonzero(left & failing))
-        if count:
-            plugins.add(plugin)
-            reasons[reason] += count
-            left &= ~failing
-        return count
-
-    pinned = pinned_names(needs)
-    if pinned is not None:
-        outside = np.ones(nodes.capacity, bool)
-        outside[[nodes.rows[name] for name in pinned if name in nodes.rows]] = False
-        hopeless += reject(NODE_AFFINITY, outside, f"node(s) didn't satisfy plugin(s) [{NODE_AFFINITY}]")
-    if not pod_class.enters_unschedulable:
-        hopeless += reject(NODE_UNSCHEDULABLE, nodes.unschedulable, "node(s) were unschedulable")
-    for code in np.unique(nodes.taint_set[left & ~pod_class.tolerated]).tolist():
-        taint = untolerated(nodes.taints.sets[code], needs.tolerations)
-        if taint is not None:
-            reason = f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
-            hopeless += reject(TAINT_TOLERATION, nodes.taint_set == code, reason)
-    hopeless += reject(NODE_AFFINITY, ~pod_class.affinity, "node(s) didn't match Pod's node affinity/selector")
-    if needs.host_ports:
-        taken = np.zeros(nodes.capacity, bool)
-        for row in np.flatnonzero(left):
-            taken[row] = nodes.port_conflict(int(row), needs.host_ports)
-        reject(NODE_PORTS, taken, "node(s) didn't have free ports for the requested pod ports")
-    hopeless += _reject_resources(pod_class, left, reasons, plugins)
-    if storage is not None:
-        text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
-        reject(VOLUME_RESTRICTIONS, storage.exclusive, text)
-        text = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
-        hopeless += reject(VOLUME_BINDING, storage.lost, text)
-        both = left & storage.conflict & storage.unfound  # counted under each
-        if both.any():
-            reasons[NO_VOLUME] += int(np.count_nonzero(both))
-        hopeless += reject(VOLUME_BINDING, storage.conflict, "node(s) didn't match PersistentVolume's node affinity")
-        hopeless += reject(VOLUME_BINDING, storage.unfound, NO_VOLUME)
-    if needs.hard:
-        missing = spread.missing_keys(nodes, needs)
-        text = "node(s) didn't match pod topology spread constraints"
-        hopeless += reject(POD_TOPOLOGY_SPREAD, missing, f"{text} (missing required label)")
-        reject(POD_TOPOLOGY_SPREAD, ~pod_class.hard_mask(), text)
-    if permits is not None:
-        text = "node(s) didn't match pod affinity rules"
-        hopeless += reject(INTER_POD_AFFINITY, ~permits.affinity, text)
-        reject(INTER_POD_AFFINITY, ~permits.anti_affinity, "node(s) didn't match pod anti-affinity rules")
-        text = "node(s) didn't satisfy existing pods anti-affinity rules"
-        reject(INTER_POD_AFFINITY, ~permits.existing, text)
-    prefix = f"0/{nodes.count} nodes are available:"
-    message = f"{prefix} {_histogram(reasons)}."
-    if needs.never_preempts:
-        message += " preemption: not eligible due to preemptionPolicy=Never."
-    elif hopeless == nodes.count or not victims:
-        helpless = Counter({NOT_HELPFUL: hopeless, NO_VICTIMS: nodes.count - hopeless})
-        message += f" preemption: {prefix} {_histogram(helpless)}."
-    return Diagnosis(message, frozenset(plugins))
-
-
-def _reject_resources(pod_class: PodClass, left: Mask, reasons: Counter[str], plugins: set[str]) -> int:
-    """Counts a node under every resource that it lacks; returns on how many it lacks even when empty."""
     nodes = pod_class.nodes
-    full = left & (nodes.pod_count >= nodes.pods_allowed)
-    failing = full.copy()
-    hopeless = np.zeros(nodes.capacity, bool)
-    if full.any():
-        reasons["Too many pods"] += int(np.count_nonzero(full))
-    for name, needed in pod_class.needs.resources:
-        index = nodes.index_of(name)
-        short = left & (nodes.requested[index] + needed > nodes.allocatable[index])
-        if short.any():
-            reasons[f"Insufficient {name}"] += int(np.count_nonzero(short))
-            failing |= short
-            hopeless |= short & (needed > nodes.allocatable[index])
+    found = Findings(Counter(), set(), NOTHING, nodes.live.copy(), np.zeros(nodes.capacity, bool))
+    if only is not None:
+        found.left[:only] = found.left[only + 1 :] = False
+    filters = pod_class.filters_for(pod)
+    for one in filters:
+        narrowed = one.narrowed()
+        if narrowed is not None:
+            _reject(found, one, [Rejected(f"node(s) didn't satisfy plugin(s) [{one.name}]", narrowed, True)])
+    for one in filters:
+        _reject(found, one, one.rejections(found.left, pod))
+        if not found.left.any():
+            break
+    return found
+
+
+def _reject(found: Findings, one: Filter, rejections: Iterable[Rejected]) -> None:
+    """Takes the rows that one filter rejects out of those left, and counts them under its reasons."""
+    failing = np.zeros(len(found.left), bool)
+    for reason, rows, beyond in rejections:
+        rows = rows & found.left
+        if rows.any():
+            found.reasons[reason] += int(np.count_nonzero(rows))
+            failing |= rows
+            found.hopeless |= rows & beyond
     if failing.any():
-        plugins.add(NODE_RESOURCES)
-        left &= ~failing
-    return int(np.count_nonzero(hopeless))
+        found.plugins.add(one.name)
+        found.helped_by |= one.helped_by
+        found.left &= ~failing
 
 
-def _histogram(reasons: Counter[str]) -> str:
+def diagnose(pod_class: PodClass, pod: Pod, kept: Mask | None = None, *, victims: bool = False) -> Diagnosis:
+    """Of a pod that `pick` found no row for. `victims`: others may have to give way, so preemption adds its words."""
+    nodes = pod_class.nodes
+    if not nodes.count:
+        return Diagnosis(NO_NODES, frozenset(), Event.NODE)
+    found = judge(pod_class, pod)
+    if kept is not None and (found.left & kept).any():
+        found.reasons[KEPT] += int(np.count_nonzero(found.left & kept))
+        found.helped_by |= Event.POD_GONE | Event.NODE
+        found.hopeless |= found.left & kept
+    prefix = f"0/{nodes.count} nodes are available:"
+    message = f"{prefix} {histogram(found.reasons)}."
+    if not victims:
+        helpless = int(np.count_nonzero(found.hopeless))
+        verdict = Counter({NOT_HELPFUL: helpless, NO_VICTIMS: nodes.count - helpless})
+        message += f" {_afterwards(pod_class, verdict)}"
+    return Diagnosis(message, frozenset(found.plugins), found.helped_by or Event.NODE, found.hopeless)
+
+
+def histogram(reasons: Counter[str]) -> str:
+    """Counts and reasons as upstream lists them: sorted as text."""
     return ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items() if count))

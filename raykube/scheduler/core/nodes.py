@@ -8,24 +8,38 @@
 Every change of a row is put in `log`: a reader remembers how far it has read and catches up on those rows alone. An
 entry is row*2 for a change of what is used, row*2+1 for a change of the node itself. Labels become columns of codes
 when somebody first asks for them.
+
+Only what some node names in its allocatable is a column of `allocatable` and `requested`: pods may ask for anything.
+What they ask for of the rest is kept aside, and comes in when a node names it. For who asks, the rest is one column,
+`ABSENT`, of which no node ever has anything.
+
+Who looks at all rows takes the columns; who looks at one row takes `cells`, which are the same memory: numpy needs two
+or three times as long to read or write a single number.
 """
 
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raykube.scheduler.core.requirements import CPU, MEMORY, HostPort, Requirements, amount
+from raykube.scheduler.core.images import ImageTable
+from raykube.scheduler.core.requests import CPU, MEMORY, offered
+from raykube.scheduler.core.requirements import HostPort, Requirements
 from raykube.scheduler.core.taints import TaintSets, taints_of
 
 Object = dict[str, Any]
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 ROWS_MIN = 64
+GROWTH = 8  # the columns grow by such a part
 LOG_MAX = 65_536
+COLUMNS_MIN = 8
+ABSENT = 2  # beside cpu and memory
 
 
 class LabelColumn:
@@ -39,30 +53,76 @@ class LabelColumn:
         return self.code_of.setdefault(value, len(self.code_of))
 
 
+class Unnamed:
+    """What pods ask for of resources that no node names: amounts by name and row."""
+
+    def __init__(self) -> None:
+        self._amounts: dict[str, Counter[int]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._amounts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._amounts)
+
+    def add(self, name: str, row: int, more: int) -> None:
+        amounts = self._amounts.setdefault(name, Counter())
+        amounts[row] += more
+        if not amounts[row]:
+            del amounts[row]
+            if not amounts:
+                del self._amounts[name]
+
+    def move(self, name: str, column: Ints) -> None:
+        """Into the column that the resource has now."""
+        for row, amount in self._amounts.pop(name, {}).items():
+            column[row] += amount
+
+
+class Cells(NamedTuple):
+    """The columns that change with each pod, and what they are compared with: `cells.requested[index][row]`."""
+
+    allocatable: list["memoryview[int]"]
+    per_unit: list["memoryview[float]"]
+    requested: list["memoryview[int]"]
+    unasked: list["memoryview[int]"]
+    pods_allowed: "memoryview[int]"
+    pod_count: "memoryview[int]"
+
+
 class NodeTable:
     """All nodes. Readers use the columns directly and never write them."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
+        self.addresses: dict[str, int] = {}  # rows by InternalIP
         self.names: list[str] = []
         self.labels: list[dict[str, str]] = []
         self.count = 0  # live nodes
-        self.resource_index: dict[str, int] = {CPU: 0, MEMORY: 1}
+        self.resource_index: dict[str, int] = {CPU: 0, MEMORY: 1}  # of those that nodes name
         self.live: Mask = np.zeros(ROWS_MIN, bool)
         self.unschedulable: Mask = np.zeros(ROWS_MIN, bool)
         self.taint_set: Codes = np.zeros(ROWS_MIN, np.int32)
-        self.allocatable: Ints = np.zeros((2, ROWS_MIN), np.int64)
-        self.requested: Ints = np.zeros((2, ROWS_MIN), np.int64)
-        self.nonzero: Ints = np.zeros((2, ROWS_MIN), np.int64)
+        self.allocatable: Ints = np.zeros((COLUMNS_MIN, ROWS_MIN), np.int64)
+        self.per_unit: Floats = np.zeros((COLUMNS_MIN, ROWS_MIN))  # 1 / allocatable, 0 where there is none
+        self.requested: Ints = np.zeros((COLUMNS_MIN, ROWS_MIN), np.int64)
+        self.unasked: Ints = np.zeros((COLUMNS_MIN, ROWS_MIN), np.int64)  # what counts in scores beside `requested`
         self.pods_allowed: Ints = np.zeros(ROWS_MIN, np.int64)
         self.pod_count: Ints = np.zeros(ROWS_MIN, np.int64)
         self.taints = TaintSets()
         self.ports: dict[int, Counter[HostPort]] = {}
+        self.images = ImageTable()
         self.log: list[int] = []
         self.revised = 0  # changes of nodes themselves, not of what is used
-        self.epoch = 0  # raised when the log was cut or the columns grew: readers start over
+        self.news = 0  # nodes that came, were said anew, or went; also where nothing but their images changed
+        self._changed: list[int] = []  # the rows of the last of these changes
+        self.epoch = 0  # raised when the log was cut or the columns are new arrays: readers start over
+        self._unnamed = Unnamed()
+        self._everywhere: dict[int, tuple[int, bool]] = {}
         self._columns: dict[str, LabelColumn] = {}
+        self._addresses_of: dict[int, set[str]] = {}
         self._free: list[int] = []
+        self.cells = self._cells()
 
     @property
     def capacity(self) -> int:
@@ -70,10 +130,22 @@ class NodeTable:
 
     def touch(self, row: int, node_changed: bool) -> None:
         if len(self.log) >= LOG_MAX:
-            self.log.clear()
-            self.epoch += 1
+            self._start_over()
         self.log.append(row * 2 + node_changed)
-        self.revised += node_changed
+        if node_changed:
+            if len(self._changed) >= LOG_MAX:
+                self._changed.clear()
+            self._changed.append(row)
+            self.revised += 1
+
+    def _start_over(self) -> None:
+        self.log.clear()
+        self.epoch += 1
+
+    def changed_since(self, revised: int) -> set[int] | None:
+        """The rows whose node changed since the table had that count of changes; None: nobody knows any more."""
+        since = self.revised - revised
+        return set(self._changed[len(self._changed) - since :]) if since <= len(self._changed) else None
 
     # Nodes
 
@@ -96,6 +168,7 @@ class NodeTable:
 
     def set_node(self, node: Object) -> bool:
         """Takes in a node as it is now; False when nothing that matters here changed."""
+        self.news += 1
         metadata = node["metadata"]
         spec, status = node.get("spec") or {}, node.get("status") or {}
         row = self.row_of(metadata["name"])
@@ -119,33 +192,58 @@ class NodeTable:
                 column.codes[row] = column.code(labels[key]) if key in labels else -1
             changed = True
         changed |= self._set_allocatable(row, allocatable)
+        changed |= self._set_addresses(row, status.get("addresses") or ())
+        self.images.set_row(row, status.get("images") or [])
         if changed:
             self.touch(row, node_changed=True)
         return changed
 
+    def _set_addresses(self, row: int, addresses: Iterable[Object]) -> bool:
+        found = {one["address"] for one in addresses if one.get("type") == "InternalIP" and one.get("address")}
+        if found == self._addresses_of.get(row, set()):
+            return False
+        for address in self._addresses_of.pop(row, set()):
+            if self.addresses.get(address) == row:
+                del self.addresses[address]
+        if found:
+            self._addresses_of[row] = found
+        for address in found:
+            self.addresses[address] = row
+        return True
+
     def _set_allocatable(self, row: int, allocatable: dict[str, Any]) -> bool:
         for name in allocatable:
             if name != "pods":
-                self.index_of(name)
-        amounts = np.zeros(len(self.resource_index), np.int64)
+                self._name(name)
+        amounts = np.zeros(len(self.allocatable), np.int64)
         pods = 0
         for name, quantity in allocatable.items():
             if name == "pods":
-                pods = amount(name, quantity)
+                pods = offered(name, quantity)
             else:
-                amounts[self.resource_index[name]] = amount(name, quantity)
+                amounts[self.resource_index[name]] = offered(name, quantity)
         if self.pods_allowed[row] == pods and (self.allocatable[:, row] == amounts).all():
             return False
         self.pods_allowed[row] = pods
         self.allocatable[:, row] = amounts
+        self.per_unit[:, row] = np.where(amounts > 0, 1.0 / np.maximum(amounts, 1), 0.0)
         return True
+
+    def cordon(self, name: str) -> None:
+        """As if the node's spec.unschedulable were set."""
+        row = self.row_of(name)
+        self.unschedulable[row] = True
+        self.touch(row, node_changed=True)
 
     def remove_node(self, name: str) -> None:
         row = self.rows.get(name)
         if row is None or not self.live[row]:
             return
+        self.news += 1
         self.live[row] = False
         self.count -= 1
+        self.images.set_row(row, [])
+        self._set_addresses(row, ())
         self.touch(row, node_changed=True)
         self._release(row)
 
@@ -161,6 +259,7 @@ class NodeTable:
         self.unschedulable[row] = False
         self.taint_set[row] = 0
         self.allocatable[:, row] = 0
+        self.per_unit[:, row] = 0.0
         self.pods_allowed[row] = 0
         self._free.append(row)
 
@@ -168,16 +267,19 @@ class NodeTable:
 
     def use(self, row: int, needs: Requirements, sign: int) -> None:
         """Adds (sign 1) or takes away (sign -1) one pod of a class."""
-        requested = self.requested
+        cells = self.cells
         for name, needed in needs.resources:
             index = self.resource_index.get(name)
             if index is None:
-                index = self.index_of(name)
-                requested = self.requested
-            requested[index, row] += sign * needed
-        self.nonzero[0, row] += sign * needs.nonzero_cpu
-        self.nonzero[1, row] += sign * needs.nonzero_memory
-        self.pod_count[row] += sign
+                self._unnamed.add(name, row, sign * needed)
+            else:
+                try:
+                    cells.requested[index][row] += sign * needed
+                except ValueError:  # more than int64 has room for is of no use, but may go the way that it came
+                    self.requested[index, row] += sign * needed
+        for name, counted in needs.unasked:
+            cells.unasked[self.resource_index[name]][row] += sign * counted
+        cells.pod_count[row] += sign
         for port in needs.host_ports:
             ports = self.ports.setdefault(row, Counter())
             ports[port] += sign
@@ -204,14 +306,37 @@ class NodeTable:
     # Columns
 
     def index_of(self, resource: str) -> int:
-        """The row of a resource in `allocatable` and `requested`; a new one for a resource not seen before."""
-        index = self.resource_index.get(resource)
-        if index is None:
-            index = self.resource_index[resource] = len(self.resource_index)
-            blank = np.zeros((1, self.capacity), np.int64)
+        """The row of a resource in `allocatable` and `requested`, as of now: a node may name it later."""
+        return self.resource_index.get(resource, ABSENT)
+
+    @property
+    def kinds(self) -> int:
+        """How many rows of `allocatable` and `requested` are in use."""
+        return len(self.resource_index) + 1
+
+    def _name(self, resource: str) -> None:
+        """A node names a resource: it has a column from now on."""
+        if resource in self.resource_index:
+            return
+        index = self.kinds
+        if index == len(self.allocatable):
+            blank = np.zeros_like(self.allocatable)
             self.allocatable = np.concatenate((self.allocatable, blank))
+            self.per_unit = np.concatenate((self.per_unit, blank.astype(np.float64)))
             self.requested = np.concatenate((self.requested, blank))
-        return index
+            self.unasked = np.concatenate((self.unasked, blank))
+        self.resource_index[resource] = index
+        self._unnamed.move(resource, self.requested[index])
+        self.cells = self._cells()
+        self._start_over()
+
+    def everywhere(self, index: int) -> bool:
+        """Whether every node has some of a resource: then nobody need look which ones do."""
+        revised, answer = self._everywhere.get(index, (-1, False))
+        if revised != self.revised:
+            answer = not (self.live & (self.allocatable[index] <= 0)).any()
+            self._everywhere[index] = self.revised, answer
+        return answer
 
     def column(self, label: str) -> LabelColumn:
         column = self._columns.get(label)
@@ -223,7 +348,8 @@ class NodeTable:
         return column
 
     def _grow(self) -> None:
-        more = self.capacity
+        # Columns are worked on as a whole: empty rows cost as much as others.
+        more = max(ROWS_MIN, self.capacity // GROWTH // ROWS_MIN * ROWS_MIN)
 
         def longer(column: NDArray[Any], fill: int = 0) -> NDArray[Any]:
             return np.concatenate((column, np.full((*column.shape[:-1], more), fill, column.dtype)), axis=-1)
@@ -231,9 +357,32 @@ class NodeTable:
         self.live, self.unschedulable = longer(self.live), longer(self.unschedulable)
         self.taint_set = longer(self.taint_set)
         self.allocatable, self.requested = longer(self.allocatable), longer(self.requested)
-        self.nonzero = longer(self.nonzero)
+        self.per_unit = longer(self.per_unit)
+        self.unasked = longer(self.unasked)
         self.pods_allowed, self.pod_count = longer(self.pods_allowed), longer(self.pod_count)
         for column in self._columns.values():
             column.codes = longer(column.codes, -1)
-        self.log.clear()
-        self.epoch += 1
+        self.cells = self._cells()
+        self._start_over()
+
+    def _cells(self) -> Cells:
+        """Of the arrays that are the columns now."""
+
+        def each(columns: NDArray[Any]) -> list[Any]:
+            return [column.data for column in columns]
+
+        return Cells(
+            each(self.allocatable),
+            each(self.per_unit),
+            each(self.requested),
+            each(self.unasked),
+            self.pods_allowed.data,
+            self.pod_count.data,
+        )
+
+
+def range_of(values: Floats, rows: Mask) -> tuple[float, float]:
+    """The least and the most of some rows; the least is more than the most where there are none."""
+    end = len(rows) - int(rows[::-1].argmax())  # behind it rows are free, mostly
+    found = values[:end] if rows[:end].all() else values[rows]
+    return float(found.min(initial=np.inf)), float(found.max(initial=-np.inf))

@@ -1,85 +1,255 @@
 """A class of identical pods: which rows can take one more of them, and how much each is liked.
 
 Evaluated once over all rows, then caught up row by row from the node table's log, so that placing a pod of a class of
-thousands costs one arg-max and one row. The score is upstream's with its default weights:
+thousands costs one arg-max and one row. What the profile's filters and scores say is kept in three layers:
 
-    1 x least allocated + 1 x balanced allocation + 3 x few disliked taints + 2 x preferred affinity + 2 x spread
+    suitable   live & every NodeFilter                      re-judged for rows whose node changed
+    feasible   suitable & every UsageFilter                 re-judged for rows that a pod came to or left
+    fits       feasible & every PodFilter                   judged at each decision
 
-each 0 to 100; they are not rounded to integers, so fewer ties. Of equal nodes the lowest row is taken.
+    total      sum of weight x score over the rows that fit, -inf elsewhere
+
+Scores are upstream's; they are not rounded to integers, so fewer ties. Of equal nodes the lowest row is taken.
 """
 
 import math
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raykube.scheduler.core import spread
-from raykube.scheduler.core.nodes import Mask, NodeTable
-from raykube.scheduler.core.requirements import CPU, MEMORY, Requirements
-from raykube.scheduler.core.spread import Floats, Group
-from raykube.scheduler.core.taints import UNSCHEDULABLE, disliked, tolerates, untolerated
-from raykube.scheduler.core.terms import Rows, matches_affinity, preference
+from raykube.scheduler.core.affinity import asked
+from raykube.scheduler.core.filters.node_resources_fit import NodeResourcesFit
+from raykube.scheduler.core.nodes import Mask
+from raykube.scheduler.core.plugin import (
+    MAX_SCORE,
+    Filter,
+    Floats,
+    NodeFilter,
+    NodeScore,
+    PodFilter,
+    PodScore,
+    Scaling,
+    Score,
+    UsageFilter,
+    UsageScore,
+    View,
+    scaled,
+)
+from raykube.scheduler.core.pod import Pod
+from raykube.scheduler.core.profile import Profile
+
+if TYPE_CHECKING:
+    from raykube.scheduler.core.diagnosis import Diagnosis
 
 NONE = -1
-WEIGHT_TAINTS, WEIGHT_AFFINITY, WEIGHT_SPREAD = 3.0, 2.0, 2.0
-EVERY = slice(None)
+DIAGNOSES_MAX = 64  # kept per class
+
+Version = tuple[int, int, int]  # of all that a diagnosis looks at
+
+
+class Kinds(NamedTuple):
+    """A profile's plugins by their shapes: a class of one pod should not ask each plugin what it is."""
+
+    node_filters: tuple[type[NodeFilter], ...]
+    usage_filters: tuple[type[UsageFilter], ...]
+    pod_filters: tuple[type[PodFilter], ...]
+    claim_filters: tuple[type[PodFilter], ...]
+    node_scores: tuple[tuple[type[NodeScore], float], ...]
+    usage_scores: tuple[tuple[type[UsageScore], float], ...]
+    pod_scores: tuple[tuple[type[PodScore], float], ...]
+
+
+@lru_cache(maxsize=64)
+def kinds_of(filters: tuple[type[Filter], ...], scores: tuple[tuple[type[Score], int], ...]) -> Kinds:
+    """Of a score without weight nobody is asked."""
+    weighed = [(one, float(weight)) for one, weight in scores if weight]
+    return Kinds(
+        tuple(one for one in filters if issubclass(one, NodeFilter)),
+        tuple(one for one in filters if issubclass(one, UsageFilter)),
+        tuple(one for one in filters if issubclass(one, PodFilter) and not one.for_claims),
+        tuple(one for one in filters if issubclass(one, PodFilter) and one.for_claims),
+        tuple((one, weight) for one, weight in weighed if issubclass(one, NodeScore)),
+        tuple((one, weight) for one, weight in weighed if issubclass(one, UsageScore)),
+        tuple((one, weight) for one, weight in weighed if issubclass(one, PodScore)),
+    )
 
 
 class PodClass:
     """The view of one class on the nodes. `pick` → the best row or NONE."""
 
-    def __init__(self, nodes: NodeTable, needs: Requirements, hard: list[Group], soft: list[Group]) -> None:
-        self.nodes = nodes
-        self.needs = needs
-        self.hard_groups = hard
-        self.soft_groups = soft
-        self._soft = spread.SoftSpread(needs, soft) if soft else None
-        self._soft_stale = True  # nodes, or which of them are feasible, changed
+    def __init__(self, view: View, profile: Profile) -> None:
+        self.view = view
+        self.nodes = view.nodes
+        self.needs = view.needs
+        self.preempts = profile.preempts
+        self.asked = asked(view.needs)  # what must be counted before a pod of the class is judged
+        self.followed = -1  # the generation of terms in which all of that is
+        self.diagnoses: dict[Hashable, tuple[Version, Diagnosis]] = {}  # what its pods were told, and when
+        self._profile = profile
+        kinds = self._kinds = kinds_of(profile.filters, profile.scores)
+        self._node_filters = [view.answers.passing(made, view) for made in kinds.node_filters if made.concerns(view)]
+        self._usage_filters = [made(view) for made in kinds.usage_filters if made.concerns(view)]
+        self._pod_filters = [made(view) for made in kinds.pod_filters if made.concerns(view)]
+        self._claim_filters: list[PodFilter] | None = None  # made for the first pod with claims
+        self._raw = [
+            (view.answers.raw(made, view), weight) for made, weight in kinds.node_scores if made.concerns(view)
+        ]
+        self._usage_scores = [(made(view), weight) for made, weight in kinds.usage_scores if made.concerns(view)]
+        self._pod_scores = [(made(view), weight) for made, weight in kinds.pod_scores if made.concerns(view)]
+        # Bound once: these are called for every placement.
+        self._row_passes = [one.passes_row for one in self._usage_filters]
+        self._row_scores = [(one.row, weight) for one, weight in self._usage_scores]
+        self._revising = [raw for raw, _ in self._raw if raw.revises]
+        self._versions = [0] * len(self._revising)
+        self._heard = -1  # the table's count of news
         self._epoch = -1
         self._read = 0  # entries of the log taken in
-        self._judged: list[tuple[bool, int]] = []  # by taint set: tolerated, disliked taints
-        self._wanted: list[tuple[int, int]] = []
-        self._compare = any(needs.preferred_terms)
-        self._allocate(0)
-
-    def _allocate(self, rows: int) -> None:
-        self.affinity: Mask = np.zeros(rows, bool)
-        self.tolerated: Mask = np.zeros(rows, bool)
-        self.suitable: Mask = np.zeros(rows, bool)  # by what the node is
-        self.feasible: Mask = np.zeros(rows, bool)  # and by what is free; hard spread is judged at each pick
-        self._disliked: NDArray[np.float64] = np.zeros(rows)
-        self._liked: NDArray[np.float64] = np.zeros(rows)
-        self._usage: Floats = np.zeros(rows)  # scores of resources
-        self._total: Floats = np.full(rows, -np.inf)
+        self._news = True  # nodes, or which of them are feasible, changed since the last pick
+        self.suitable: Mask = np.zeros(0, bool)
+        self.feasible: Mask = np.zeros(0, bool)
+        self._usage: Floats = np.zeros(0)
+        self._total: Floats = np.zeros(0)
+        self._offset = 0.0  # of every row's total
+        self._parts: list[tuple[Floats, float]] = []  # raw scores and their factors in the total
         self._relative = False  # some raw score must be scaled by the most of all feasible nodes
         self._rescale = True
 
-    def pick(self, permitted: Mask | None = None) -> int:
-        """The row for the next pod of the class, or NONE; of the `permitted` rows, if given."""
-        self.catch_up()
-        if self._rescale:
-            self._scale()
-        total = self._total
-        if self.needs.hard:
-            fits = self.feasible & self.hard_mask()
-            total = np.where(fits, total, -np.inf)
-        else:
-            fits = self.feasible
-        if permitted is not None:
-            fits = fits & permitted
-            total = np.where(fits, total, -np.inf)
-        if self._soft is not None:
-            # Hard constraints and other pods' terms change which nodes are compared with every pod.
-            narrowed = bool(self.needs.hard) or permitted is not None
-            if self._soft_stale or narrowed or not self._soft.catch_up():
-                self._soft.rebuild(self.nodes, fits, self.affinity, self.tolerated)
-                self._soft_stale = narrowed
-            total = total + WEIGHT_SPREAD * self._soft.scores()
-        row = int(total.argmax())
-        return row if total[row] > -math.inf else NONE
+    @property
+    def scores(self) -> list[tuple[Score, float]]:
+        """With their weights, in the profile's order."""
+        made = [(raw.score, weight) for raw, weight in self._raw] + self._usage_scores + self._pod_scores
+        order = [score for score, _ in self._profile.scores]
+        return sorted(made, key=lambda one: order.index(type(one[0])))
 
-    def hard_mask(self) -> Mask:
-        return spread.allowed(self.nodes, self.needs, self.hard_groups, self.affinity, self.tolerated)
+    # Decisions
+
+    def pod_filters(self, pod: Pod) -> list[PodFilter]:
+        """The filters that are asked at each decision."""
+        return self._pod_filters if not pod.claims else self._for_claims() + self._pod_filters
+
+    def _for_claims(self) -> list[PodFilter]:
+        if self._claim_filters is None:
+            self._claim_filters = [made(self.view) for made in self._kinds.claim_filters if made.concerns(self.view)]
+        return self._claim_filters
+
+    def filters_for(self, pod: Pod) -> list[Filter]:
+        """All filters that such a pod passes through, in the profile's order."""
+        made = [*(one.filter for one in self._node_filters), *self._usage_filters, *self.pod_filters(pod)]
+        return sorted(made, key=lambda one: self._profile.filters.index(type(one)))
+
+    def pick(self, pod: Pod, within: Mask | None = None) -> int:
+        """The row for a pod of the class, or NONE; of the rows `within`, if given."""
+        self.catch_up()
+        total = self.totals(pod, *self._fits(pod, within))
+        row = int(total.argmax())
+        return row if total.item(row) > -math.inf else NONE
+
+    def remember(self, like: Hashable, version: Version, diagnosis: "Diagnosis") -> None:
+        """Pods of the class that are `like` this one get the same answer until something changes."""
+        if len(self.diagnoses) >= DIAGNOSES_MAX:
+            self.diagnoses.clear()
+        self.diagnoses[like] = version, diagnosis
+
+    def fitting(self, pod: Pod) -> Mask:
+        """The rows that every filter lets the pod run on."""
+        self.catch_up()
+        return self._fits(pod, None)[0]
+
+    def weigh(self, pod: Pod) -> Floats:
+        """The total of each row that fits, -inf elsewhere: what `pick` takes the most of."""
+        self.catch_up()
+        return self.totals(pod, *self._fits(pod, None))
+
+    def nothing_but_resources(self, pod: Pod) -> tuple[tuple[str, int], ...] | None:
+        """What the pod needs of a node that suits it, if only resources; None: other pods matter in more ways."""
+        resources = None
+        for one in self.filters_for(pod):
+            if isinstance(one, NodeResourcesFit):
+                resources = one.resources
+            elif isinstance(one, UsageFilter) or (isinstance(one, PodFilter) and one.passes(pod) is not None):
+                return None
+        return resources
+
+    def _fits(self, pod: Pod, within: Mask | None) -> tuple[Mask, bool]:
+        """The rows that fit, and whether they are fewer than the feasible ones."""
+        fits = self.feasible
+        narrowed = within is not None
+        if within is not None:
+            fits = fits & within
+        for one in self.pod_filters(pod):
+            passed = one.passes(pod)
+            if passed is not None:
+                fits = fits & passed
+                narrowed = True
+        return fits, narrowed
+
+    def totals(self, pod: Pod, fits: Mask, narrowed: bool) -> Floats:
+        """The total of each row that fits, -inf elsewhere."""
+        if narrowed and self._relative:
+            offset, parts = self._scale(fits)
+            total = self._sum(fits, offset, parts)
+        else:
+            if self._rescale:
+                self._offset, self._parts = self._scale(self.feasible)
+                self._total = self._sum(self.feasible, self._offset, self._parts)
+                self._rescale = False
+            total = np.where(fits, self._total, -np.inf) if narrowed else self._total
+        for score, weight in self._pod_scores:
+            more = score.scores(fits, pod, not (narrowed or self._news))
+            if more is not None:
+                total = total + weight * more
+        # What was compared with fewer rows is to be compared anew.
+        self._news = narrowed
+        return total
+
+    def breakdown(self, pod: Pod, fits: Mask) -> list[tuple[Score, float, Floats]]:
+        """Each score with its weight and its column (0 to 100), where rows of `fits` are compared."""
+        found: list[tuple[Score, float, Floats]] = []
+        nothing = np.zeros(len(fits))
+        raw = {one.score.name: one.values for one, _ in self._raw}
+        for score, weight in self.scores:
+            if isinstance(score, NodeScore):
+                values = raw[score.name]
+                values = nothing if values is None else values
+                column = scaled(values, most_of(values, fits), score.scaling)
+            elif isinstance(score, UsageScore):
+                column = score.all()
+            else:
+                assert isinstance(score, PodScore)
+                found_column = score.scores(fits, pod, same=False)
+                column = nothing if found_column is None else found_column
+            found.append((score, weight, column))
+        self._news = True  # the scores just compared other rows than `pick` will
+        return found
+
+    def _scale(self, fits: Mask) -> tuple[float, list[tuple[Floats, float]]]:
+        """How the raw scores add to the totals of the rows that fit: a constant, and a factor for each score."""
+        offset = 0.0
+        parts: list[tuple[Floats, float]] = []
+        for raw, weight in self._raw:
+            values = raw.values if raw.differs else None
+            scaling = raw.score.scaling
+            if scaling is Scaling.NONE:
+                if values is not None:  # also where no row that fits now has any: one that does may fit soon
+                    parts.append((values, weight))
+                continue
+            most = 0.0 if values is None else most_of(values, fits)
+            if scaling is Scaling.LEAST:
+                offset += weight * MAX_SCORE
+                weight = -weight
+            if values is not None and most:
+                parts.append((values, weight * MAX_SCORE / most))
+        return offset, parts
+
+    def _sum(self, fits: Mask, offset: float, parts: list[tuple[Floats, float]]) -> Floats:
+        total = self._usage + offset
+        for raw, factor in parts:
+            total += factor * raw
+        if not fits.all():
+            total[~fits] = -math.inf
+        return total
 
     # Keeping up with the nodes
 
@@ -88,148 +258,97 @@ class PodClass:
         nodes = self.nodes
         log = nodes.log
         if self._epoch != nodes.epoch:
-            if len(self.feasible) != nodes.capacity:
-                self._allocate(nodes.capacity)
-            self._judge_node(EVERY)
+            self._judge_nodes()
             self._judge_usage()
             self._epoch, self._read = nodes.epoch, len(log)
-            return
-        if self._read == len(log):
-            return
-        entries = sorted(set(log[self._read :]))
-        # All rows at once cost as much as this many one by one.
-        if len(entries) > 8 + nodes.count // 80:
-            if any(entry & 1 for entry in entries):
-                self._judge_node(EVERY)
-            self._judge_usage()
+        elif self._read != len(log):
+            if self._read + 1 == len(log) and not log[-1] & 1:
+                self._judge_row(log[-1] >> 1)  # where the last pod of the class went
+            else:
+                self._take_in(log[self._read :])
             self._read = len(log)
+        if self._heard != nodes.news:
+            self._heard = nodes.news
+            for index, raw in enumerate(self._revising):
+                version = raw.catch_up()
+                if self._versions[index] != version:
+                    self._versions[index] = version
+                    self._weigh()
+
+    def _take_in(self, news: list[int]) -> None:
+        entries = sorted(set(news)) if len(news) > 1 else news
+        # All rows at once cost as much as this many one by one.
+        if len(entries) > 8 + self.nodes.count // 80:
+            if any(entry & 1 for entry in entries):
+                self._judge_nodes()
+            self._judge_usage()
             return
-        for entry in entries:
-            row = entry >> 1
-            if entry & 1:
-                self._judge_node(np.array([row]))
+        if any(entry & 1 for entry in entries):
+            self._judge_nodes()
+        for row in {entry >> 1 for entry in entries}:
             self._judge_row(row)
-        self._read = len(log)
 
-    def _judge_node(self, rows: Rows) -> None:
-        """What depends on the node alone: labels and taints."""
-        nodes, needs = self.nodes, self.needs
-        for taints in nodes.taints.sets[len(self._judged) :]:
-            self._judged.append((untolerated(taints, needs.tolerations) is None, disliked(taints, needs.tolerations)))
-        codes = nodes.taint_set[rows]
-        self.tolerated[rows] = np.array([ok for ok, _ in self._judged])[codes]
-        self._disliked[rows] = np.array([count for _, count in self._judged], np.float64)[codes]
-        self.affinity[rows] = matches_affinity(nodes, needs, rows)
-        suitable = nodes.live[rows] & self.tolerated[rows] & self.affinity[rows]
-        if not self.enters_unschedulable:
-            suitable &= ~nodes.unschedulable[rows]
-        self.suitable[rows] = suitable
-        if self._compare:
-            self._liked[rows] = preference(nodes, needs, rows)
-        self._relative = bool(self._disliked.any() or self._liked.any())
-        self._rescale = self._soft_stale = True
+    def _judge_nodes(self) -> None:
+        """What depends on the nodes alone."""
+        self.suitable = self.nodes.live.copy()
+        for one in self._node_filters:
+            self.suitable &= one.rows()
+        for raw, _ in self._raw:
+            raw.catch_up()
+        self._weigh()
+        self._news = True
 
-    @property
-    def enters_unschedulable(self) -> bool:
-        return any(tolerates(toleration, UNSCHEDULABLE) for toleration in self.needs.tolerations)
-
-    def _judge_usage(self) -> None:
-        """All rows at once: what is free, and the scores of resources."""
-        nodes, needs = self.nodes, self.needs
-        self._wanted = [(nodes.index_of(name), needed) for name, needed in needs.resources]
-        feasible = self.suitable & (nodes.pod_count < nodes.pods_allowed)
-        for index, needed in self._wanted:
-            feasible &= nodes.requested[index] + needed <= nodes.allocatable[index]
-        if needs.host_ports:
-            for row in np.flatnonzero(feasible):
-                feasible[row] = not nodes.port_conflict(int(row), needs.host_ports)
-        if not np.array_equal(feasible, self.feasible):
-            self._soft_stale = True
-        self.feasible = feasible
-        self._usage = self._usage_scores()
+    def _weigh(self) -> None:
+        """Raw scores changed."""
+        self._relative = any(raw.differs and raw.score.scaling is not Scaling.NONE for raw, _ in self._raw)
         self._rescale = True
 
-    def _usage_scores(self) -> Floats:
-        nodes, needs = self.nodes, self.needs
-        size = nodes.allocatable[:2].astype(np.float64)
-        known = size > 0
-        safe = np.where(known, size, 1.0)
-        extra = np.array([[needs.nonzero_cpu], [needs.nonzero_memory]], np.float64)
-        free = np.where(known, np.maximum(0.0, 1.0 - (nodes.nonzero + extra) / safe), 0.0)
-        kinds = np.maximum(known.sum(axis=0), 1)
-        least: Floats = 100.0 * free.sum(axis=0) / kinds
-        if needs.best_effort:
-            return least
-        wanted = dict(needs.resources)
-        more = np.array([[wanted.get(CPU, 0)], [wanted.get(MEMORY, 0)]], np.float64)
-        used = np.minimum(1.0, (nodes.requested[:2] + more) / safe)
-        balanced = np.where(known.all(axis=0), 100.0 * (1.0 - np.abs(used[0] - used[1]) / 2), 100.0)
-        return least + balanced
+    def _judge_usage(self) -> None:
+        """All rows at once: what is free, and the scores that depend on it."""
+        feasible = self.suitable.copy()
+        for one in self._usage_filters:
+            feasible &= one.passes_all(feasible)
+        if not self._news and not np.array_equal(feasible, self.feasible):
+            self._news = True
+        self.feasible = feasible
+        usage: Floats | None = None
+        for score, weight in self._usage_scores:
+            part = score.all()
+            if weight != 1.0:
+                part *= weight
+            usage = part if usage is None else np.add(usage, part, out=usage)
+        self._usage = np.zeros(self.nodes.capacity) if usage is None else usage
+        self._rescale = True
 
     def _judge_row(self, row: int) -> None:
-        """One row after a placement, in plain Python: numpy's calls cost more than the arithmetic of one node."""
-        nodes = self.nodes
-        was = bool(self.feasible[row])
-        fits = bool(self.suitable[row]) and nodes.pod_count.item(row) < nodes.pods_allowed.item(row)
+        """One row after a placement."""
+        was = self.feasible.item(row)
+        fits = self.suitable.item(row)
         if fits:
-            for index, needed in self._wanted:
-                if nodes.requested.item(index, row) + needed > nodes.allocatable.item(index, row):
+            for passes in self._row_passes:
+                if not passes(row):
                     fits = False
                     break
-        if fits and self.needs.host_ports:
-            fits = not nodes.port_conflict(row, self.needs.host_ports)
-        self.feasible[row] = fits
+        usage = 0.0
         if fits:
-            self._usage[row] = self._usage_score(row)
+            for score, weight in self._row_scores:
+                usage += weight * score(row)
+            self._usage[row] = usage
         if was != fits:
-            self._soft_stale = True
-        if was != fits and self._relative:
-            self._rescale = True
-        elif not self._rescale:
-            self._total[row] = self._usage[row] + self._offset(row) if fits else -math.inf
+            self.feasible[row] = fits
+            self._news = True
+            if self._relative:
+                self._rescale = True
+        if not self._rescale:
+            if fits:
+                total = usage + self._offset
+                for raw, factor in self._parts:
+                    total += factor * raw.item(row)
+                self._total[row] = total
+            else:
+                self._total[row] = -math.inf
 
-    def _usage_score(self, row: int) -> float:
-        nodes, needs = self.nodes, self.needs
-        cpu, memory = nodes.allocatable.item(0, row), nodes.allocatable.item(1, row)
-        least, kinds = 0.0, 0
-        if cpu > 0:
-            least += max(0.0, 1.0 - (nodes.nonzero.item(0, row) + needs.nonzero_cpu) / cpu)
-            kinds += 1
-        if memory > 0:
-            least += max(0.0, 1.0 - (nodes.nonzero.item(1, row) + needs.nonzero_memory) / memory)
-            kinds += 1
-        score = 100.0 * least / max(kinds, 1)
-        if needs.best_effort:
-            return score
-        if kinds < 2:
-            return score + 100.0
-        wanted = dict(needs.resources)
-        used_cpu = min(1.0, (nodes.requested.item(0, row) + wanted.get(CPU, 0)) / cpu)
-        used_memory = min(1.0, (nodes.requested.item(1, row) + wanted.get(MEMORY, 0)) / memory)
-        return score + 100.0 * (1.0 - abs(used_cpu - used_memory) / 2)
 
-    # Relative scores
-
-    def _scale(self) -> None:
-        """The total of every row, with taints and affinity scaled by the most among feasible rows."""
-        self._rescale = False
-        feasible = self.feasible
-        self._most_disliked = self._most_liked = 0.0
-        total = self._usage.copy()
-        if self._relative and feasible.any():
-            self._most_disliked = float(self._disliked[feasible].max())
-            self._most_liked = float(self._liked[feasible].max())
-            if self._most_disliked:
-                total += WEIGHT_TAINTS * (100.0 - 100.0 * self._disliked / self._most_disliked)
-            if self._most_liked:
-                total += WEIGHT_AFFINITY * 100.0 * self._liked / self._most_liked
-        self._total = np.where(feasible, total, -np.inf)
-
-    def _offset(self, row: int) -> float:
-        """The scaled part of one row's total, by the scales of the last `_scale`."""
-        offset = 0.0
-        if self._relative and self._most_disliked:
-            offset += WEIGHT_TAINTS * (100.0 - 100.0 * self._disliked.item(row) / self._most_disliked)
-        if self._relative and self._most_liked:
-            offset += WEIGHT_AFFINITY * 100.0 * self._liked.item(row) / self._most_liked
-        return offset
+def most_of(values: Floats, rows: Mask) -> float:
+    """The most of some rows, 0 at least."""
+    return float((values * rows).max(initial=0.0))

@@ -1,6 +1,10 @@
 """Taints and tolerations. Nodes with the same taints share one code: a class judges every distinct set once."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from raykube.scheduler.core.requirements import Toleration
 
@@ -37,6 +41,23 @@ class TaintSets:
             code = self._codes[taints] = len(self.sets)
             self.sets.append(taints)
         return code
+
+
+class Judged:
+    """What a class thinks of each distinct set of taints, as a table by code."""
+
+    def __init__(self, sets: TaintSets, judge: Callable[[tuple[Taint, ...]], float]) -> None:
+        self._sets = sets
+        self._judge = judge
+        self._table: NDArray[Any] = np.zeros(0)
+
+    def table(self, kind: type[np.bool_] | type[np.float64]) -> NDArray[Any]:
+        sets = self._sets.sets
+        if len(self._table) < len(sets):
+            known = self._table.tolist()
+            known += [self._judge(taints) for taints in sets[len(known) :]]
+            self._table = np.array(known, kind)
+        return self._table
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:

@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from raykube.scheduler.core.nodes import Mask, NodeTable
+from raykube.scheduler.core.nodes import Codes, Mask, NodeTable
 from raykube.scheduler.core.requirements import Expression, Requirements, Term
 
 Rows = NDArray[np.intp] | slice
+COMPARED_MAX = 4  # comparing all rows with so many values costs less than a look-up for each row
 
 
 def matches_expression(nodes: NodeTable, expression: Expression, rows: Rows) -> Mask:
@@ -19,23 +20,33 @@ def matches_expression(nodes: NodeTable, expression: Expression, rows: Rows) -> 
         return codes >= 0
     if operator == "DoesNotExist":
         return codes < 0
+    if operator in ("In", "NotIn"):
+        known = [code for value in expression.values if (code := column.code_of.get(value)) is not None]
+        matched: Mask = _one_of(codes, known, len(column.code_of))
+        return ~matched if operator == "NotIn" else matched
     # One entry per value, and a last one for nodes without the label: code -1 finds it.
     table = np.zeros(len(column.code_of) + 1, bool)
-    if operator in ("In", "NotIn"):
-        for value in expression.values:
-            code = column.code_of.get(value)
-            if code is not None:
-                table[code] = True
-        if operator == "NotIn":
-            table = ~table
-    elif operator in ("Gt", "Lt"):
+    if operator in ("Gt", "Lt"):
         bound = _integer(expression.values[0]) if len(expression.values) == 1 else None
         for value, code in column.code_of.items():
             number = _integer(value)
             if bound is not None and number is not None:
                 table[code] = number > bound if operator == "Gt" else number < bound
-    matched: Mask = table[codes]
-    return matched
+    return table.take(codes)
+
+
+def _one_of(codes: Codes, wanted: list[int], count: int) -> Mask:
+    """The rows with one of the codes, of which there are `count`."""
+    if len(wanted) > COMPARED_MAX:
+        table = np.zeros(count + 1, bool)
+        table[wanted] = True
+        return table.take(codes)
+    if not wanted:
+        return np.zeros(len(codes), bool)
+    found: Mask = codes == wanted[0]
+    for code in wanted[1:]:
+        found |= codes == code
+    return found
 
 
 def _matches_name(nodes: NodeTable, expression: Expression, rows: Rows) -> Mask:
@@ -70,10 +81,14 @@ def matches_affinity(nodes: NodeTable, needs: Requirements, rows: Rows) -> Mask:
     for key, value in needs.node_selector:
         matched &= matches_expression(nodes, Expression(key, "In", (value,), False), rows)
     if needs.affinity_terms is not None:
-        any_term = np.zeros(len(matched), bool)
-        for term in needs.affinity_terms:
-            any_term |= matches_term(nodes, term, rows)
-        matched &= any_term
+        matched &= matches_any(nodes, needs.affinity_terms, rows)
+    return matched
+
+
+def matches_any(nodes: NodeTable, terms: tuple[Term, ...], rows: Rows) -> Mask:
+    matched = np.zeros(_length(nodes, rows), bool)
+    for term in terms:
+        matched |= matches_term(nodes, term, rows)
     return matched
 
 

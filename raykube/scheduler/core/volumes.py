@@ -21,6 +21,8 @@ import orjson
 
 from raykube.api import volumes
 from raykube.api.volumes import BIND_COMPLETED, SELECTED_NODE, WAITS, annotations, class_of, phase
+from raykube.scheduler.core.attachments import AttachmentLimits
+from raykube.scheduler.core.capacities import StorageCapacities
 from raykube.scheduler.core.nodes import Mask, NodeTable
 from raykube.scheduler.core.requirements import Term, term_of
 from raykube.scheduler.core.terms import matches_term
@@ -57,12 +59,7 @@ class Storage:
     conflict: Mask  # the volume of a bound claim cannot be used there
     lost: Mask  # a bound claim's volume is gone
     unfound: Mask  # no volume for a waiting claim
-    exclusive: Mask  # another pod uses a claim that only one may use
-
-    @property
-    def permitted(self) -> Mask:
-        permitted: Mask = ~(self.conflict | self.lost | self.unfound | self.exclusive)
-        return permitted
+    short: Mask  # one could be made, but for the room that is left
 
 
 @dataclass(slots=True)
@@ -99,6 +96,8 @@ class VolumeTable:
 
     def __init__(self, nodes: NodeTable) -> None:
         self._nodes = nodes
+        self.attachments = AttachmentLimits()
+        self.capacities = StorageCapacities(nodes, self._matching)
         self._claims: dict[Key, Object] = {}
         self._volumes: dict[str, Object] = {}
         self._classes: dict[str, Object] = {}
@@ -108,6 +107,7 @@ class VolumeTable:
         self._assumed_for: dict[Key, str] = {}
         self._of_pod: dict[str, set[str]] = {}
         self._users: Counter[Key] = Counter()  # placed pods of each claim
+        self.on_row: dict[int, Counter[Key]] = {}  # the same by row
         self._masks: dict[str, Mask] = {}
         self._masks_at = (-1, -1)
 
@@ -159,13 +159,17 @@ class VolumeTable:
 
     # -- what pods do
 
-    def use(self, namespace: str, claims: Iterable[Claim], sign: int) -> None:
-        """A pod with these claims was placed (1), or taken away (-1)."""
+    def use(self, namespace: str, claims: Iterable[Claim], row: int, sign: int) -> None:
+        """A pod with these claims was placed on a row (1), or taken away (-1)."""
+        here = self.on_row.setdefault(row, Counter())
         for claim in claims:
             key = namespace, claim.name
-            self._users[key] += sign
-            if not self._users[key]:
-                del self._users[key]
+            for users in (self._users, here):
+                users[key] += sign
+                if not users[key]:
+                    del users[key]
+        if not here:
+            del self.on_row[row]
 
     def release(self, uid: str) -> None:
         """Nothing is assumed for the pod any more: it is bound, or was not placed after all."""
@@ -181,7 +185,7 @@ class VolumeTable:
     def judge(self, uid: str, namespace: str, claims: tuple[Claim, ...]) -> Storage | str:
         """Where the pod's claims let it run; or why it may not run anywhere now."""
         none = np.zeros(self._nodes.capacity, bool)
-        conflict, lost, exclusive = none.copy(), none, none
+        conflict, lost = none.copy(), none
         waiting = []
         for wanted in claims:
             claim = self._claims.get((namespace, wanted.name))
@@ -189,8 +193,6 @@ class VolumeTable:
             if why_not:
                 return why_not
             assert claim is not None, "a missing claim is a reason"
-            if ONCE in (claim["spec"].get("accessModes") or ()) and self._users[namespace, wanted.name]:
-                exclusive = ~none
             name = claim["spec"].get("volumeName")
             if name and BIND_COMPLETED in annotations(claim):
                 volume = self._volumes.get(name)
@@ -202,8 +204,45 @@ class VolumeTable:
                 return UNBOUND
             else:
                 waiting.append(claim)
-        unfound = ~self._possible(waiting) if waiting else none
-        return Storage(conflict, lost, unfound, exclusive)
+        if not waiting:
+            return Storage(conflict, lost, none, none)
+        possible = self._possible(waiting)
+        fits = self._possible(waiting, room=True) if any(self._room(one) is not None for one in waiting) else possible
+        return Storage(conflict, lost, ~possible, possible & ~fits)
+
+    def has_claim(self, key: Key) -> bool:
+        return key in self._claims
+
+    def volumes_of(self, namespace: str, claims: Iterable[Claim]) -> list[Object]:
+        """The volumes that the claims name."""
+        found = []
+        for wanted in claims:
+            claim = self._claims.get((namespace, wanted.name)) or {"spec": {}}
+            volume = self._volumes.get(claim["spec"].get("volumeName", ""))
+            if volume is not None:
+                found.append(volume)
+        return found
+
+    def driver_volume(self, key: Key) -> tuple[str, str]:
+        """A claim's CSI driver ("" for none) and the volume's handle there, or one for what is to be provisioned."""
+        claim = self._claims.get(key)
+        if claim is None:
+            return "", ""
+        name = claim["spec"].get("volumeName")
+        if name:
+            csi = ((self._volumes.get(name) or {}).get("spec") or {}).get("csi") or {}
+            return csi.get("driver", ""), csi.get("volumeHandle", "")
+        provisioner = (self._classes.get(class_of(claim)) or {}).get("provisioner", "")
+        # In-tree names are no drivers. Two pods of one claim wait for one volume.
+        return ("" if provisioner.startswith("kubernetes.io/") else provisioner), f"claim/{key[0]}/{key[1]}"
+
+    def held_by_another(self, namespace: str, claims: tuple[Claim, ...]) -> bool:
+        """Whether a placed pod uses one of the claims that only one pod may use."""
+        return any(
+            ONCE in (self._claims[namespace, wanted.name]["spec"].get("accessModes") or ())
+            for wanted in claims
+            if self._users[namespace, wanted.name] and (namespace, wanted.name) in self._claims
+        )
 
     def choose(self, uid: str, namespace: str, claims: tuple[Claim, ...], row: int) -> list[Reservation]:
         """The volumes for the waiting claims of a pod that `judge` permitted on this row; they are assumed."""
@@ -281,15 +320,15 @@ class VolumeTable:
             shapes.move_to_end(key)
         return shape
 
-    def _possible(self, waiting: list[Object]) -> Mask:
-        """Nodes where every waiting claim can have a volume of its own."""
+    def _possible(self, waiting: list[Object], room: bool = False) -> Mask:
+        """Nodes where every waiting claim can have a volume of its own; with `room`: drivers have that much left."""
         possible = np.ones(self._nodes.capacity, bool)
         for claim in waiting:
-            possible &= self._provisionable(claim) | self._any(self._candidates(claim))
+            possible &= self._provisionable(claim, room) | self._any(self._candidates(claim))
         if len(waiting) > 1:
             # Two claims may both have counted on the same volume.
             for row in np.flatnonzero(possible & self._nodes.live).tolist():
-                possible[row] = self._assign(waiting, row) is not None
+                possible[row] = self._assign(waiting, row, room) is not None
         return possible
 
     def _any(self, names: list[str]) -> Mask:
@@ -300,7 +339,7 @@ class VolumeTable:
                 break
         return found
 
-    def _assign(self, waiting: list[Object], row: int) -> list[tuple[Object, str]] | None:
+    def _assign(self, waiting: list[Object], row: int, room: bool = True) -> list[tuple[Object, str]] | None:
         """A volume for each claim on one node, "" where one is to be provisioned; the smallest claim chooses first."""
         found = []
         taken: set[str] = set()
@@ -308,7 +347,7 @@ class VolumeTable:
             fitting = (n for n in self._candidates(claim) if n not in taken and self._mask(self._volumes[n])[row])
             name = next(fitting, None)
             if name is None:
-                if not self._provisionable(claim)[row]:
+                if not self._provisionable(claim, room)[row]:
                     return None
                 name = ""
             else:
@@ -316,8 +355,18 @@ class VolumeTable:
             found.append((claim, name))
         return found
 
-    def _provisionable(self, claim: Object) -> Mask:
-        """Nodes where somebody could make a volume for the claim."""
+    def _room(self, claim: Object) -> Mask | None:
+        """Nodes where its driver has room for a new volume for the claim; None: nobody says."""
+        return self.capacities.enough(self._classes.get(class_of(claim)) or {}, volumes.size_wanted(claim))
+
+    def _provisionable(self, claim: Object, room: bool) -> Mask:
+        """Nodes where somebody could make a volume for the claim; with `room`: and says that there is room for it."""
+        found = self._topologies(claim)
+        left = self._room(claim) if room else None
+        return found if left is None else found & left
+
+    def _topologies(self, claim: Object) -> Mask:
+        """Nodes where the claim's class lets volumes be made."""
         storage = self._classes.get(class_of(claim)) or {}
         possible = np.zeros(self._nodes.capacity, bool)
         if str(storage.get("provisioner", "kubernetes.io/")).startswith("kubernetes.io/"):

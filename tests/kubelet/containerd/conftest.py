@@ -74,8 +74,10 @@ async def node(containerd: Containerd, flags: dict[str, Any]) -> AsyncIterator[C
     try:
         yield node
     finally:
-        await node.empty()
-        await node.stop()
+        try:
+            await node.empty()
+        finally:
+            await node.stop()  # a kubelet that went on would mount below a folder that is being removed
 
 
 __all__ = ["NODE", "ContainerdNode", "containerd", "node"]

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.kit import images
+from tests.kit.registry import Registry
 from tests.kit.waiting import until
-from tests.kubelet.conftest import NODE, Object, shell, state
+from tests.kubelet.conftest import NODE, PODS, Object, shell, state
 from tests.kubelet.containerd.conftest import ContainerdNode
 
 pytestmark = pytest.mark.integration
@@ -85,3 +87,34 @@ async def test_what_ended_while_it_was_away_is_started_again(node: ContainerdNod
     node.containerd.start()
     pod = await node.sees("p", lambda pod: state(pod)["restartCount"] == 1 and "running" in state(pod)["state"])
     assert state(pod)["lastState"]["terminated"]["exitCode"] == 137
+
+
+async def test_it_dies_in_the_middle_of_a_pull(node: ContainerdNode) -> None:
+    with Registry() as registry:
+        name = registry.add(images.build("faults/app:1", files={"/faults": b"1"}))
+        registry.gate.clear()
+        await node.pod("p", shell("exec sleep 1000", image=name))
+        await until(lambda: registry.pulls("faults/app") > 0, 20, "the pull begins")
+        node.containerd.kill()
+        await node_is(node, is_down)
+        # Nothing is wrong with the image: no reason is shown, and no back-off begins.
+        pod = await node.phase("p", "Pending")
+        assert state(pod)["state"] == {"waiting": {"reason": "ContainerCreating"}}
+        registry.gate.set()
+        node.containerd.start()
+        await node_is(node, is_ready)
+        pod = await node.phase("p", "Running", 40)
+        assert state(pod)["restartCount"] == 0
+
+
+async def test_it_dies_while_a_pod_ends(node: ContainerdNode) -> None:
+    await node.pod("p", shell("trap 'echo told' TERM; while :; do sleep 0.1; done"), terminationGracePeriodSeconds=6)
+    await node.phase("p", "Running")
+    await node.client.delete(PODS, "default", "p")
+    await until(lambda: "told" in node.log("p"), 20, "the pod ends")
+    node.containerd.kill()
+    await node_is(node, is_down)
+    assert ("pods", "default", "p") in node.store.objects  # nobody may take its place while it may run
+    node.containerd.start()
+    await node.gone("p", 40)
+    assert not node.containerd.tasks()

@@ -89,6 +89,23 @@ async def test_thresholds(node: ContainerdNode) -> None:
     assert state(pod)["lastState"]["terminated"]["exitCode"] == 137
 
 
+async def test_a_probe_has_a_grace_period_of_its_own(node: ContainerdNode) -> None:
+    deaf = shell(
+        "trap '' TERM; touch /scratch/alive; while :; do sleep 0.1; done",
+        livenessProbe=flag("alive")
+        | {"failureThreshold": 1, "initialDelaySeconds": 1, "terminationGracePeriodSeconds": 1},
+        **SCRATCH,
+    )
+    await node.pod("p", deaf, volumes=VOLUMES, terminationGracePeriodSeconds=600)
+    pod = await node.sees("p", lambda pod: "running" in state(pod)["state"])
+    volumes = node.root / "kubelet" / "pods" / pod["metadata"]["uid"] / "volumes"
+    alive = next(volumes.glob("*/scratch")) / "alive"
+    await until(alive.exists)
+    alive.unlink()
+    pod = await node.sees("p", lambda pod: state(pod)["restartCount"] == 1, 40)
+    assert state(pod)["lastState"]["terminated"]["exitCode"] == 137  # it was told, and did not listen
+
+
 async def test_probes_reach_into_the_pods_network(node: ContainerdNode) -> None:
     web = "mkdir /www; echo ok > /www/ok; exec httpd -f -p 8080 -h /www"
 
@@ -161,7 +178,7 @@ async def test_hooks(node: ContainerdNode, tmp_path: Path) -> None:
 async def test_a_hook_that_fails(node: ContainerdNode) -> None:
     hook = {"postStart": {"exec": {"command": ["sh", "-c", "echo no good; exit 4"]}}}
     await node.pod("bad", shell("exec sleep 1000", lifecycle=hook), terminationGracePeriodSeconds=1)
-    await node.event("FailedPostStartHook", "PostStartHook failed: ")
+    await node.event("FailedPostStartHook", "PostStartHook failed")
     await node.sees("bad", lambda pod: state(pod)["restartCount"] >= 1)
 
 

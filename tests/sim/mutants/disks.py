@@ -13,9 +13,9 @@ from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.replica import Replica
 from raykube.kv.core.wal_codec import Header, Meta
-from raykube.kv.data_dir import DataDir
 from raykube.kv.disk import open_disk
 from raykube.kv.wal import Wal
+from raykube.rpc.folder_lock import FolderLock
 from tests.sim import scenarios
 from tests.sim.disk import SimDisk
 from tests.sim.filesystem import Folder
@@ -208,10 +208,10 @@ def unlisted_taken_for_empty(patch: pytest.MonkeyPatch) -> None:
 
 def a_directory_has_one_member() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        first = DataDir(Path(folder))
+        first = FolderLock(Path(folder), 0o700, "member", "--data-dir")
         try:
-            with pytest.raises(OSError, match="in use by another member"):
-                DataDir(Path(folder)).close()
+            with pytest.raises(OSError, match="another member uses"):
+                FolderLock(Path(folder), 0o700, "member", "--data-dir").close()
         finally:
             first.close()
 

@@ -108,6 +108,12 @@ def reads_without_a_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Node, "_confirm_reads", release_all)
 
 
+@mutant(16, transcript("follower_reads"))
+def a_word_for_a_quorum(patch: pytest.MonkeyPatch) -> None:
+    """A question from any follower counts as a quorum's word that its leader leads."""
+    patch.setattr(Node, "_is_quorum_with", lambda self, sender: sender in self.progress)
+
+
 @mutant(17, simulator)
 def reads_before_own_commit(patch: pytest.MonkeyPatch) -> None:
     """The commit index of a new leader is taken for the truth."""
@@ -149,8 +155,11 @@ def a_new_leader_changes_no_members() -> None:
     founders = Membership.of(1, 2, 3)
     node = Node(1, founders, lambda below: 0, Log(entries=[Entry(1, 1, EntryKind.NORMAL, b"")], commit=1))
     node.campaign()
-    for kind, term in ((Kind.PRE_VOTE_ANSWER, 1), (Kind.VOTE_ANSWER, 1)):
-        node.step(Message(kind, 1, 2, term))
+    node.step(Message(Kind.PRE_VOTE_ANSWER, 1, 2, 1))
+    write = node.ready().write
+    assert write is not None
+    node.persisted(write)
+    node.step(Message(Kind.VOTE_ANSWER, 1, 2, 1))
     assert node.is_leader
     assert not node.propose_membership(founders.without(3))
 
@@ -213,7 +222,7 @@ def followers_end_leases(patch: pytest.MonkeyPatch) -> None:
     """Every member ends leases by its own clock, which hears of no renewal."""
     original = Replica.tick
 
-    def tick(self: Replica, now: float, stalled_s: float = 0.0) -> None:
+    def tick(self: Replica, now: float, stalled_s: float = 0.0, missed_ticks: int = 0) -> None:
         clocks = self.__dict__.setdefault("_clocks", LeaseClock())
         for lease in self.machine.store.leases.values():
             if clocks.remaining_s(lease.id, now) is None:
@@ -221,7 +230,7 @@ def followers_end_leases(patch: pytest.MonkeyPatch) -> None:
         for lease_id in clocks.expired(now):
             if lease_id in self.machine.store.leases:
                 self._say(Command.LEASE_REVOKE, etcd_pb2.LeaseRevokeRequest(ID=lease_id).SerializeToString())
-        original(self, now, stalled_s)
+        original(self, now, stalled_s, missed_ticks)
 
     patch.setattr(Replica, "tick", tick)
 

@@ -102,8 +102,8 @@ def proposals_of_any_term(patch: pytest.MonkeyPatch) -> None:
     """A proposal is given to every new leader, whether or not it is in the log."""
     original = Replica.tick
 
-    def tick(self: Replica, now: float, stalled_s: float = 0.0) -> None:
-        original(self, now, stalled_s)
+    def tick(self: Replica, now: float, stalled_s: float = 0.0, missed_ticks: int = 0) -> None:
+        original(self, now, stalled_s, missed_ticks)
         for request, proposal in self._proposals.items():
             if 0 <= proposal.term < self.node.term:
                 proposal.term = -1

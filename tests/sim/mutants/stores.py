@@ -186,10 +186,10 @@ def ticks_are_made_up_for(patch: pytest.MonkeyPatch) -> None:
     """A process that stood still counts all the ticks that it missed, as if it had listened."""
     original = Replica.tick
 
-    def tick(self: Replica, now: float, stalled_s: float = 0.0) -> None:
+    def tick(self: Replica, now: float, stalled_s: float = 0.0, missed_ticks: int = 0) -> None:
         for _ in range(int(stalled_s / TICK_S)):
             self.node.tick()
-        original(self, now, stalled_s)
+        original(self, now, stalled_s, missed_ticks)
 
     patch.setattr(Replica, "tick", tick)
 

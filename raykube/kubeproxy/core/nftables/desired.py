@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from raykube.kubeproxy.core.nftables.frontend import Numbered, items_of, number
 from raykube.kubeproxy.core.nftables.layout import FAMILIES, Options, base, family_of
-from raykube.kubeproxy.core.nftables.ruleset import Delta, Items, Ruleset
 from raykube.kubeproxy.core.rules import Frontend, Rule
 from raykube.kubeproxy.core.table import Change
+from raykube.nftables.core.objects import Delta, Items
+from raykube.nftables.core.ruleset import Ruleset
 
 _BASE, _NODE_IPS = "base", "node-ips"
 

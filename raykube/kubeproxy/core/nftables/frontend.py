@@ -23,8 +23,8 @@ from raykube.kubeproxy.core.nftables.layout import (
     shared,
     source_rules,
 )
-from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Items
 from raykube.kubeproxy.core.rules import CLUSTER_IP, NODE_PORT, Endpoint, Frontend, Rule
+from raykube.nftables.core.objects import CHAIN, CONTAINER, Chain, Items
 
 CLIENTS_MAX = 65536
 

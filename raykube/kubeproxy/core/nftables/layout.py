@@ -16,16 +16,13 @@ What the chains of a frontend do to a packet's source, before the endpoint is ch
     inside     the same for clients in the cluster, who have every endpoint: the node's own are masqueraded
 
 A pod that reaches itself is masqueraded too (`hairpin`), or it would see its own address and answer past us.
-
-Maps are declared by types, never by `typeof`: nft 1.0.6 reads expressions back wrongly, and may abort on newer ones.
-Protocols are numbers: a minimal system has no /etc/protocols.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
 
-from raykube.kubeproxy.core.nftables.ruleset import CHAIN, CONTAINER, Chain, Items
+from raykube.nftables.core.objects import CHAIN, CONTAINER, Chain, Items
 
 TABLE = "raykube-proxy"
 FAMILIES = ("ip", "ip6")
@@ -44,6 +41,11 @@ class Options:
         """The pods' networks of a family."""
         networks = (ip_network(text, strict=False) for text in self.pod_networks)
         return tuple(str(network) for network in networks if (network.version == 6) == (family == "ip6"))
+
+
+def table_of(family: str) -> str:
+    """The table of a family, as nft names it."""
+    return f"{family} {TABLE}"
 
 
 def family_of(address: str) -> str:

@@ -35,6 +35,7 @@ class Command(IntEnum):
     ATTRIBUTES = 8
     CHECK = 9
     VOUCH = 10
+    JOINED_BATCH = 11
 
 
 LEVEL = max(Command)  # what this program can apply; the newest commands are proposed once all members can
@@ -65,7 +66,7 @@ def commands(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def batch_answer(outcomes: list[Outcome], revision: int) -> batch_pb2.BatchResponse:
-    """The batch service's answer to outcomes of `Store.apply_writes`."""
+    """The batch service's answer to outcomes of `Store.apply_writes` and `apply_joined`."""
     response = batch_pb2.BatchResponse(revision=revision)
     add = response.results.add
     for applied, mod, current in outcomes:
@@ -103,6 +104,9 @@ class Machine:
         if command == Command.BATCH:
             outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
             return batch_answer(outcomes, store.revision) if answer else None
+        if command == Command.JOINED_BATCH:
+            outcomes = store.apply_joined(batch_pb2.BatchRequest.FromString(body).writes)
+            return batch_answer(outcomes, store.revision) if answer else None
         if command == Command.PUT:
             return txn.put(store, etcd_pb2.PutRequest.FromString(body))
         match command:
@@ -137,6 +141,11 @@ class Machine:
                 return self.vouching.on_vouch(vouch.member, vouch.index, vouch.digest)
         # A newer member wrote it: going on would make this member differ from the others.
         raise UnknownCommand(f"entry {index} of the log has command {command}: this program is older than the log")
+
+    def is_known(self, command: Command, members: Iterable[int]) -> bool:
+        """Whether all of `members` say that they can apply `command`: one that cannot would have to stop at it."""
+        attributes = self.attributes
+        return all(member in attributes and attributes[member].level >= command for member in members)
 
     def digest(self) -> int:
         """64 bits that stand for all this machine holds and all it ever wrote: the same on all members at one entry."""

@@ -31,7 +31,8 @@ class Elections(Leading):
         self._ask_for_votes(Kind.VOTE, self.term, force)
 
     def _ask_for_votes(self, kind: Kind, term: int, force: bool) -> None:
-        self._votes = {self.id: True}
+        # Its own vote is a promise like the others': it counts once it is durable, which a pre-vote need not be.
+        self._votes = {self.id: True} if kind is Kind.PRE_VOTE else {}
         for member in sorted(self.membership.voters):
             if member != self.id:
                 self._after.append(
@@ -70,6 +71,11 @@ class Elections(Leading):
                 reject=not granted,
             )
         )
+
+    def _on_own_vote_durable(self) -> None:
+        if self.role is Role.CANDIDATE and (self._saved.term, self._saved.vote) == (self.term, self.id):
+            self._votes.setdefault(self.id, True)
+            self._count_votes()
 
     def _on_vote_answer(self, message: Message) -> None:
         wanted = Role.PRE_CANDIDATE if message.kind is Kind.PRE_VOTE_ANSWER else Role.CANDIDATE

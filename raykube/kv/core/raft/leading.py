@@ -81,11 +81,11 @@ class Leading(State):
             # Never beyond what the follower is known to have: its log may hold something else there.
             commit = min(progress.match, self.log.committed)
             if commit > progress.commit_told and member != self.id:
+                is_awaited = progress.commit_told < progress.awaited
                 progress.commit_told = commit
                 self._outbox(Kind.COMMIT).append(
-                    Message(Kind.COMMIT, member, self.id, self.term, commit=commit, force=progress.is_waited_at)
+                    Message(Kind.COMMIT, member, self.id, self.term, commit=commit, force=is_awaited)
                 )
-                progress.is_waited_at = progress.is_waited_at and self.log.committed < self.log.last
 
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member
@@ -194,8 +194,33 @@ class Leading(State):
     # ---- reads
 
     def _on_read(self, context: int, sender: int) -> None:
-        self._reads.add(context, sender)
-        self._start_reads()
+        """A reader here, or readers at the follower `sender`, whose question is of this term.
+
+        The question itself says that its sender had not voted in a later term when it asked, which was after its
+        readers came; and this leader has not yet. Where the two are a quorum, nobody else led when the readers came: a
+        round of heartbeats would say no more. (A quorum of the newest membership, also before that is committed: any
+        two memberships that follow each other have a member in common in all their quorums.)
+        """
+        if sender == self.id or not self.has_committed_in_term or not self._is_quorum_with(sender):
+            self._reads.add(context, sender)
+            self._start_reads()
+            return
+        self._answer_read(sender, context, self.log.committed)
+
+    def _answer_read(self, sender: int, context: int, index: int) -> None:
+        self._await(sender, index)
+        self._send(Kind.READ_INDEX_ANSWER, sender, index=index, context=context)
+
+    def _await(self, member: int, index: int) -> None:
+        """Somebody waits at `member` until it has applied the entry at `index`."""
+        progress = self.progress.get(member)
+        if progress is not None:
+            progress.awaited = max(progress.awaited, index)
+
+    def _is_quorum_with(self, sender: int) -> bool:
+        """Whether `sender` is a voter, and decides together with this leader."""
+        voters = self.membership.voters
+        return sender in voters and len({self.id, sender} & voters) >= self.membership.quorum
 
     def _start_reads(self) -> None:
         """Starts a round for the waiting readers; before a commit in this term the leader knows no safe index."""
@@ -215,4 +240,4 @@ class Leading(State):
             if sender == self.id:
                 self._read_states.append(ReadState(context, index))
             else:
-                self._send(Kind.READ_INDEX_ANSWER, sender, index=index, context=context)
+                self._answer_read(sender, context, index)

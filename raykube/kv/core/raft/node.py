@@ -33,6 +33,7 @@ class Node(Elections, Following):
                 self.campaign()
             return
         self._heartbeat_elapsed += 1
+        self._unsure_ticks = max(0, self._unsure_ticks - 1)
         for progress in self.progress.values():
             progress.silent_ticks += 1
         self._look_for_full_disks()
@@ -49,10 +50,13 @@ class Node(Elections, Following):
             self._heartbeat_elapsed = 0
             self._broadcast_heartbeat()
 
-    def on_stalled(self) -> None:
+    def on_stalled(self, missed_ticks: int) -> None:
         """This member stood still, and heard nobody meanwhile. Its leader may have stood still as well, with the same
         large entry: it gets a whole time-out to be heard of. Once: a member that is always slow must not wait for ever.
+        A leader that missed a time-out's ticks knows who answers only when it has listened for so long again.
         """
+        if self.is_leader and missed_ticks >= self.limits.election_ticks:
+            self._unsure_ticks = self.limits.election_ticks
         if self.role is Role.FOLLOWER and self.leader and not self._is_excused:
             self._is_excused = True
             self._elapsed = 0
@@ -80,9 +84,11 @@ class Node(Elections, Following):
 
     @property
     def may_change_members(self) -> bool:
-        """Whether this leader may propose a new membership: one change at a time, and none before this term has a
-        commit (the 2015 correction to single-server changes)."""
-        return self.is_leader and self._memberships[-1][0] <= self.log.committed and self.has_committed_in_term
+        """Whether this leader may propose a new membership: one change at a time, none before this term has a commit
+        (the 2015 correction to single-server changes), and none while it does not know who answers: it would promote a
+        learner that died while it stood still."""
+        is_sure = self.is_leader and not self._unsure_ticks
+        return is_sure and self._memberships[-1][0] <= self.log.committed and self.has_committed_in_term
 
     def propose_membership(self, membership: Membership) -> bool:
         """Appends a new membership; False when it is not this node's turn, or the step is too large."""
@@ -172,9 +178,8 @@ class Node(Elections, Following):
             self._read_states.append(ReadState(message.context, message.index))
         elif self.role is Role.LEADER:
             if kind is Kind.PROPOSE:
-                if message.sender in self.progress:
-                    self.progress[message.sender].is_waited_at = True
-                self.propose([entry.data for entry in message.entries])
+                if self.propose([entry.data for entry in message.entries]):
+                    self._await(message.sender, self.log.last)
             elif kind is Kind.READ_INDEX:
                 self._on_read(message.context, message.sender)
             elif message.sender in self.progress:
@@ -215,6 +220,7 @@ class Node(Elections, Following):
         if write.snapshot is not None and write.snapshot is self._pending_snapshot:
             self._pending_snapshot = None
         self.log.mark_stable(write.entries)
+        self._on_own_vote_durable()
         if self.is_leader and self.id in self.progress:
             self.progress[self.id].on_accepted(self.log.stable)
             self._maybe_commit()

@@ -28,7 +28,7 @@ class Progress:
     is_disk_full: bool = False  # as it said last
     silent_ticks: int = 0  # since it was heard of
     commit_told: int = 0  # what it was told to be committed, if nothing was lost since
-    is_waited_at: bool = False  # it forwarded proposals that are not committed yet
+    awaited: int = 0  # somebody waits there for what is up to here: a proposal of its own, or a read
     round_confirmed: int = 0  # newest heartbeat round it answered
 
     def on_heard(self) -> None:

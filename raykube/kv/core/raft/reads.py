@@ -1,5 +1,7 @@
 """Linearizable reads without log entries: readers wait for a round of heartbeats that began after they came.
 
+(A follower that is a quorum together with its leader needs none: see `Leading._on_read`.)
+
 A leader records its commit index, asks everybody whether it still leads, and lets the readers go when a quorum said
 yes. Rounds are numbered and never reused, so that a late answer cannot confirm a later round.
 """

@@ -73,6 +73,7 @@ class State:
         self._elapsed = 0
         self._is_excused = False  # this member's standing still, since the leader was heard of
         self._heartbeat_elapsed = 0
+        self._unsure_ticks = 0  # until this leader, which stood still, knows again who answers
         self._timeout = 0
         self._transfer_elapsed = 0
         self._votes: dict[int, bool] = {}
@@ -154,7 +155,7 @@ class State:
     def _leave_role(self) -> None:
         self.progress = {}
         self.transferee = 0
-        self._elapsed = 0
+        self._elapsed = self._unsure_ticks = 0
         self._votes = {}
         self._reads.clear()
         self._uncommitted_bytes = self._released = self._gathered_bytes = self._full_member = 0

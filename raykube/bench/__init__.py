@@ -1,0 +1,1 @@
+"""Named measurements of a whole cluster, on hollow machines: `raykube bench`."""

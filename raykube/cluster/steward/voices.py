@@ -1,0 +1,57 @@
+"""Who of the store's members answers: one that lost its disk, or cannot start, is silent on a machine that lives."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from raykube.pb import etcd_pb2
+from raykube.rpc import RpcError, Tls
+from raykube.rpc.channel import Channel
+
+TIMEOUT_S = 2.0
+MAINTENANCE = etcd_pb2.DESCRIPTOR.services_by_name["Maintenance"]
+
+
+class Voices:
+    """Remembers since when each member is silent, as heard by this one."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._channels: dict[str, Channel] = {}
+        self._silent_since: dict[int, float] = {}
+
+    async def silent_s(self, members: Iterable[Any]) -> dict[int, float]:
+        """For how long each of etcd's `members`, those on live machines, does not answer, by id; 0 is left out.
+
+        One that is not among them is none of the silent: when its machine is back, it has all its time to start. A
+        member that has not started yet has no address to be asked at, and is silent too.
+        """
+        asked = {member.ID: member.clientURLs[0] if member.clientURLs else "" for member in members}
+        answers = await asyncio.gather(*map(self._answers, asked.values()))
+        now = time.monotonic()
+        self._silent_since = {
+            member: self._silent_since.get(member, now)
+            for member, answered in zip(asked, answers, strict=True)
+            if not answered
+        }
+        return {member: now - since for member, since in self._silent_since.items()}
+
+    async def _answers(self, url: str) -> bool:
+        if not url:
+            return False
+        address = url.partition("://")[2]
+        if address not in self._channels:
+            self._channels[address] = Channel(address, self._tls)
+        try:
+            await self._channels[address].stub(MAINTENANCE).Status(etcd_pb2.StatusRequest(), timeout=TIMEOUT_S)
+        except RpcError:
+            return False
+        return True
+
+    async def forget(self) -> None:
+        """Begins anew, and closes the connections."""
+        self._silent_since.clear()
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()

@@ -1,0 +1,1 @@
+"""Simulated machines: many kubelets in one process, against real apiservers."""

@@ -1,0 +1,84 @@
+"""Single attempts of probes, against servers on loopback."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from raykube.kubelet.core.pod import Object
+from raykube.kubelet.cri import Cri
+from raykube.kubelet.handlers import REDIRECTS_MAX, Handlers, Outcome
+from raykube.rpc.server import Server
+
+SPEC = {"name": "c"}
+HERE = "127.0.0.1"
+
+
+@pytest.fixture
+async def handlers(tmp_path: Path) -> AsyncIterator[Handlers]:
+    cri = Cri(f"unix://{tmp_path}/none.sock", "n1", 5.0)
+    yield Handlers(cri, "1.36.0")
+    await cri.close()
+
+
+@pytest.fixture
+async def web_port() -> AsyncIterator[int]:
+    """Serves /ok, /bad, redirects, and how often a path was asked for."""
+
+    async def answer(request: web.Request) -> web.Response:
+        match request.path:
+            case "/ok":
+                return web.Response(text=request.headers["User-Agent"])
+            case "/bad":
+                return web.Response(status=503, text="no")
+            case "/away":
+                raise web.HTTPFound("http://elsewhere.invalid/")
+            case "/unchanged":
+                return web.Response(status=304)
+            case "/round":
+                raise web.HTTPFound("/round")
+        raise web.HTTPFound(f"/{request.path.removeprefix('/to-')}")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, HERE, 0).start()
+    yield int(runner.addresses[0][1])
+    await runner.cleanup()
+
+
+async def attempt(handlers: Handlers, action: Object) -> Outcome:
+    return await handlers.run(action, SPEC, "id", HERE, 5.0)
+
+
+async def test_redirects_are_followed_on_the_same_host_only(handlers: Handlers, web_port: int) -> None:
+    async def get(path: str) -> tuple[bool, str, bool]:
+        found = await attempt(handlers, {"httpGet": {"port": web_port, "path": path}})
+        return found.success, found.message, found.doubtful
+
+    assert await get("/ok") == (True, "kube-probe/1.36.0", False)
+    assert await get("/to-ok") == (True, "kube-probe/1.36.0", False)
+    assert await get("/to-to-bad") == (False, "HTTP probe failed with statuscode: 503", False)
+    for path in ("/away", "/unchanged"):
+        success, message, doubtful = await get(path)
+        assert (success, doubtful) == (True, True)
+        assert message.startswith("Probe terminated redirects, Response body: ")
+    success, message, _ = await get("/round")
+    assert (success, message.endswith(f": stopped after {REDIRECTS_MAX} redirects")) == (False, True)
+
+
+async def test_a_server_without_grpc_health(handlers: Handlers) -> None:
+    server = Server()
+    port = server.listen(f"{HERE}:0")
+    await server.start()
+    found = await attempt(handlers, {"grpc": {"port": port}})
+    await server.stop(0)
+    assert not found.success
+    assert found.message == (
+        "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): "
+        "/grpc.health.v1.Health/Check is not implemented"
+    )
+    found = await attempt(handlers, {"grpc": {"port": port}})
+    assert found.message.startswith(f'error: failed to connect service at "{HERE}:{port}": ')
