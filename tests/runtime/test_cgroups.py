@@ -1,6 +1,5 @@
 """Control groups end with their containers, whichever of runtime and shim goes first, and however."""
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -73,24 +72,24 @@ async def test_what_a_killed_shim_left_is_swept(machine: Machine) -> None:
     assert all((directory / running).is_dir() for directory in directories)
 
 
-async def test_levels_that_vanish_while_groups_are_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", ["raykube/c", "raykube/c/n", "raykube/c/n/group"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_levels_that_vanish_while_groups_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str, times: int
+) -> None:
+    """Just before a directory is made, others remove the levels above it, which are empty still."""
     controller = Controller("cpu", tmp_path, Path("raykube/c/n"), 1)
-    ended = False
+    mkdir = os.mkdir
 
-    def remove() -> None:
-        while not ended:
-            for level in ("raykube/c/n", "raykube/c", "raykube"):
-                try:
-                    os.rmdir(tmp_path / level)
-                except OSError:
-                    break
+    def late_mkdir(path: Path) -> None:
+        nonlocal times
+        if times and path == tmp_path / late:
+            times -= 1
+            for level in path.relative_to(tmp_path).parents[:-1]:
+                os.rmdir(tmp_path / level)
+        mkdir(path)
 
-    removing = asyncio.create_task(asyncio.to_thread(remove))
-    try:
-        for number in range(200):
-            controller.make(str(number))
-            await asyncio.sleep(0)
-            os.rmdir(controller.directory / str(number))
-    finally:
-        ended = True
-        await removing
+    monkeypatch.setattr(os, "mkdir", late_mkdir)
+    controller.make("group")
+    assert times == 0
+    assert (controller.directory / "group").is_dir()
