@@ -112,9 +112,6 @@ PACKAGES = {name: row.package for name, row in COMPONENTS.items()} | dict(
     row.rider for row in COMPONENTS.values() if row.rider[0]
 )
 CLUSTER_DOMAIN = "cluster.local"
-# The machines of a local cluster share a disk with all else that its user has: how full that is is not theirs to judge,
-# and nothing on it is theirs to remove, as in kind's clusters.
-LOCAL_KUBELET = {"eviction_hard": "memory.available<100Mi", "image_gc_high_threshold": 100}
 # What the stewards need to make certificates for any machine: with it, the loss of the operator's is no loss.
 AUTHORITY = ("ca.crt", "ca.key", "sa.key", "sa.pub", "admin.crt", "admin.key")
 
@@ -348,14 +345,15 @@ class _Flags:
     def kubelet(self) -> dict[str, Any]:
         role = "node-role.kubernetes.io/control-plane="
         node = f"node-{self.machine.name}"
-        # What the operator's own KubeletConfiguration says is not overruled.
-        is_own = "config" in extra_flags(self.state, "kubelet")
-        return (LOCAL_KUBELET if self.state.local and not is_own else {}) | {
+        return {
             "hostname_override": self.machine.name,
             "node_ip": self.machine.address,
             "address": self.machine.address,
             "port": at.KUBELET_PORT,
             "root_dir": str(self.folders.home / "kubelet"),
+            # How full the disk of its user's computer is is not a local cluster's to judge, and nothing on it is its
+            # to remove, as in kind's clusters.
+            "shared_disk": self.state.local,
             "container_runtime_endpoint": self._runtime_endpoint(),
             "pod_cidr": at.pod_range(self.state, self.machine),
             "node_labels": ",".join(filter(None, (role * self.machine.control_plane, self.machine.node_labels))),

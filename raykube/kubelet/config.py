@@ -89,6 +89,9 @@ class Config(BaseModel):
     eviction_pressure_transition_period: Duration = Field(
         300.0, description="How long a pressure condition stays after it was last seen"
     )
+    shared_disk: bool = Field(
+        False, description="The disk has other users: pods are not evicted, nor images removed, for how full it is"
+    )
     image_gc_high_threshold: int = Field(
         85, ge=0, le=100, description="Percent of the images' disk in use above which unused images go; 100 for never"
     )

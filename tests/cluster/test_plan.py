@@ -4,7 +4,6 @@ import importlib
 from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -49,17 +48,12 @@ def test_a_container_runtime_takes_the_place_of_the_embedded_one() -> None:
     assert "pod-network" in placements
 
 
-def test_a_computer_that_plays_machines_may_have_a_full_disk() -> None:
-    def kubelet_flags(state: ClusterState) -> dict[str, Any]:
-        (found,) = [item for item in plan(state, Path("/d")) if item.component == "kubelet"]
-        return dict(found.services[-1][1])
-
-    disk = {"eviction_hard", "image_gc_high_threshold"}
-    assert kubelet_flags(cluster(1, 1, local=False)).keys().isdisjoint(disk), "upstream's defaults"
-    local = kubelet.Config(**kubelet_flags(cluster(1, 1)))
-    assert local.eviction_hard == "memory.available<100Mi" and local.image_gc_high_threshold == 100
-    configured = cluster(1, 1).model_copy(update={"extra_config": {"kubelet": {"config": "/k.yaml"}}})
-    assert kubelet_flags(configured).keys().isdisjoint(disk), "what the file says"
+@pytest.mark.parametrize("local", [True, False])
+def test_a_computer_that_plays_machines_may_have_a_full_disk(local: bool) -> None:
+    (found,) = [item for item in plan(cluster(1, 1, local=local), Path("/d")) if item.component == "kubelet"]
+    config = kubelet.Config(**dict(found.services[-1][1]))
+    assert config.shared_disk is local
+    assert config.model_fields_set.isdisjoint({"eviction_hard", "image_gc_high_threshold"}), "a file may say it"
 
 
 def test_an_apiserver_asks_the_member_on_its_own_machine_first() -> None:

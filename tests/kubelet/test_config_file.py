@@ -43,6 +43,16 @@ def test_fields_become_flags_and_flags_win(tmp_path: Path, caplog: pytest.LogCap
     assert "fields without meaning here: authentication.anonymous, maxpods" in caplog.text
 
 
+def test_a_disk_with_other_users_is_judged_only_where_something_says_so(tmp_path: Path) -> None:
+    assert "nodefs" in merged(Config()).eviction_hard
+    shared = merged(Config(shared_disk=True))
+    assert (shared.eviction_hard, shared.image_gc_high_threshold) == ("memory.available<100Mi", 100)
+    by_file = read(tmp_path, HEAD + "imageGCHighThresholdPercent: 90\n", shared_disk=True)
+    assert (by_file.eviction_hard, by_file.image_gc_high_threshold) == ("memory.available<100Mi", 90)
+    by_flag = read(tmp_path, HEAD + "maxPods: 30\n", shared_disk=True, eviction_hard="nodefs.available<1%")
+    assert (by_flag.eviction_hard, by_flag.image_gc_high_threshold) == ("nodefs.available<1%", 100)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
