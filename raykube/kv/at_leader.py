@@ -68,10 +68,10 @@ class AtLeader:
         if not request.only_ask and not await self._member.until(lambda: not is_going(), RENEW_TIMEOUT_S):
             raise RpcError(Code.UNAVAILABLE, "etcdserver: request timed out")
         if clock.remaining_s(request.id, time.monotonic()) is None:
-            await self._member.read_index()
+            await self._member.read()
         if not request.only_ask and replica.renew(request.id):
             # Proves that this member still leads, and that no earlier leader's revocation was waiting in its log.
-            await self._member.read_index()
+            await self._member.read()
         lease = replica.machine.store.leases.get(request.id)
         if lease is None:
             return -1

@@ -66,7 +66,7 @@ class BatchService:
     async def _answer(self, request: Any) -> Any:
         try:
             if request.read_index or not request.writes:
-                await self._member.read_index()
+                await self._member.read()
                 self._member.require_sound()
                 return batch_pb2.BatchResponse(revision=self._member.store.revision)
             if not all(map(_KEY, request.writes)):

@@ -31,7 +31,7 @@ class ClusterService:
 
     async def MemberList(self, request: Any, _call: Any) -> Any:
         if request.linearizable:
-            await self._member.read_index()
+            await self._member.read()
         members = self._member.replica.membership.members
         return self._stamp(etcd_pb2.MemberListResponse(members=[self._record(record) for record in members]))
 

@@ -129,7 +129,7 @@ class Joins:
         else:
             if not node.is_leader:
                 raise RpcError(Code.UNAVAILABLE, "etcdserver: not leader")
-            await self._member.read_index()
+            await self._member.read()
             await self._note(self._find(request), request)
         members = raft_pb2.Membership.FromString(node.membership.encode()).members
         return raft_pb2.JoinResponse(cluster_id=self._member.cluster_id, member_id=found.id, members=members)

@@ -49,7 +49,7 @@ def refused(error: StoreError) -> RpcError:
 
 
 class KvService:
-    """Ranges are served here after a read index; the rest goes through the log. Answers are futures: a task for each
+    """Ranges are served here after a read index; the rest goes through the log. Answers are `Pending`: a task for each
     call would cost more than the rest of it."""
 
     def __init__(self, member: Member, admission: Admission, request_bytes_max: int, operations_max: int) -> None:
@@ -91,7 +91,7 @@ class KvService:
             except StoreError as error:
                 raise refused(error) from None
         else:
-            found = await self._member.submit_read(select)
+            found = await self._member.read(select)
         if len(found.versions) <= txn.PIECE_VERSIONS:
             return self._stamp(found.response())
         head = self._stamp(found.head).SerializeToString()

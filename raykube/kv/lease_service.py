@@ -48,7 +48,7 @@ class LeaseService:
             yield self._stamp(response)
 
     async def LeaseTimeToLive(self, request: Any, _call: Any) -> Any:
-        await self._member.read_index()
+        await self._member.read()
         self._member.require_sound()
         lease = self._member.store.leases.get(request.ID)
         response = etcd_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
@@ -60,7 +60,7 @@ class LeaseService:
         return self._stamp(response)
 
     async def LeaseLeases(self, _request: Any, _call: Any) -> Any:
-        await self._member.read_index()
+        await self._member.read()
         self._member.require_sound()
         return self._stamp(
             etcd_pb2.LeaseLeasesResponse(

@@ -31,8 +31,9 @@ from raykube.kv.disk_thread import DiskThread
 from raykube.kv.recall import Removed, Replaced
 from raykube.kv.room import Room
 from raykube.kv.snapshotter import Snapshotter
-from raykube.kv.waiters import Finish, Waiters
+from raykube.kv.waiters import Finish, Waiter, Waiters
 from raykube.rpc import Code, RpcError
+from raykube.rpc.pending import Pending
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Member:
         self.carrier: Carrier | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_applied: list[Callable[[], None]] = []
+        self.on_worked: list[Callable[[], None]] = []  # all answers of this turn are given
         self.stalls = 0
         self._ids = itertools.count(secrets.randbits(31) << 32)
         with collector_paused():
@@ -191,6 +193,8 @@ class Member:
         try:
             while self._carry_out():
                 pass
+            for callback in self.on_worked:
+                callback()
         except Exception as error:
             self.fail(error)  # what `ready` gave is taken, and would be done by nobody
 
@@ -279,21 +283,27 @@ class Member:
         """The applied store; read it without awaiting in between."""
         return self.replica.machine.store
 
-    def submit(self, command: Command, body: bytes, finish: Finish | None = None) -> asyncio.Future[Any]:
-        """Replicates a command. The future has what `finish` makes of the state machine's answer, or raises RpcError:
+    def submit(self, command: Command, body: bytes, finish: Finish | None = None) -> Pending:
+        """Replicates a command. What comes is what `finish` makes of the state machine's answer, or an RpcError:
         UNAVAILABLE when it surely did not and will not happen, DEADLINE_EXCEEDED when that is unknown."""
+        pending = Pending()
+        self._submit(command, body, pending, finish)
+        return pending
+
+    async def propose(self, command: Command, body: bytes) -> Any:
+        """`submit`, and waits for the state machine's answer."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._submit(command, body, future)
+        return await future
+
+    def _submit(self, command: Command, body: bytes, waiter: Waiter, finish: Finish | None = None) -> None:
         if command is not Command.ATTRIBUTES:
             self.require_sound()
         self.require_alive()
         request = next(self._ids)
-        future = self._waiters.add(request, finish)
+        self._waiters.add(request, waiter, finish)
         self.replica.propose(request, command, body)
         self.wake()
-        return future
-
-    async def propose(self, command: Command, body: bytes) -> Any:
-        """`submit`, and waits for the state machine's answer."""
-        return await self.submit(command, body)
 
     def require_alive(self) -> None:
         """Raises RpcError when this member has stopped."""
@@ -313,19 +323,26 @@ class Member:
         if self.replica.machine.vouching.disputed:
             raise RpcError(Code.DATA_LOSS, "etcdserver: corrupt cluster")
 
-    def submit_read(self, finish: Finish | None = None) -> asyncio.Future[Any]:
-        """`finish` reads as soon as the local store has all that was acknowledged before this call; the future has what
-        it returns, or raises RpcError."""
+    def submit_read(self, finish: Finish) -> Pending:
+        """`finish` reads as soon as the local store has all that was acknowledged before this call; what comes is what
+        it returns, or an RpcError."""
+        pending = Pending()
+        self._submit_read(pending, finish)
+        return pending
+
+    async def read(self, finish: Finish | None = None) -> Any:
+        """`submit_read`, and waits."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._submit_read(future, finish)
+        return await future
+
+    def _submit_read(self, waiter: Waiter, finish: Finish | None) -> None:
         self.require_alive()
         if not self._reader:
             self._reader = next(self._ids)
             self.replica.read(self._reader)
             self.wake()
-        return self._waiters.add_reader(self._reader, finish)
-
-    async def read_index(self) -> None:
-        """`submit_read`, and waits."""
-        await self.submit_read()
+        self._waiters.add_reader(self._reader, waiter, finish)
 
     async def change_members(self, change: Change, timeout_s: float) -> Changed:
         """As leader, changes the membership; returns when that is applied.
@@ -335,7 +352,8 @@ class Member:
         """
         self.require_alive()
         request = next(self._ids)
-        answer = self._waiters.add(request)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._waiters.add(request, answer)
         is_proposed = False
         try:
             async with asyncio.timeout(timeout_s):

@@ -136,6 +136,7 @@ class Service:
             clients.add(service, Gate(member, handler, config.election_timeout / 1000))
         client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
         self._listen(clients, "client", config.listen_client_urls, client_tls)
+        member.on_worked.append(clients.flush)
         for server in self._servers:
             await server.start()
         self._monitor = Monitor(member, admission, client_tls)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykube.rpc.errors import Code, RpcError
 from raykube.rpc.handlers import Call, Receiver, Served
+from raykube.rpc.pending import Pending
 from raykube.rpc.steps import start
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class ServedCall:
         "_handler",
         "_messages",
         "_more",
+        "_pending",
         "_receiver",
         "call",
         "over",
@@ -44,7 +46,7 @@ class ServedCall:
         self.served = served
         self.call = call
         self.over = False
-        self.task: asyncio.Future[Any] | None = None
+        self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.room: asyncio.Future[None] | None = None  # awaited while enough waits to be sent
         self._messages: deque[bytes] = deque()
@@ -52,6 +54,7 @@ class ServedCall:
         self._handler: Any = None  # what answers, once it has begun or is about to
         self._more: asyncio.Future[None] | None = None  # awaited while no message is there
         self._receiver: Receiver | None = None
+        self._pending: Pending | None = None
 
     def on_message(self, message: bytes) -> None:
         if self._receiver is not None:
@@ -89,9 +92,9 @@ class ServedCall:
             self._receiver = answer
             if self.over:  # it ended the call as soon as it was made
                 self.close()
-        elif isinstance(answer, asyncio.Future):
-            self.task = answer
-            answer.add_done_callback(self._on_answer)
+        elif isinstance(answer, Pending):
+            self._pending = answer
+            answer.then(self._on_answer)
         elif method.server_streaming or isinstance(answer, Coroutine):
             self._handler = answer
             self._start(self._run(answer))
@@ -125,10 +128,9 @@ class ServedCall:
         else:
             self._finish(Code.OK, "")
 
-    def _on_answer(self, answer: asyncio.Future[Any]) -> None:
-        if answer.cancelled():
-            self._finish(Code.CANCELLED, "the call was cancelled at the server")
-        elif (error := answer.exception()) is not None:
+    def _on_answer(self, answer: Pending) -> None:
+        error = answer.exception()
+        if error is not None:
             self._fail(error)
         else:
             self._answer(answer.result())
@@ -218,6 +220,8 @@ class ServedCall:
     def cancel(self) -> None:
         """Ends the handler."""
         self.close()
+        if self._pending is not None:
+            self._pending.cancel()
         if self.task is not None:
             self.task.cancel()
             # A task that is cancelled before its first step never gets to what it was to await.

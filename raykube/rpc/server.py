@@ -16,6 +16,7 @@ from raykube.rpc.handlers import Call, Served, served_by
 from raykube.rpc.listen import BACKLOG, bind, split_address
 from raykube.rpc.serving import ServedConnection
 from raykube.rpc.tls import Tls, server_context
+from raykube.rpc.turn import Turn
 
 __all__ = ["Call", "Server"]
 
@@ -28,9 +29,9 @@ class Server:
 
     A handler method is `async def Name(self, request, call) -> response` or, for a streamed answer, an async
     generator of responses; `request` is an async iterator of messages where the client streams. A plain function may
-    return the response of a unary answer, or a future of it, and costs less; so does a `Receiver` for the messages of a
-    client that streams. With `users`, only clients whose certificate names one of them are answered; everybody else
-    gets PERMISSION_DENIED.
+    return the response of a unary answer, or a `Pending` of it, and costs less; so does a `Receiver` for the messages
+    of a client that streams. With `users`, only clients whose certificate names one of them are answered; others get
+    PERMISSION_DENIED.
 
     A client that is silent for `keepalive_s` is asked for a sign of life, and dropped when it gives none for
     `keepalive_timeout_s`. Certificates are read anew when their files change.
@@ -55,6 +56,7 @@ class Server:
         self._none_left = asyncio.Event()
         self._stopped = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._turn: Turn | None = None
 
     def add(self, service: ServiceDescriptor, handler: object) -> None:
         """Serves `service` by `handler`; methods it lacks answer UNIMPLEMENTED."""
@@ -81,6 +83,7 @@ class Server:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        self._turn = Turn()
         for listener, context in self._listeners:
             timeout_s = HANDSHAKE_TIMEOUT_S if context is not None else None
             make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
@@ -91,9 +94,15 @@ class Server:
         self._watcher = asyncio.create_task(self._watch())
 
     def _connection(self) -> ServedConnection:
-        connection = ServedConnection(self._methods, self._users, self._limits, self._lost)
+        assert self._turn is not None
+        connection = ServedConnection(self._methods, self._users, self._limits, self._lost, self._turn)
         self._connections.add(connection)
         return connection
+
+    def flush(self) -> None:
+        """Writes what answers there are now, not at the end of this turn: who answers many knows when that was all."""
+        if self._turn is not None:
+            self._turn.flush()
 
     def _lost(self, connection: ServedConnection) -> None:
         self._connections.discard(connection)

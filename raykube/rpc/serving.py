@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 from raykube.rpc.core.events import CallCancelled, CallOpened, MessageReceived, PeerEnded
 from raykube.rpc.core.limits import Limits
@@ -18,6 +18,7 @@ from raykube.rpc.errors import Code, RpcError
 from raykube.rpc.handlers import Call, Served
 from raykube.rpc.served_call import ServedCall
 from raykube.rpc.tls import Identity, identity_of
+from raykube.rpc.turn import Turn
 
 WRITE_BUFFER_BYTES = 256 * 1024
 STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
@@ -33,6 +34,7 @@ class ServedConnection(asyncio.Protocol):
         users: frozenset[str],
         limits: Limits,
         on_lost: Callable[["ServedConnection"], None],
+        turn: Turn,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.core = ServerConnection(limits)
@@ -40,6 +42,7 @@ class ServedConnection(asyncio.Protocol):
         self._methods = methods
         self._users = users
         self._on_lost = on_lost
+        self._turn = turn
         self._calls: dict[int, ServedCall] = {}
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -180,7 +183,7 @@ class ServedConnection(asyncio.Protocol):
         """Writes what is ready when the others of this turn of the loop have run."""
         if not self._writing:
             self._writing = True
-            self.loop.call_soon(self._write)
+            self._turn.add(self._write)
 
     def _write(self) -> None:
         self._writing = False
@@ -217,7 +220,7 @@ class ServedConnection(asyncio.Protocol):
         self._write()
         self._close_when_done()
 
-    def end_calls(self) -> list[asyncio.Future[Any]]:
+    def end_calls(self) -> list[asyncio.Task[None]]:
         """Answers every call under way with UNAVAILABLE; what their handlers wait for, which is cancelled."""
         calls = list(self._calls.values())
         for call in calls:

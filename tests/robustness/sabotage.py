@@ -4,7 +4,6 @@ Each mistake is a function put in the place of a shipped one, in the member's ow
 in what is shipped.
 """
 
-import asyncio
 import os
 import sys
 from typing import Any
@@ -21,13 +20,12 @@ HELD_BACK_MAX = 40
 def stale_reads() -> None:
     """Linearizable reads answer from what is there, without asking anybody."""
 
-    def submit_read(member: Member, finish: Any = None) -> asyncio.Future[Any]:
+    def submit_read(member: Member, waiter: Any, finish: Any) -> None:
         reader = next(member._ids)
-        future = member._waiters.add_reader(reader, finish)
+        member._waiters.add_reader(reader, waiter, finish)
         member._waiters.release(reader)
-        return future
 
-    Member.submit_read = submit_read  # type: ignore[method-assign, assignment]
+    Member._submit_read = submit_read  # type: ignore[method-assign, assignment]
 
 
 def late_writes() -> None:

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 
 from raykube.rpc import Code, RpcError, Tls
+from raykube.rpc.channel import Channel
 from raykube.rpc.methods import methods_of
 from raykube.rpc.server import Server
 
@@ -118,6 +119,21 @@ class Handler:
                 yield await self._do(request)
         finally:
             self.ended += 1
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: object) -> AsyncIterator[tuple[Server, Channel]]:
+    """Our server with `handler`, and a channel to it."""
+    server = Server()
+    server.add(ECHO, handler)
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    channel = Channel(f"127.0.0.1:{port}")
+    try:
+        yield server, channel
+    finally:
+        await channel.close()
+        await server.stop(0)
 
 
 class _ReferenceCall:

@@ -13,7 +13,7 @@ from raykube.rpc.handlers import Receiver
 from raykube.rpc.served_call import Requests
 from raykube.rpc.server import Server
 from tests.kit.waiting import until
-from tests.rpc.echo import ECHO, Bytes, say
+from tests.rpc.echo import ECHO, Bytes, say, serving
 
 
 class Echo(Receiver):
@@ -73,16 +73,9 @@ class Caller:
 
 @asynccontextmanager
 async def echoing() -> AsyncIterator[tuple[Handler, Server, Channel]]:
-    handler, server = Handler(), Server()
-    server.add(ECHO, handler)
-    port = server.listen("127.0.0.1:0")
-    await server.start()
-    channel = Channel(f"127.0.0.1:{port}")
-    try:
+    handler = Handler()
+    async with serving(handler) as (server, channel):
         yield handler, server, channel
-    finally:
-        await channel.close()
-        await server.stop(0)
 
 
 async def test_messages_go_both_ways_in_order() -> None:
