@@ -23,6 +23,7 @@ from raykube.kv.core.mvcc.image import Image, Restored
 from raykube.kv.core.mvcc.machine import Command, UnknownCommand
 from raykube.kv.core.mvcc.scrub import Rotten
 from raykube.kv.core.prover import Diverged
+from raykube.kv.core.raft.gathering import HOLD_S
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
@@ -203,6 +204,8 @@ class Member:
         output = self.replica.ready()
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)
+        if output.hold:
+            self._loop.call_later(HOLD_S, self._let_go, output.hold)
         if output.write is not None:
             self._write(output.write)
         applied = self.replica.apply()
@@ -213,6 +216,10 @@ class Member:
         if applied.has_applied:
             self._applied()
         return applied.has_applied
+
+    def _let_go(self, hold: int) -> None:
+        if self.replica.let_go(hold):
+            self.wake()
 
     def _write(self, write: Write) -> None:
         if not write.touches_disk:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from raykube.kv.core.raft.gathering import Gathering
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Write
@@ -17,6 +18,7 @@ class Leader:
     def __init__(self, *others: int, limits: Limits = LIMITS) -> None:
         membership = Membership.of(1, *others)
         self.node = Node(1, membership, lambda _: 0, Log(entries=[Entry(1, 1, 0, b"")]), HardState(1, 0, 1), limits)
+        self.hold = 0  # the last that began
         self.node.campaign()
         self.finish()
         for kind in (Kind.PRE_VOTE_ANSWER, Kind.VOTE_ANSWER):
@@ -32,6 +34,7 @@ class Leader:
     def turn(self) -> tuple[dict[int, list[list[bytes]]], Write | None]:
         """What leaves now: the entries' data of each message, by receiver; and the write."""
         ready = self.node.ready()
+        self.hold = ready.hold or self.hold
         sent: dict[int, list[list[bytes]]] = {}
         for message in ready.messages:
             if message.kind is Kind.APPEND and message.entries:
@@ -40,8 +43,19 @@ class Leader:
 
     def finish(self) -> None:
         """Everything that is to be written is."""
-        while (write := self.node.ready().write) is not None:
+        while (write := self.turn()[1]) is not None:
             self.node.persisted(write)
+
+    def round(self, *payloads: bytes) -> None:
+        """Each comes as an entry of its own; all are committed."""
+        for payload in payloads:
+            self.node.propose([payload])
+        self.node.let_go(self.hold)
+        self.finish()
+        for member in self.node.membership.voters - {1}:
+            self.answer(member, self.node.log.last)
+        assert self.node.log.committed == self.node.log.last
+        self.turn()
 
     def answer(self, member: int, index: int) -> None:
         self.node.step(Message(Kind.APPEND_ANSWER, 1, member, self.node.term, index=index))
@@ -104,6 +118,8 @@ def test_much_does_not_wait() -> None:
     leader.answer(2, 5)
     assert write is not None
     leader.node.persisted(write)
+    assert leader.turn()[0] == {}  # held for those who asked for the two before it
+    assert leader.node.let_go(leader.hold)
     assert leader.turn()[0] == {2: [[b"b"]]}
 
 
@@ -152,6 +168,88 @@ def test_what_a_deposed_leader_kept_back_is_forgotten_with_its_term() -> None:
     assert write is not None
     leader.node.persisted(write)
     assert leader.node.log.committed == 4
+
+
+def test_a_busy_leader_waits_for_those_whom_it_just_answered() -> None:
+    leader = Leader(2, 3)
+    leader.round(b"a" * 4, b"b" * 4, b"c" * 4, b"d" * 4)
+    for payload in (b"a" * 4, b"b" * 4):
+        leader.forwarded(2, payload)
+        assert leader.turn() == ({}, None)
+    leader.forwarded(3, b"c" * 4)  # three of four: the last may be late, and waits for the commit
+    sent, write = leader.turn()
+    assert written(write) == sent[2][0] == [b"a" * 4, b"b" * 4, b"c" * 4]
+    leader.forwarded(3, b"d" * 4)
+    assert leader.turn()[0] == {}
+    leader.answer(2, leader.node.log.last - 1)
+    leader.answer(3, leader.node.log.last - 1)
+    for payload in (b"a" * 4, b"b" * 4):
+        leader.forwarded(2, payload)
+        assert leader.turn()[0] == {}
+    leader.forwarded(2, b"c" * 4)
+    assert leader.turn()[0][2] == [[b"d" * 4, b"a" * 4, b"b" * 4, b"c" * 4]]
+
+
+def test_a_lone_writer_waits_for_nobody() -> None:
+    leader = Leader(2, 3)
+    for payload in (b"long" * 10, b"b", b""):
+        leader.round(payload)
+    assert leader.hold == 0
+    leader.node.propose([b"c"])
+    assert leader.turn()[0] == {2: [[b"c"]], 3: [[b"c"]]}
+
+
+def test_who_does_not_come_back_is_waited_for_once() -> None:
+    leader = Leader(2, 3)
+    leader.round(b"a", b"b")
+    first = leader.hold
+    leader.node.propose([b""])
+    assert leader.turn() == ({}, None)
+    assert leader.node.let_go(first)
+    assert leader.turn()[0][2] == [[b""]]
+    assert not leader.node.let_go(first)
+    leader.answer(2, leader.node.log.last)
+    leader.finish()
+    leader.answer(3, leader.node.log.last)
+    leader.round(b"a", b"b")  # the next round is one without a hold
+    assert leader.hold == first
+    leader.round(b"a", b"b")
+    assert leader.hold == first + 1
+    assert not leader.node.let_go(first)  # the end of an old one is nothing to the new
+    leader.node.propose([b""])
+    assert leader.turn() == ({}, None)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_holds_for_nothing_become_rare(returns: bool) -> None:
+    gathering, holds = Gathering(1000), 0
+    for _ in range(3000):
+        gathering.on_round(10, 2)
+        hold = gathering.begun()
+        if returns:
+            gathering.add(8)
+            assert gathering.may_leave(is_idle=True)
+        elif hold:
+            holds += 1
+            assert gathering.let_go(hold)
+        gathering.leave()
+    # 8 while the rounds without one double, 263 of them all together; then one of 257.
+    assert holds == (0 if returns else 19)
+    gathering.on_round(10, 2)
+    assert gathering.begun() == (3001 if returns else 0)
+
+
+@pytest.mark.parametrize("event", ["a change of the members", "a transfer"])
+def test_what_is_urgent_is_not_held(event: str) -> None:
+    leader = Leader(2, 3)
+    leader.round(b"a" * 10, b"b" * 10)
+    leader.node.propose([b"c"])
+    assert leader.turn()[0] == {}
+    if event == "a transfer":
+        leader.node.transfer(2)
+    else:
+        assert leader.node.propose_membership(leader.node.membership.without(3))
+    assert leader.turn()[0][2][0][0] == b"c"
 
 
 class TestFullDisks:

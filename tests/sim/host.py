@@ -9,6 +9,7 @@ from raykube.kv.core.mvcc.image import Restored
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.mvcc.scrub import Scrub
 from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.raft.gathering import HOLD_S
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
@@ -267,6 +268,9 @@ class Host:
         self.membership = replica.node.membership
         for message in output.messages:
             world.network.send(self, message)
+        if output.hold:
+            life = self.life
+            world.at(HOLD_S, lambda: self.deliver(lambda: self._let_go(output.hold, life)))
         if output.write is not None:
             self.write(output.write)
         applied = replica.apply()
@@ -285,6 +289,10 @@ class Host:
             self._after_apply(replica)
         self._answer(applied)
         return applied.has_applied
+
+    def _let_go(self, hold: int, life: int) -> None:
+        if self.replica is not None and self.life == life:
+            self.replica.let_go(hold)
 
     def _after_apply(self, replica: Replica) -> None:
         world, store = self.world, replica.machine.store

@@ -38,6 +38,7 @@ class Output:
 
     messages: list[Message]
     write: Write | None
+    hold: int  # of the leader's entries that began: `let_go` it `HOLD_S` later; 0: none did
 
 
 @dataclass(slots=True)
@@ -198,6 +199,10 @@ class Replica:
         elif self.node.leader:
             self.node.forward([Entry(0, 0, EntryKind.NORMAL, data)])
 
+    def let_go(self, hold: int) -> bool:
+        """Ends a hold of an `Output`; returns whether there may be something to do."""
+        return self.node.let_go(hold)
+
     # ---- proposals
 
     def _bind_waiting(self) -> None:
@@ -255,7 +260,7 @@ class Replica:
         ready = self.node.ready()
         self._to_apply += ready.committed
         self._on_read_states(ready.read_states)
-        return Output(ready.messages, ready.write)
+        return Output(ready.messages, ready.write, ready.hold)
 
     def apply(self) -> Applied:
         """Applies what the last `ready` took. If that was something, there may be more: see `ready`."""

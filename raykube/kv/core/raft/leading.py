@@ -17,21 +17,19 @@ class Leading(State):
         self.log.append(entries)
         size = sum(map(len, payloads))
         self._uncommitted_bytes += size
-        self._gathered_bytes += size
+        self._gathering.add(size)
         self._note_memberships(entries)
 
     def _release(self, *, at_once: bool = False) -> None:
-        """Lets new entries leave for the disks, all that arrived since the last `ready` together.
-
-        While earlier ones are on their way to a quorum, new ones wait for each other: what leaves together costs each
-        member one message, one frame and one fdatasync. They leave when those are committed, or when much has gathered,
-        so that a busy group works on several at once. A change of the members never waits: its quorum may be another
-        one than that which the entries before it wait for.
+        """Lets new entries leave for the disks, all that arrived since the last `ready` together: when `Gathering` says
+        so, or when much has gathered, so that a busy group works on several at once. A change of the members never
+        waits: its quorum may be another one than that which the entries before it wait for.
         """
         is_idle = self.log.committed >= self._released
         is_change = self._memberships[-1][0] > self._released
-        if at_once or is_idle or is_change or self._gathered_bytes >= self.limits.gathered_bytes_max:
-            self._released, self._gathered_bytes = self.log.last, 0
+        if at_once or is_change or self._gathering.may_leave(is_idle=is_idle):
+            self._released = self.log.last
+            self._gathering.leave()
             self._broadcast_append()
 
     def _broadcast_append(self) -> None:
@@ -182,7 +180,10 @@ class Leading(State):
         first = self.log.committed + 1
         self.log.commit_to(index)
         newly = self.log.entries[first - self.log.base - 1 : index - self.log.base]
-        self._uncommitted_bytes = max(0, self._uncommitted_bytes - sum(len(entry.data) for entry in newly))
+        size = sum(len(entry.data) for entry in newly)
+        self._uncommitted_bytes = max(0, self._uncommitted_bytes - size)
+        if index >= self._released:
+            self._gathering.on_round(size, self.log.last - first + 1)
         self._start_reads()
         if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
             self._tell_commits()

@@ -109,3 +109,4 @@ class Ready:
     write: Write | None = None
     committed: list[Entry] = field(default_factory=list)
     read_states: list[ReadState] = field(default_factory=list)
+    hold: int = 0  # one that began, see gathering.py: `Node.let_go` it a moment later

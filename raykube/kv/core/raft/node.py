@@ -78,6 +78,10 @@ class Node(Elections, Following):
         self._append(payloads, kind)
         return True
 
+    def let_go(self, hold: int) -> bool:
+        """The moment is over that a `Ready` began with `hold`; returns whether something may be waiting for that."""
+        return self._gathering.let_go(hold)
+
     def forward(self, entries: Sequence[Entry]) -> None:
         """Passes proposals to the leader of this term. They may be lost, and are never appended in another term."""
         self._outbox(Kind.PROPOSE).append(Message(Kind.PROPOSE, self.leader, self.id, self.term, entries=entries))
@@ -192,10 +196,12 @@ class Node(Elections, Following):
 
     def ready(self) -> Ready:
         """Takes what is to be done now."""
+        hold = 0
         if self.role is Role.LEADER:
             self._release()
             self._tell_commits()
-        ready = Ready(self._now, None, self.log.take_committed(self.limits.apply_bytes_max), self._read_states)
+            hold = self._gathering.begun()
+        ready = Ready(self._now, None, self.log.take_committed(self.limits.apply_bytes_max), self._read_states, hold)
         self._now, self._read_states = [], []
         if not self._is_writing:
             entries = self.log.unstable(self._released if self.role is Role.LEADER else self.log.last)

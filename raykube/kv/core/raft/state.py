@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from raykube.kv.core.raft.gathering import Gathering
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, ReadState, Snapshot
@@ -80,7 +81,7 @@ class State:
         self._reads = Reads()
         self._uncommitted_bytes = 0
         self._released = 0  # a leader's entries up to here may leave
-        self._gathered_bytes = 0  # behind them
+        self._gathering = Gathering(self.limits.gathered_bytes_max)  # of those behind them
         self._saved = HardState(self.term, self.vote, self.log.committed)
         self.is_disk_full = False  # this member's own; told to the leader
         self._full_member = 0  # another one; as leader by the answers to heartbeats, else by the leader's word
@@ -158,7 +159,8 @@ class State:
         self._elapsed = self._unsure_ticks = 0
         self._votes = {}
         self._reads.clear()
-        self._uncommitted_bytes = self._released = self._gathered_bytes = self._full_member = 0
+        self._uncommitted_bytes = self._released = self._full_member = 0
+        self._gathering.clear()
         self._reset_timeout()
 
     def _note_memberships(self, entries: Sequence[Entry]) -> None:
