@@ -5,7 +5,7 @@ in their metadata): etcd's locks and elections watch so, or a member cut off fro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from raykube.kv.member import Member
@@ -55,11 +55,11 @@ class Gate:
     def _wants_leader(call: Any) -> bool:
         return bool(call.metadata.get("hasleader") == "true")
 
-    def _unary(self, method: Callable[[Any, Any], Awaitable[Any]], is_for_learners: bool) -> Any:
+    def _unary(self, method: Callable[[Any, Any], Any], is_for_learners: bool) -> Any:
         async def refuse(error: RpcError) -> Any:
             raise error
 
-        def answer(request: Any, call: Any) -> Awaitable[Any]:
+        def answer(request: Any, call: Any) -> Any:
             refusal = self._refusal(request, call, is_for_learners)
             return method(request, call) if refusal is None else refuse(refusal)
 

@@ -188,7 +188,6 @@ class Member:
 
     def _work(self) -> None:
         self._is_scheduled = False
-        self._reader = 0
         if self._is_closed:
             return
         try:
@@ -201,6 +200,7 @@ class Member:
 
     def _carry_out(self) -> bool:
         """Does what there is to do now; returns whether there may be more."""
+        self._reader = 0  # what is asked now is sent now: who comes later asks anew
         output = self.replica.ready()
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)

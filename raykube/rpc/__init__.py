@@ -2,7 +2,8 @@
 
 Callers name no transport: they hand over a service descriptor of `raykube.pb` and an object (server side), or get an
 attribute per method (client side). What is decided is in `core/`, without sockets, tasks and clocks; the shells carry
-bytes and time. Both write once per turn of the event loop, whatever became ready in it; what is pushed goes at once.
+bytes and time. Both write once per turn of the event loop, whatever became ready in it, or when they are told to
+(`Server.flush`); what is pushed goes at once.
 
 Vocabulary: a *handler* is an object with one coroutine (unary answer) or async generator (streamed answer) per method
 of the service, named as in the .proto; where the answer is unary, a plain function may return the response or a

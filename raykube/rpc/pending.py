@@ -17,7 +17,7 @@ class Pending:
         self._then: Callable[[Pending], None] | None = None
 
     def then(self, then: Callable[["Pending"], None]) -> None:
-        """Whom to call, once, with this; at once, if the answer is there. Not after `cancel`."""
+        """Whom to call, once, with this; at once, if the answer is there. Must not follow `cancel`."""
         self._then = then
         if self._is_done:
             self._call()

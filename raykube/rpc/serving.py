@@ -1,6 +1,6 @@
 """One client's connection: carries bytes to the core and runs a handler per call.
 
-Writes gather: whatever became ready in a turn of the event loop goes out in one write at its end. A handler that
+Writes gather: whatever became ready in a turn of the event loop goes out in one write (`turn.py`). A handler that
 answers with a stream is not asked for more while its messages wait for the client; a client that streams is slowed
 down when its messages are not read.
 """
@@ -88,7 +88,8 @@ class ServedConnection(asyncio.Protocol):
             if not call.over:
                 assert call.call.deadline_s is not None
                 call.timer = self.loop.call_at(call.call.deadline_s, self._expire, call)
-        self.write_soon()
+        if self.core.wants_write or self.core.ended:
+            self.write_soon()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -180,7 +181,7 @@ class ServedConnection(asyncio.Protocol):
     # Writing and ending
 
     def write_soon(self) -> None:
-        """Writes what is ready when the others of this turn of the loop have run."""
+        """Writes with the others of this turn of the loop."""
         if not self._writing:
             self._writing = True
             self._turn.add(self._write)
@@ -221,7 +222,7 @@ class ServedConnection(asyncio.Protocol):
         self._close_when_done()
 
     def end_calls(self) -> list[asyncio.Task[None]]:
-        """Answers every call under way with UNAVAILABLE; what their handlers wait for, which is cancelled."""
+        """Answers every call under way with UNAVAILABLE; returns its handlers' tasks, which are cancelled."""
         calls = list(self._calls.values())
         for call in calls:
             self.finish(call, STOPPING.code, STOPPING.message)

@@ -1,4 +1,4 @@
-"""What a turn of the event loop has to write: each connection once, at its end, or earlier by who knows to be done."""
+"""What a turn of the event loop has to write: at its end, or earlier when somebody knows that there will be no more."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ class Turn:
         self._writes: list[Callable[[], None]] = []
 
     def add(self, write: Callable[[], None]) -> None:
-        """`write` is called once, when the others of this turn have run; what it raises is reported."""
+        """`write` is called once, when the others of this turn have run or by `flush`; what it raises is reported."""
         if not self._writes:
             self._loop.call_soon(self.flush)
         self._writes.append(write)

@@ -36,6 +36,7 @@ class LoneReplica:
         """Does what the replica wants until it wants nothing more."""
         while True:
             output = self.replica.ready()
+            self.replica.let_go(output.hold)
             applied = self.replica.apply()
             self.answers.update(applied.answers)
             if output.write is None:

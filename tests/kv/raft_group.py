@@ -133,6 +133,7 @@ class RaftGroup:
         node = self.nodes[member]
         while True:
             ready = node.ready()
+            node.let_go(ready.hold)
             self.under_way += ready.messages
             write = ready.write
             if write is not None:

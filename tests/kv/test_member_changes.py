@@ -184,6 +184,7 @@ class Lone:
     def drain(self) -> None:
         while True:
             output = self.replica.ready()
+            self.replica.let_go(output.hold)
             applied = self.replica.apply()
             self.answers += applied.answers
             if output.write is not None:

@@ -1,8 +1,13 @@
 """When a leader's new entries leave: at once, or together when those before them are committed."""
 
+import heapq
+import random
+import statistics
+from typing import Any
+
 import pytest
 
-from raykube.kv.core.raft.gathering import Gathering
+from raykube.kv.core.raft.gathering import HOLD_S, PRICE, Gathering
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Write
@@ -82,21 +87,23 @@ def test_what_arrives_in_one_turn_leaves_in_one_message_and_one_write() -> None:
 @pytest.mark.parametrize("disk_is_done", [True, False])
 def test_the_next_wait_for_the_commit_and_leave_together(disk_is_done: bool) -> None:
     leader = Leader(2, 3)
-    leader.node.propose([b"a"])
+    leader.node.propose([b"aaaa"])
     _, write = leader.turn()
-    leader.node.propose([b"b"])
+    leader.node.propose([b"bbbb"])
     assert leader.turn() == ({}, None)
     if disk_is_done:
         assert write is not None
         leader.node.persisted(write)
-    leader.node.propose([b"c"])
+    leader.node.propose([b"cccc"])
     assert written(leader.turn()[1]) == []
     leader.answer(2, 3)
     if not disk_is_done:
         leader.answer(3, 3)  # two of three have it, without this member
+    assert leader.turn() == ({}, None)  # held for who asked for the first one
+    assert leader.node.let_go(leader.hold)
     sent, write = leader.turn()
-    assert sent == {2: [[b"b", b"c"]], 3: [[b"b", b"c"]]}
-    assert written(write) == ([b"b", b"c"] if disk_is_done else [])  # its disk is busy still
+    assert sent == {2: [[b"bbbb", b"cccc"]], 3: [[b"bbbb", b"cccc"]]}
+    assert written(write) == ([b"bbbb", b"cccc"] if disk_is_done else [])  # its disk is busy still
 
 
 def test_much_does_not_wait() -> None:
@@ -123,16 +130,17 @@ def test_much_does_not_wait() -> None:
     assert leader.turn()[0] == {2: [[b"b"]]}
 
 
-def test_one_voter_writes_what_came_while_its_disk_worked_at_once() -> None:
+def test_one_voter_writes_what_came_while_its_disk_worked_together() -> None:
     leader = Leader()
-    leader.node.propose([b"a"])
+    leader.node.propose([b"aaaa"])
     _, write = leader.turn()
-    leader.node.propose([b"b"])
-    leader.node.propose([b"c"])
+    leader.node.propose([b"bbbb"])
     assert leader.turn() == ({}, None)
     assert write is not None
     leader.node.persisted(write)
-    assert written(leader.turn()[1]) == [b"b", b"c"]
+    assert leader.turn() == ({}, None)
+    leader.node.propose([b"cccc"])  # who asked for the first one
+    assert written(leader.turn()[1]) == [b"bbbb", b"cccc"]
 
 
 def test_a_change_of_the_members_does_not_wait_for_a_quorum_that_it_ends() -> None:
@@ -171,23 +179,23 @@ def test_what_a_deposed_leader_kept_back_is_forgotten_with_its_term() -> None:
 
 
 def test_a_busy_leader_waits_for_those_whom_it_just_answered() -> None:
-    leader = Leader(2, 3)
-    leader.round(b"a" * 4, b"b" * 4, b"c" * 4, b"d" * 4)
-    for payload in (b"a" * 4, b"b" * 4):
-        leader.forwarded(2, payload)
+    leader, all_eight = Leader(2, 3), [b"aaaa"] * 8
+    leader.round(*all_eight)
+    for _ in range(7):
+        leader.forwarded(2, b"aaaa")
         assert leader.turn() == ({}, None)
-    leader.forwarded(3, b"c" * 4)  # three of four: the last may be late, and waits for the commit
+    leader.forwarded(3, b"aaaa")
     sent, write = leader.turn()
-    assert written(write) == sent[2][0] == [b"a" * 4, b"b" * 4, b"c" * 4]
-    leader.forwarded(3, b"d" * 4)
+    assert sent[3] == [written(write)] == [all_eight]
+    leader.forwarded(3, b"bbbb")  # a ninth one, who is waited for from now on
     assert leader.turn()[0] == {}
+    assert write is not None
+    leader.node.persisted(write)
     leader.answer(2, leader.node.log.last - 1)
-    leader.answer(3, leader.node.log.last - 1)
-    for payload in (b"a" * 4, b"b" * 4):
-        leader.forwarded(2, payload)
+    for _ in range(8):
         assert leader.turn()[0] == {}
-    leader.forwarded(2, b"c" * 4)
-    assert leader.turn()[0][2] == [[b"d" * 4, b"a" * 4, b"b" * 4, b"c" * 4]]
+        leader.forwarded(2, b"aaaa")
+    assert leader.turn()[0][2] == [[b"bbbb", *all_eight]]
 
 
 def test_a_lone_writer_waits_for_nobody() -> None:
@@ -199,44 +207,102 @@ def test_a_lone_writer_waits_for_nobody() -> None:
     assert leader.turn()[0] == {2: [[b"c"]], 3: [[b"c"]]}
 
 
-def test_who_does_not_come_back_is_waited_for_once() -> None:
+def test_a_hold_ends_by_the_clock() -> None:
     leader = Leader(2, 3)
-    leader.round(b"a", b"b")
+    leader.round(b"aaaa", b"bbbb")
     first = leader.hold
-    leader.node.propose([b""])
+    leader.node.propose([b"c"])
     assert leader.turn() == ({}, None)
     assert leader.node.let_go(first)
-    assert leader.turn()[0][2] == [[b""]]
+    assert leader.turn()[0][2] == [[b"c"]]
     assert not leader.node.let_go(first)
-    leader.answer(2, leader.node.log.last)
-    leader.finish()
-    leader.answer(3, leader.node.log.last)
-    leader.round(b"a", b"b")  # the next round is one without a hold
-    assert leader.hold == first
-    leader.round(b"a", b"b")
+    for _ in range(PRICE):
+        leader.finish()
+        leader.answer(2, leader.node.log.last)
+        leader.answer(3, leader.node.log.last)
+        leader.round(b"aaaa", b"bbbb")
+        assert leader.hold == first
+    leader.round(b"aaaa", b"bbbb")
     assert leader.hold == first + 1
     assert not leader.node.let_go(first)  # the end of an old one is nothing to the new
-    leader.node.propose([b""])
+    leader.node.propose([b"c"])
     assert leader.turn() == ({}, None)
 
 
-@pytest.mark.parametrize("returns", [True, False])
-def test_holds_for_nothing_become_rare(returns: bool) -> None:
-    gathering, holds = Gathering(1000), 0
-    for _ in range(3000):
-        gathering.on_round(10, 2)
-        hold = gathering.begun()
-        if returns:
-            gathering.add(8)
-            assert gathering.may_leave(is_idle=True)
-        elif hold:
-            holds += 1
-            assert gathering.let_go(hold)
-        gathering.leave()
-    # 8 while the rounds without one double, 263 of them all together; then one of 257.
-    assert holds == (0 if returns else 19)
-    gathering.on_round(10, 2)
-    assert gathering.begun() == (3001 if returns else 0)
+class Load:
+    """Clients of a group whose rounds take a millisecond: `closed` ones, who ask again 0.2 to 0.6 ms after an answer,
+    and those who ask `rate` times a second, whatever happens."""
+
+    def __init__(self, closed: int, rate: float) -> None:
+        self.rounds: list[int] = []  # requests in each
+        self.fruitless = 0
+        self.latencies_s: dict[bool, list[float]] = {True: [], False: []}  # by whether the client is a closed one
+        self._draw = random.Random(7)
+        self._gathering = Gathering(1 << 20)
+        self._events: list[tuple[float, int, str, Any]] = []
+        self._waiting: list[tuple[float, bool]] = []
+        self._under_way: list[tuple[float, bool]] = []
+        self._rate = rate
+        for _ in range(closed):
+            self._at(self._draw.random() / 1000, "ask", True)
+        if rate:
+            self._at(0, "ask", False)
+
+    def _at(self, when: float, kind: str, what: Any) -> None:
+        heapq.heappush(self._events, (when, len(self._events) + self._draw.randrange(1 << 40), kind, what))
+
+    def run(self, seconds: float) -> "Load":
+        now = 0.0
+        while now < seconds:
+            now, _, kind, what = heapq.heappop(self._events)
+            if kind == "ask":
+                self._ask(now, what)
+            elif kind == "let go":
+                self.fruitless += self._gathering.let_go(what)
+            else:
+                self._commit(now)
+            if self._waiting and not self._under_way and self._gathering.may_leave(is_idle=True):
+                self._gathering.leave()
+                self._under_way, self._waiting = self._waiting, []
+                self.rounds.append(len(self._under_way))
+                self._at(now + 0.001, "commit", None)
+        return self
+
+    def _ask(self, now: float, is_closed: bool) -> None:
+        self._gathering.add(100)
+        self._waiting.append((now, is_closed))
+        if not is_closed:
+            self._at(now + self._draw.expovariate(self._rate), "ask", False)
+
+    def _commit(self, now: float) -> None:
+        done, self._under_way = self._under_way, []
+        self._gathering.on_commit(100 * len(done), len(done) + len(self._waiting))
+        if hold := self._gathering.begun():
+            self._at(now + HOLD_S, "let go", hold)
+        for asked_at, is_closed in done:
+            self.latencies_s[is_closed].append(now - asked_at)
+            if is_closed:
+                self._at(now + 0.0002 + 0.0004 * self._draw.random(), "ask", True)
+
+
+@pytest.mark.parametrize("closed", [2, 4, 16, 100])
+def test_clients_who_wait_for_answers_share_a_round(closed: int) -> None:
+    load = Load(closed, 0).run(2)
+    assert statistics.mean(load.rounds) > 0.9 * closed
+    assert load.fruitless == 0
+
+
+@pytest.mark.parametrize("closed", [0, 1])
+@pytest.mark.parametrize("rate", [10, 100, 300, 1000, 3000, 20_000])
+def test_who_does_not_wait_meets_few_holds(closed: int, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Load(closed, rate).run(20)
+    monkeypatch.setattr(Gathering, "on_commit", lambda *_: None)
+    free = Load(closed, rate).run(20)
+    for is_closed, found in load.latencies_s.items():
+        if found:
+            expected = free.latencies_s[is_closed]
+            assert statistics.mean(found) < 1.03 * statistics.mean(expected)
+            assert statistics.quantiles(found, n=50)[-1] < 1.1 * statistics.quantiles(expected, n=50)[-1]
 
 
 @pytest.mark.parametrize("event", ["a change of the members", "a transfer"])

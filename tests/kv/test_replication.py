@@ -27,6 +27,7 @@ def take(node: Node) -> list[Message]:
     messages = []
     while True:
         ready = node.ready()
+        node.let_go(ready.hold)
         messages += ready.messages
         if ready.write is None:
             return messages

@@ -270,7 +270,7 @@ class Host:
             world.network.send(self, message)
         if output.hold:
             life = self.life
-            world.at(HOLD_S, lambda: self.deliver(lambda: self._let_go(output.hold, life)))
+            world.at(HOLD_S, lambda: self._let_go(output.hold, life))
         if output.write is not None:
             self.write(output.write)
         applied = replica.apply()
@@ -291,8 +291,12 @@ class Host:
         return applied.has_applied
 
     def _let_go(self, hold: int, life: int) -> None:
-        if self.replica is not None and self.life == life:
-            self.replica.let_go(hold)
+        if self.life != life:
+            return
+        if self.world.now < self.stalled_until:
+            self._waiting.append(lambda: self._let_go(hold, life))
+        elif self.replica is not None and self.replica.let_go(hold):
+            self.pump()
 
     def _after_apply(self, replica: Replica) -> None:
         world, store = self.world, replica.machine.store

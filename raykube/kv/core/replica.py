@@ -38,7 +38,7 @@ class Output:
 
     messages: list[Message]
     write: Write | None
-    hold: int  # of the leader's entries that began: `let_go` it `HOLD_S` later; 0: none did
+    hold: int  # the number of one that began, 0: none; `let_go` it `HOLD_S` later
 
 
 @dataclass(slots=True)
@@ -200,7 +200,7 @@ class Replica:
             self.node.forward([Entry(0, 0, EntryKind.NORMAL, data)])
 
     def let_go(self, hold: int) -> bool:
-        """Ends a hold of an `Output`; returns whether there may be something to do."""
+        """As `Node.let_go`."""
         return self.node.let_go(hold)
 
     # ---- proposals

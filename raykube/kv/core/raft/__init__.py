@@ -12,5 +12,7 @@ The order of durability, which the caller owes to this package:
 2. `Ready.write` is made durable as one, in this order: snapshot, hard state, entries. Then its messages leave
    (votes, acknowledgements: promises that must outlive a crash), and `Node.persisted(write)` is told.
 3. `Ready.committed` is applied in order. Only what is stable here is ever handed out.
-There is at most one write at a time; what arrives meanwhile rides in the next: group commit without a timer.
+There is at most one write at a time; what arrives meanwhile rides in the next. A leader gathers what is new between
+rounds too (gathering.py): the caller owes `Node.let_go(Ready.hold)` when `HOLD_S` have gone by, or entries may wait for
+ever.
 """

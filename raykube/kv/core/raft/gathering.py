@@ -1,19 +1,22 @@
 """When a leader's new entries leave for the disks: what leaves together costs each member one message, one frame, one
 fdatasync.
 
-While entries are on their way to a quorum, new ones wait for each other. And when they are there, those who get their
-answers now ask again at once, if the group is busy with clients who wait: a moment's *hold*, until as much has gathered
-as was asked for at a time, keeps all of them in one round. Without it they part into two halves that wait for each
-other. A hold that was for nothing is followed by rounds without, twice as many each time: whoever does not come back
-costs the others nothing in the long run.
+While entries are on their way to a quorum, new ones wait for each other. And when those are there, whoever asked for
+them hears so, and a client that waits for one answer to ask the next asks now. A *hold* of a moment, until most of what
+was answered has come back, keeps such clients in one round; without it they part into two halves that wait for each
+other, and a round carries half of what it could.
+
+Others do not come back, or not so soon, and a hold for them is lost time: it ends by the clock, or as much comes while
+the round is under way as had been held for, which shows that nobody waited. Each pays for many good ones, so that all
+but such clients meet holds in less than one of a hundred rounds.
 """
 
 HOLD_S = 0.004  # at most: an answer's way to a client and the next request's way here, in a busy group
-SKIPPED_MAX = 256  # rounds without a hold
+PRICE = 128  # rounds without a hold, or good holds, for one that was for nothing
 
 
 class Gathering:
-    """The entries that wait at one leader, by their size in bytes. Beyond `bytes_max` they wait for nothing."""
+    """The entries that wait at one leader. Beyond `bytes_max` they wait for nothing. All sizes are in bytes."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -22,10 +25,10 @@ class Gathering:
 
     def clear(self) -> None:
         """Another leader, or none: all begins anew."""
-        self._bytes = 0  # that wait
-        self._wanted = 0  # while a hold lasts: how many it waits for
-        self._skips_left = 0  # rounds without a hold
-        self._skips = 0  # how many followed the last fruitless hold
+        self._bytes = 0  # of what waits
+        self._wanted_bytes = 0  # while a hold lasts: with how many of them it is fulfilled
+        self._was_fulfilled = False  # the hold before the round that is under way
+        self._credit = 0  # good holds, up to the price of a bad one; below 0: rounds without a hold that are owed
         self._begun = 0
 
     def add(self, size: int) -> None:
@@ -34,34 +37,40 @@ class Gathering:
 
     def may_leave(self, *, is_idle: bool) -> bool:
         """Whether what waits should go; `is_idle`: nothing is on its way to a quorum."""
-        return self._bytes >= self._bytes_max or (is_idle and self._bytes >= self._wanted)
+        return self._bytes >= self._bytes_max or (is_idle and self._bytes >= self._wanted_bytes)
 
     def leave(self) -> None:
-        """It goes."""
-        if self._wanted:
-            self._wanted = self._skips = 0
-        self._bytes = 0
+        """It goes, because it may or because it must."""
+        self._was_fulfilled = 0 < self._wanted_bytes <= self._bytes
+        self._bytes = self._wanted_bytes = 0
 
-    def on_round(self, size: int, entries: int) -> None:
-        """All that was on its way is committed, `size` bytes; `entries`: how many those are with those that wait."""
+    def on_commit(self, size: int, entries: int) -> None:
+        """Nothing is on its way any more: the last `size` of it are committed. `entries`: how many that were, and those
+        that wait."""
+        if self._was_fulfilled:
+            self._was_fulfilled = False
+            if 4 * self._bytes > size:
+                self._credit -= PRICE
+            else:
+                self._credit = min(self._credit + 1, PRICE)
         if entries < 2 or not size:
-            return  # a lone writer has nobody to wait for; nor is anybody waiting for a leader's first entry
-        if self._skips_left:
-            self._skips_left -= 1
+            return  # a lone entry's client has nobody to wait for
+        if self._credit < 0:
+            self._credit += 1
             return
         self._hold += 1
         self._begun = self._hold
-        self._wanted = self._bytes + size * 3 // 4  # not all: somebody may be late, or ask for something smaller
+        self._wanted_bytes = self._bytes + size - size // 16  # somebody may be late, or ask for something smaller
 
     def begun(self) -> int:
-        """The number of a hold that began since the last call, 0: none did. Whoever has a clock ends it."""
+        """The number of the hold that began since the last call, 0: none did. Whoever has a clock ends it."""
         begun, self._begun = self._begun, 0
         return begun
 
     def let_go(self, hold: int) -> bool:
-        """Ends that hold; returns whether it lasted still: it was for nothing then."""
-        if hold != self._hold or not self._wanted:
+        """Ends a hold by the clock; False: it was over."""
+        if hold != self._hold or not self._wanted_bytes:
             return False
-        self._wanted = 0
-        self._skips_left = self._skips = min(max(1, 2 * self._skips), SKIPPED_MAX)
+        self._wanted_bytes = 0
+        self._credit -= PRICE
         return True

@@ -21,9 +21,9 @@ class Leading(State):
         self._note_memberships(entries)
 
     def _release(self, *, at_once: bool = False) -> None:
-        """Lets new entries leave for the disks, all that arrived since the last `ready` together: when `Gathering` says
-        so, or when much has gathered, so that a busy group works on several at once. A change of the members never
-        waits: its quorum may be another one than that which the entries before it wait for.
+        """Lets new entries leave for the disks, all that arrived since the last `ready` together, when `Gathering` says
+        so. A change of the members never waits: its quorum may be another one than that which the entries before it
+        wait for.
         """
         is_idle = self.log.committed >= self._released
         is_change = self._memberships[-1][0] > self._released
@@ -183,7 +183,7 @@ class Leading(State):
         size = sum(len(entry.data) for entry in newly)
         self._uncommitted_bytes = max(0, self._uncommitted_bytes - size)
         if index >= self._released:
-            self._gathering.on_round(size, self.log.last - first + 1)
+            self._gathering.on_commit(size, self.log.last - first + 1)
         self._start_reads()
         if self._memberships[-1][0] <= index and self.id not in self.membership.voters:
             self._tell_commits()

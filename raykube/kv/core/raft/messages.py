@@ -109,4 +109,4 @@ class Ready:
     write: Write | None = None
     committed: list[Entry] = field(default_factory=list)
     read_states: list[ReadState] = field(default_factory=list)
-    hold: int = 0  # one that began, see gathering.py: `Node.let_go` it a moment later
+    hold: int = 0  # the number of one that began (gathering.py), 0: none; `Node.let_go` it `HOLD_S` later

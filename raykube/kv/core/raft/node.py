@@ -79,7 +79,7 @@ class Node(Elections, Following):
         return True
 
     def let_go(self, hold: int) -> bool:
-        """The moment is over that a `Ready` began with `hold`; returns whether something may be waiting for that."""
+        """Ends the hold of that number by the clock; False: it was over, and there is nothing new to do."""
         return self._gathering.let_go(hold)
 
     def forward(self, entries: Sequence[Entry]) -> None:
