@@ -10,6 +10,7 @@ import pytest
 
 from raykube.cluster.actor import ComponentHost, HostSpec, newest
 from tests.kit.controlplane import until
+from tests.kit.ports import free_ports
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +24,6 @@ def quiet_logger() -> Iterator[None]:
         handler.close()
     logger.setLevel(level)
     logger.propagate = propagate
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def test_a_store_whose_port_is_taken_for_a_while_starts_when_it_is_free(tmp_path: Path) -> None:

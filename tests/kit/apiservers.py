@@ -6,7 +6,6 @@ async with Apiservers(tmp_path) as servers:
     client = servers.client()
 """
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,16 +20,9 @@ from raykube.client.api import ApiClient
 from raykube.kv.config import Config as KvConfig
 from raykube.kv.service import Service as KvService
 from tests.kit import pki
+from tests.kit.ports import free_ports
 
 ADMIN = ("kubernetes-admin", ("system:masters",))
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Apiservers:
@@ -43,7 +35,7 @@ class Apiservers:
         self.kv: KvService | None = None
         self.instances: list[Service] = []
         # A store that starts again must be who it was: its ports are fixed from the start.
-        self.store_address, self._peer_address = (f"127.0.0.1:{port}" for port in _free_ports(2))
+        self.store_address, self._peer_address = (f"127.0.0.1:{port}" for port in free_ports(2))
 
     async def __aenter__(self) -> "Apiservers":
         await self.start_store()

@@ -17,8 +17,8 @@ from google.protobuf import message_factory
 from google.protobuf.message import Message
 
 from raykube.pb import batch_pb2, etcd_pb2
+from tests.kit.ports import free_ports
 from tests.kit.require import missing
-from tests.kv.group import free_ports
 
 TIMEOUT_S = 20.0
 SERVICES = {**etcd_pb2.DESCRIPTOR.services_by_name, **batch_pb2.DESCRIPTOR.services_by_name}

@@ -1,6 +1,5 @@
 """Members of a store in this process, with files in a temporary folder and ports that were free a moment ago."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,19 +9,8 @@ from raykube.client.kv import KvClient
 from raykube.kv.config import Config
 from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
+from tests.kit.ports import free_ports
 from tests.kit.waiting import until
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class Group:

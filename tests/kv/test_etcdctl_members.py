@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit.ports import free_ports
 from tests.kit.require import require_program
-from tests.kv.group import free_ports
 from tests.kv.test_processes import Load, processes
 
 pytestmark = pytest.mark.integration

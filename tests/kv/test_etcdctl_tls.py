@@ -13,8 +13,8 @@ import pytest
 from raykube.kv.config import Config
 from tests.kit import pki
 from tests.kit.etcd import etcd_program
+from tests.kit.ports import free_ports
 from tests.kit.require import require_program
-from tests.kv.group import free_ports
 
 pytestmark = pytest.mark.integration
 TIMEOUT_S = 20

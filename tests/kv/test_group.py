@@ -11,8 +11,9 @@ from raykube.kv.service import Service
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
 from tests.kit import pki
+from tests.kit.ports import free_ports
 from tests.kit.waiting import until
-from tests.kv.group import free_ports, running_group
+from tests.kv.group import running_group
 
 
 def put(key: str, value: str = "v", expected: int = -1, lease: int = 0) -> Write:

@@ -15,8 +15,8 @@ from raykube.client.kv import KvClient, UnknownOutcome
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import RpcError
+from tests.kit.ports import free_ports
 from tests.kit.waiting import until
-from tests.kv.group import free_ports
 
 pytestmark = pytest.mark.integration
 PAUSE_S = 2.0  # twice the election time-out

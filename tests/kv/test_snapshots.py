@@ -15,9 +15,10 @@ from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from tests.kit import pki
+from tests.kit.ports import free_ports
 from tests.kit.require import require_program
 from tests.kit.waiting import until
-from tests.kv.group import Group, free_ports, running_group
+from tests.kv.group import Group, running_group
 
 pytestmark = pytest.mark.integration
 
