@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raykube.kubelet.core.sizes import SHARES_PER_CPU
+from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.kubelet.conftest import PODS, shell
 from tests.kubelet.containerd.conftest import ContainerdNode
@@ -47,7 +48,7 @@ async def test_more_in_use_than_there_may_be_is_said_and_tried_again(
 ) -> None:
     monkeypatch.setattr("raykube.kubelet.allocatable.RETRY_S", 0.2)
     if any(line for line in Path("/proc/swaps").read_text().splitlines()[1:]):
-        pytest.skip("the kernel would swap it out")
+        missing("this machine has swap: what is in use would go there")
     await node.pod("hog", shell("x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo held; sleep 1000; echo $x"))
     await node.phase("hog", "Running")
     await until(lambda: "held" in node.log("hog"), 20)
