@@ -46,8 +46,8 @@ async def test_what_is_reserved_is_kept_from_pods(node: ContainerdNode) -> None:
 async def test_more_in_use_than_there_may_be_is_said_and_tried_again(
     node: ContainerdNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each attempt writes the node's event, and the recorder has 25 writes for it: at a short pause they are spent before
-    # a slow machine has ended the pod, and success is not told.
+    # Each attempt writes the node's event, and the recorder has 25 writes for it: at a short pause they are spent
+    # before a slow machine has ended the pod, and success is not told.
     monkeypatch.setattr("raykube.kubelet.allocatable.RETRY_S", 1.0)
     if any(line for line in Path("/proc/swaps").read_text().splitlines()[1:]):
         missing("this machine has swap: what is in use would go there")
