@@ -17,7 +17,6 @@ from raykube.api.resources import Resource
 from raykube.apiserver.authn import Authenticator
 from raykube.apiserver.authz import Authorization
 from raykube.apiserver.core import conversion, eventwire, selecting
-from raykube.apiserver.core.eventwire import Encoded
 from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.options import NOT_OLDER_THAN, ListOptions
 from raykube.apiserver.core.rbac import Attributes
@@ -27,6 +26,7 @@ from raykube.apiserver.core.watcher import Watcher
 from raykube.apiserver.measures import Measures
 from raykube.apiserver.reader import Reader
 from raykube.apiserver.rest.render import data_of
+from raykube.base.encoded import Encoded
 from raykube.pb import api_pb2
 from raykube.rpc import Code, RpcError
 from raykube.rpc.server import Call

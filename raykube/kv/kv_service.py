@@ -5,11 +5,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from raykube.base.encoded import Encoded
 from raykube.kv.core.mvcc import txn
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.limits import Admission
 from raykube.kv.member import Member
+from raykube.kv.waiters import Finish
 from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError
 
@@ -21,6 +23,7 @@ class Stamp:
         self._member = member
         self._seal = etcd_pb2.ResponseHeader(cluster_id=member.cluster_id, member_id=member.id)
         self._term = 0
+        self._put = etcd_pb2.PutResponse()  # the last one
 
     def __call__(self, response: Any) -> Any:
         term = self._member.replica.node.term
@@ -32,16 +35,16 @@ class Stamp:
             header.revision = self._member.store.revision
         return response
 
-
-class Encoded:
-    """A response that is encoded already."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def SerializeToString(self) -> bytes:
-        """As of a protobuf message."""
-        return self._content
+    def put(self, outcome: Any) -> Any:
+        """The response to a put, of what `txn.put` returned."""
+        if not isinstance(outcome, int):
+            return self(outcome)
+        header = self._put.header
+        if header.raft_term != self._member.replica.node.term:
+            header.Clear()
+            self(self._put)
+        header.revision = outcome
+        return Encoded(self._put.SerializeToString())
 
 
 def refused(error: StoreError) -> RpcError:
@@ -102,7 +105,7 @@ class KvService:
             txn.check_put(request)
         except StoreError as error:
             raise refused(error) from None
-        return self._write(Command.PUT, request)
+        return self._write(Command.PUT, request, self._stamp.put)
 
     def DeleteRange(self, request: Any, _call: Any) -> Any:
         if not request.key:
@@ -124,12 +127,12 @@ class KvService:
 
         if txn.is_read_only(request):
             return self._member.submit_read(read)
-        return self._write(Command.TXN, request, lambda: txn.puts(request))
+        return self._write(Command.TXN, request, self._stamp, lambda: txn.puts(request))
 
     def Compact(self, request: Any, _call: Any) -> Any:
         return self._member.submit(Command.COMPACT, request.SerializeToString(), self._stamp)
 
-    def _write(self, command: Command, request: Any, adds: Callable[[], bool] = lambda: True) -> Any:
+    def _write(self, command: Command, request: Any, finish: Finish, adds: Callable[[], bool] = lambda: True) -> Any:
         body = request.SerializeToString()
         self._admission.check_write(len(body), self._bytes_max, adds)
-        return self._member.submit(command, body, self._stamp)
+        return self._member.submit(command, body, finish)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from raykube.base.encoded import Encoded
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.mvcc.version import Version, to_kv
 from raykube.kv.core.watchers import BYTES_MAX, Watcher, pull
@@ -11,18 +12,6 @@ from raykube.pb import etcd_pb2, mvcc_pb2
 
 WatchResponse = etcd_pb2.WatchResponse
 SHARED_BYTES_MAX = 8 << 20  # kept for others who may come to the same place
-
-
-class Encoded:
-    """A response in its bytes; stands where a message would."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - a message's method
-        return self._data
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from raykube.apiserver.core.item import Item
+from raykube.base.encoded import Encoded
 from raykube.pb import api_pb2
 
 TYPES = {"ADDED": api_pb2.ADDED, "MODIFIED": api_pb2.MODIFIED, "DELETED": api_pb2.DELETED}
@@ -18,18 +19,6 @@ TYPES = {"ADDED": api_pb2.ADDED, "MODIFIED": api_pb2.MODIFIED, "DELETED": api_pb
 # What is kept of encoded events: 2,048 of 16 KiB at most, for watchers that get to them a little later.
 _KEPT_EVENTS = 2048
 _KEPT_BYTES_MAX = 16 * 1024
-
-
-class Encoded:
-    """A message that is bytes already, for a stream of answers."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def SerializeToString(self) -> bytes:  # noqa: N802  # as messages have it
-        return self.data
 
 
 def message(

@@ -38,6 +38,8 @@ class Command(IntEnum):
     JOINED_BATCH = 11
 
 
+_PUT = int(Command.PUT)  # an enumeration's members are slow to reach and to compare
+_put_request = etcd_pb2.PutRequest.FromString
 LEVEL = max(Command)  # what this program can apply; the newest commands are proposed once all members can
 
 
@@ -101,15 +103,15 @@ class Machine:
 
     def _apply(self, command: int, body: bytes, answer: bool, index: int) -> Any:
         store = self.store
-        if command == Command.BATCH:
-            outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
-            return batch_answer(outcomes, store.revision) if answer else None
-        if command == Command.JOINED_BATCH:
-            outcomes = store.apply_joined(batch_pb2.BatchRequest.FromString(body).writes)
-            return batch_answer(outcomes, store.revision) if answer else None
-        if command == Command.PUT:
-            return txn.put(store, etcd_pb2.PutRequest.FromString(body))
+        if command == _PUT:
+            return txn.put(store, _put_request(body))
         match command:
+            case Command.BATCH:
+                outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
+                return batch_answer(outcomes, store.revision) if answer else None
+            case Command.JOINED_BATCH:
+                outcomes = store.apply_joined(batch_pb2.BatchRequest.FromString(body).writes)
+                return batch_answer(outcomes, store.revision) if answer else None
             case Command.DELETE_RANGE:
                 return txn.delete_range(store, etcd_pb2.DeleteRangeRequest.FromString(body))
             case Command.TXN:

@@ -95,6 +95,15 @@ class Store:
         """Writes `key` in the open transaction; returns the version it replaced."""
         return self._write(key, value, lease, self.revision + 1, self.index.histories.get(key))
 
+    def put_alone(self, key: bytes, value: bytes, lease: int) -> int:
+        """A transaction that writes `key` and nothing else; returns the revision."""
+        revision = self.revision + 1
+        self._sub = 0
+        self._write(key, value, lease, revision, self.index.histories.get(key))
+        self._sub = 0
+        self.revision = revision
+        return revision
+
     def delete(self, key: bytes) -> Version | None:
         """Deletes `key` in the open transaction; returns what was there, None when nothing was."""
         history = self.index.histories.get(key)
