@@ -5,6 +5,7 @@ from functools import partial
 
 from raykube.kv import wire
 from raykube.kv.core.identity import address_of
+from raykube.kv.core.raft.messages import Message
 from raykube.pb import raft_pb2
 from raykube.rpc import Tls
 from raykube.rpc.channel import Channel
@@ -33,6 +34,7 @@ class Peer:
         self._opening = opening
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._later: Message | None = None
         self._stream: PushedCall | None = None
         self._is_full = False  # the stream has enough for now
         self._timer: asyncio.TimerHandle | None = None
@@ -60,14 +62,22 @@ class Peer:
         self._waiting_bytes += len(message)
         return True
 
-    def flush_later(self) -> None:
-        """Sends what waits a little later, unless something takes it along before."""
+    def put_later(self, message: Message) -> None:
+        """A message that goes with the next ones, or a little later alone; it replaces another such."""
+        self._later = message
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(DELAY_S, self.flush)
+
+    def forget_later(self) -> None:
+        """What was put says the same, and more."""
+        self._later = None
 
     def flush(self) -> None:
         """Sends what waits, as far as there is a stream that takes it."""
         self._stop_timer()
+        if self._later is not None:
+            self.put(wire.head(self._later).SerializeToString())
+            self._later = None
         while self._waiting and self._stream is not None and not self._is_full:
             if not self._stream.send(wire.batch(self._opening, self._take())):
                 self._is_full = True
@@ -112,3 +122,4 @@ class Peer:
             self._stream = None
         self._waiting.clear()
         self._waiting_bytes = 0
+        self._later = None

@@ -61,18 +61,20 @@ class Transport:
         urgent: dict[Peer, None] = {}
         encoder = wire.Encoder()
         for message in messages:
-            peer = self._peer(message.to)
+            peer, kind = self._peer(message.to), message.kind
             if peer is None:
                 continue
-            if message.kind is Kind.SNAPSHOT:
+            if kind is Kind.COMMIT and not message.force:
+                peer.put_later(message)  # nobody is known to wait for it, and the next entries say the same
+            elif kind is Kind.SNAPSHOT:
                 if not peer.is_sending_snapshot:
                     self._spawn(self._send_snapshot(peer, message))
             elif not peer.put(encoder.encode(message)):
                 self._member.replica.node.on_unreachable(message.to)
-            elif message.kind is not Kind.COMMIT or message.force:
-                urgent[peer] = None
             else:
-                peer.flush_later()  # nobody is known to wait for it: the next entries take it along
+                urgent[peer] = None
+                if kind is Kind.APPEND:
+                    peer.forget_later()
         for peer in urgent:
             peer.flush()
 

@@ -1,12 +1,12 @@
 """The way to one other member, with a stream of the test's."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
 from raykube.kv import peer as peer_module
+from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.peer import Peer
 from raykube.pb import raft_pb2
 from raykube.rpc.pushed import PushedCall
@@ -108,28 +108,32 @@ async def test_what_waited_for_a_stream_that_ends_is_lost() -> None:
     assert open_stream(peer).terms == []
 
 
+def told(term: int) -> Message:
+    return Message(Kind.COMMIT, 2, 1, term, commit=term)
+
+
 async def test_what_nobody_waits_for_rides_with_the_next_or_goes_a_little_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     peer = new_peer()
     stream = open_stream(peer)
-    put(peer, 1, flush=False)
-    peer.flush_later()
+    peer.put_later(told(1))
+    peer.put_later(told(2))
     assert stream.terms == []
-    put(peer, 2)
-    assert stream.terms == [[1, 2]]
-    put(peer, 3, flush=False)
-    peer.flush_later()
-    await until(lambda: stream.terms == [[1, 2], [3]])
-    monkeypatch.setattr(peer_module, "DELAY_S", 0.0)
-    put(peer, 4, flush=False)
-    peer.flush_later()
+    put(peer, 3)
+    assert stream.terms == [[3, 2]]
+    peer.put_later(told(4))
+    peer.forget_later()
+    put(peer, 5)
+    assert stream.terms == [[3, 2], [5]]
+    peer.put_later(told(6))
     peer.shut()
-    put(peer, 5, flush=False)
-    again = open_stream(new_peer())
-    await asyncio.sleep(0.01)
-    assert stream.terms == [[1, 2], [3]]
-    assert again.terms == []
+    stream = open_stream(peer)
+    assert stream.terms == []
+    monkeypatch.setattr(peer_module, "DELAY_S", 0.0)
+    peer.put_later(told(7))
+    await until(lambda: stream.terms == [[7]])
+    assert stream.batches[-1].messages[0].commit == 7
 
 
 async def test_the_queue_is_bounded_and_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
