@@ -23,7 +23,7 @@ from raykube.kv.core.mvcc.image import Image, Restored
 from raykube.kv.core.mvcc.machine import Command, UnknownCommand
 from raykube.kv.core.mvcc.scrub import Rotten
 from raykube.kv.core.prover import Diverged
-from raykube.kv.core.raft.gathering import HOLD_S
+from raykube.kv.core.raft.gathering import hold_s
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Message, Snapshot, Write
 from raykube.kv.core.raft.node import Limits
@@ -91,6 +91,7 @@ class Member:
         self._is_sweeping = False
         self.snapshotter = Snapshotter(self.replica, self.files, self._wal, self._disk, snapshot_count, self.fail)
         self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
+        self._left_at = 0.0  # when the newest entries left for the disks
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
 
@@ -191,12 +192,14 @@ class Member:
         if self._is_closed:
             return
         try:
-            while self._carry_out():
-                pass
+            may_have_more = self._carry_out()
             for callback in self.on_worked:
                 callback()
         except Exception as error:
             self.fail(error)  # what `ready` gave is taken, and would be done by nobody
+            return
+        if may_have_more:
+            self.wake()  # the loop writes the answers before it
 
     def _carry_out(self) -> bool:
         """Does what there is to do now; returns whether there may be more."""
@@ -205,8 +208,11 @@ class Member:
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)
         if output.hold:
-            self._loop.call_later(HOLD_S, self._let_go, output.hold)
+            lasts_s = hold_s(output.hold_rounds, time.monotonic() - self._left_at)
+            self._loop.call_later(lasts_s, self._let_go, output.hold)
         if output.write is not None:
+            if output.write.entries:
+                self._left_at = time.monotonic()
             self._write(output.write)
         applied = self.replica.apply()
         for request, answer in applied.answers:
@@ -215,7 +221,7 @@ class Member:
             self._waiters.release(reader)
         if applied.has_applied:
             self._applied()
-        return applied.has_applied
+        return applied.may_have_more
 
     def _let_go(self, hold: int) -> None:
         if self.replica.let_go(hold):

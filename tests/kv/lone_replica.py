@@ -40,7 +40,7 @@ class LoneReplica:
             applied = self.replica.apply()
             self.answers.update(applied.answers)
             if output.write is None:
-                if not applied.has_applied:
+                if not applied.may_have_more:
                     return
                 continue
             if output.write.hard_state is not None:

@@ -189,7 +189,7 @@ class Lone:
             self.answers += applied.answers
             if output.write is not None:
                 self.replica.persisted(output.write)
-            elif not applied.has_applied:
+            elif not applied.may_have_more:
                 return
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raykube.kv.core.raft.gathering import HOLD_S, PRICE, Gathering
+from raykube.kv.core.raft.gathering import PRICE, Gathering, hold_s
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Write
@@ -229,8 +229,11 @@ def test_a_hold_ends_by_the_clock() -> None:
     assert leader.turn() == ({}, None)
 
 
+ROUND_S = 0.001
+
+
 class Load:
-    """Clients of a group whose rounds take a millisecond: `closed` ones, who ask again 0.2 to 0.6 ms after an answer,
+    """Clients of a group whose rounds take `ROUND_S`: `closed` ones, who ask again 0.2 to 0.6 ms after an answer,
     and those who ask `rate` times a second, whatever happens."""
 
     def __init__(self, closed: int, rate: float) -> None:
@@ -265,7 +268,7 @@ class Load:
                 self._gathering.leave()
                 self._under_way, self._waiting = self._waiting, []
                 self.rounds.append(len(self._under_way))
-                self._at(now + 0.001, "commit", None)
+                self._at(now + ROUND_S, "commit", None)
         return self
 
     def _ask(self, now: float, is_closed: bool) -> None:
@@ -277,8 +280,9 @@ class Load:
     def _commit(self, now: float) -> None:
         done, self._under_way = self._under_way, []
         self._gathering.on_commit(100 * len(done), len(done) + len(self._waiting))
-        if hold := self._gathering.begun():
-            self._at(now + HOLD_S, "let go", hold)
+        hold, rounds = self._gathering.begun()
+        if hold:
+            self._at(now + hold_s(rounds, ROUND_S), "let go", hold)
         for asked_at, is_closed in done:
             self.latencies_s[is_closed].append(now - asked_at)
             if is_closed:
@@ -293,7 +297,7 @@ def test_clients_who_wait_for_answers_share_a_round(closed: int) -> None:
 
 
 @pytest.mark.parametrize("closed", [0, 1])
-@pytest.mark.parametrize("rate", [10, 100, 300, 1000, 3000, 20_000])
+@pytest.mark.parametrize("rate", [10, 100, 300, 1000, 2000, 3000, 5000, 20_000])
 def test_who_does_not_wait_meets_few_holds(closed: int, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     load = Load(closed, rate).run(20)
     monkeypatch.setattr(Gathering, "on_commit", lambda *_: None)

@@ -9,7 +9,7 @@ from raykube.kv.core.mvcc.image import Restored
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.mvcc.scrub import Scrub
 from raykube.kv.core.mvcc.store import Store
-from raykube.kv.core.raft.gathering import HOLD_S
+from raykube.kv.core.raft.gathering import hold_s
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
@@ -51,7 +51,7 @@ class Host:
         self.clock_rate = 1.0
         self._clock_base = (0.0, 0.0)  # world's time, this clock's time then
         self.stalled_until = 0.0
-        self._ticked_at = 0.0
+        self._ticked_at = self._left_at = 0.0
         self._snapshot_index = 0
         self._purge_index = 0
         self._seen_revision = 1
@@ -270,8 +270,11 @@ class Host:
             world.network.send(self, message)
         if output.hold:
             life = self.life
-            world.at(HOLD_S, lambda: self._let_go(output.hold, life))
+            lasts_s = hold_s(output.hold_rounds, world.now - self._left_at)
+            world.at(lasts_s, lambda: self._let_go(output.hold, life))
         if output.write is not None:
+            if output.write.entries:
+                self._left_at = world.now
             self.write(output.write)
         applied = replica.apply()
         world.checks.on_member(replica)
@@ -288,7 +291,7 @@ class Host:
         if replica.applied > before:
             self._after_apply(replica)
         self._answer(applied)
-        return applied.has_applied
+        return applied.may_have_more
 
     def _let_go(self, hold: int, life: int) -> None:
         if self.life != life:

@@ -84,6 +84,11 @@ class Prover:
             )
         self._sound = max(self._sound, check.index)
 
+    @property
+    def has_to_vouch(self) -> bool:
+        """Whether `vouch` has something to say."""
+        return self._unvouched is not None
+
     def vouch(self) -> None:
         """Once there is a leader: this member's word for the newest check."""
         if self._unvouched is not None:

@@ -28,6 +28,8 @@ from raykube.pb import etcd_pb2
 
 READ_RETRY_TICKS = 5
 UNBOUND = -1  # the term of a proposal that no leader has seen
+_PROOFS = frozenset({int(Command.CHECK), int(Command.VOUCH)})
+_OF_LEASES = frozenset({int(Command.LEASE_GRANT), int(Command.LEASE_REVOKE)})
 REVOCATIONS_MAX = 500  # of leases that ran out, in one entry
 ENTRY_BYTES_MAX = 1 << 20  # of proposals that share an entry; a larger one has an entry for itself
 
@@ -38,7 +40,8 @@ class Output:
 
     messages: list[Message]
     write: Write | None
-    hold: int  # the number of one that began, 0: none; `let_go` it `HOLD_S` later
+    hold: int  # the number of one that began, 0: none; `let_go` it when it has lasted
+    hold_rounds: float  # how long that is: `gathering.hold_s`
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Applied:
     answers: list[tuple[int, Any]] = field(default_factory=list)  # request id, response or StoreError
     readers: list[int] = field(default_factory=list)  # readers who may read now
     has_applied: bool = False
+    may_have_more: bool = False  # `ready` has something to give already, and nothing else will call for it
 
 
 def _change_lost() -> StoreError:
@@ -260,15 +264,22 @@ class Replica:
         ready = self.node.ready()
         self._to_apply += ready.committed
         self._on_read_states(ready.read_states)
-        return Output(ready.messages, ready.write, ready.hold)
+        return Output(ready.messages, ready.write, ready.hold, ready.hold_rounds)
 
     def apply(self) -> Applied:
-        """Applies what the last `ready` took. If that was something, there may be more: see `ready`."""
+        """Applies what the last `ready` took."""
         entries, self._to_apply = self._to_apply, []
         applied = Applied(has_applied=bool(entries))
         self._apply(entries, applied.answers)
         applied.readers = self._release_readers()
+        applied.may_have_more = self._may_have_more(applied.has_applied)
         return applied
+
+    def _may_have_more(self, has_applied: bool) -> bool:
+        if self.node.log.has_to_hand or (has_applied and (self._unbound or self.prover.has_to_vouch)):
+            return True
+        # Readers who came while a round ran, which has ended: whoever else would come by may not come for long.
+        return bool(self._new_readers) and self._round is None and self.node.leader != 0
 
     def persisted(self, write: Write, restored: Restored | None = None) -> None:
         """The write is durable; a snapshot in it becomes this member's state: `restored`, when it was read already."""
@@ -288,23 +299,30 @@ class Replica:
                 raise AssertionError(f"entry {entry.index} came after {self.applied}")
             self.applied = entry.index
             if entry.kind == EntryKind.NORMAL and entry.data:
-                for request, command, body in commands(entry.data):
-                    is_awaited = request in self._proposals
-                    answer = self.machine.apply(command, body, is_awaited, entry.index)
-                    if is_awaited:
-                        del self._proposals[request]
-                        answers.append((request, answer))
-                    if command in (Command.CHECK, Command.VOUCH):
-                        self.prover.on_applied(command, answer, entry.index)
-                    else:
-                        self.prover.has_news = True
-                    if self.node.is_leader:
-                        self._follow_leases(command, body, answer)
+                self._carry_out(entry, answers)
             elif entry.kind == EntryKind.CONFIG:
                 self._on_membership(entry, answers)
             if entry.term != self.applied_term:
                 self.applied_term = entry.term
                 self._unbind_lost()
+
+    def _carry_out(self, entry: Entry, answers: list[tuple[int, Any]]) -> None:
+        """The commands of an entry: three members do so for each write, so this loop is what a write costs most."""
+        index = entry.index
+        proposals, machine, prover = self._proposals, self.machine, self.prover
+        is_leader = self.node.is_leader
+        for request, command, body in commands(entry.data):
+            is_awaited = request in proposals
+            answer = machine.apply(command, body, is_awaited, index)
+            if is_awaited:
+                del proposals[request]
+                answers.append((request, answer))
+            if command in _PROOFS:
+                prover.on_applied(command, answer, index)
+            else:
+                prover.has_news = True
+            if is_leader and command in _OF_LEASES:
+                self._follow_leases(command, body, answer)
 
     def _on_membership(self, entry: Entry, answers: list[tuple[int, Any]]) -> None:
         membership = self.node.membership_at(entry.index)

@@ -8,11 +8,21 @@ other, and a round carries half of what it could.
 
 Others do not come back, or not so soon, and a hold for them is lost time: it ends by the clock, or as much comes while
 the round is under way as had been held for, which shows that nobody waited. Each pays for many good ones, so that all
-but such clients meet holds in less than one of a hundred rounds.
+but such clients meet holds in less than one of a hundred rounds. And as a hundred clients, or a busy machine, take
+longer than a few clients on an idle one, a hold may last the longer, the more of them have been good.
 """
 
-HOLD_S = 0.004  # at most: an answer's way to a client and the next request's way here, in a busy group
+HOLD_ROUNDS = 4  # that a hold lasts at most, for a start
+HOLD_ROUNDS_MAX = 8  # within a longer hold so much may come by itself that the round behind it shows nothing
+TRUST = 8  # good holds for a round more
+HOLD_S_MAX = 0.025
 PRICE = 128  # rounds without a hold, or good holds, for one that was for nothing
+
+
+def hold_s(rounds: float, round_s: float) -> float:
+    """How long a hold lasts at most that may last for so many rounds; `round_s`: what the round before it took, from
+    here to a quorum's disks."""
+    return min(rounds * round_s, HOLD_S_MAX)
 
 
 class Gathering:
@@ -49,7 +59,7 @@ class Gathering:
         that wait."""
         if self._was_fulfilled:
             self._was_fulfilled = False
-            if 4 * self._bytes > size:
+            if HOLD_ROUNDS_MAX * self._bytes > size:
                 self._credit -= PRICE
             else:
                 self._credit = min(self._credit + 1, PRICE)
@@ -62,10 +72,11 @@ class Gathering:
         self._begun = self._hold
         self._wanted_bytes = self._bytes + size - size // 16  # somebody may be late, or ask for something smaller
 
-    def begun(self) -> int:
-        """The number of the hold that began since the last call, 0: none did. Whoever has a clock ends it."""
+    def begun(self) -> tuple[int, float]:
+        """The number of the hold that began since the last call, 0: none did; and how many rounds it may last. Whoever
+        has a clock ends it."""
         begun, self._begun = self._begun, 0
-        return begun
+        return begun, min(HOLD_ROUNDS + self._credit / TRUST, HOLD_ROUNDS_MAX)
 
     def let_go(self, hold: int) -> bool:
         """Ends a hold by the clock; False: it was over."""

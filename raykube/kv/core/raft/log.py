@@ -112,6 +112,11 @@ class Log:
         """What the disk has not, up to `last`."""
         return self.entries[self.stable - self.base : last - self.base]
 
+    @property
+    def has_to_hand(self) -> bool:
+        """Whether `take_committed` has something to give."""
+        return min(self.committed, self.stable) > self.handed
+
     def take_committed(self, bytes_max: int) -> list[Entry]:
         """Hands out the next committed and stable entries, each once."""
         ready = min(self.committed, self.stable)

@@ -109,4 +109,5 @@ class Ready:
     write: Write | None = None
     committed: list[Entry] = field(default_factory=list)
     read_states: list[ReadState] = field(default_factory=list)
-    hold: int = 0  # the number of one that began (gathering.py), 0: none; `Node.let_go` it `HOLD_S` later
+    hold: int = 0  # the number of one that began (gathering.py), 0: none; `Node.let_go` it when it has lasted
+    hold_rounds: float = 0.0  # how long that is: `gathering.hold_s`

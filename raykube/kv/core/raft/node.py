@@ -196,12 +196,13 @@ class Node(Elections, Following):
 
     def ready(self) -> Ready:
         """Takes what is to be done now."""
-        hold = 0
+        hold, hold_rounds = 0, 0.0
         if self.role is Role.LEADER:
             self._release()
             self._tell_commits()
-            hold = self._gathering.begun()
-        ready = Ready(self._now, None, self.log.take_committed(self.limits.apply_bytes_max), self._read_states, hold)
+            hold, hold_rounds = self._gathering.begun()
+        committed = self.log.take_committed(self.limits.apply_bytes_max)
+        ready = Ready(self._now, None, committed, self._read_states, hold, hold_rounds)
         self._now, self._read_states = [], []
         if not self._is_writing:
             entries = self.log.unstable(self._released if self.role is Role.LEADER else self.log.last)
