@@ -23,7 +23,7 @@ class Stamp:
         self._member = member
         self._seal = etcd_pb2.ResponseHeader(cluster_id=member.cluster_id, member_id=member.id)
         self._term = 0
-        self._put = etcd_pb2.PutResponse()  # the last one
+        self._put = etcd_pb2.PutResponse()  # the last plain one: within a term, only the revision changes
 
     def __call__(self, response: Any) -> Any:
         term = self._member.replica.node.term
@@ -36,7 +36,7 @@ class Stamp:
         return response
 
     def put(self, outcome: Any) -> Any:
-        """The response to a put, of what `txn.put` returned."""
+        """The response to a put, out of what `txn.put` returned; it may be `Encoded`."""
         if not isinstance(outcome, int):
             return self(outcome)
         header = self._put.header

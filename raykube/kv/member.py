@@ -91,7 +91,7 @@ class Member:
         self._is_sweeping = False
         self.snapshotter = Snapshotter(self.replica, self.files, self._wal, self._disk, snapshot_count, self.fail)
         self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
-        self._left_at = 0.0  # when the newest entries left for the disks
+        self._left_at = 0.0  # when this leader's last round began
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
 
@@ -199,7 +199,7 @@ class Member:
             self.fail(error)  # what `ready` gave is taken, and would be done by nobody
             return
         if may_have_more:
-            self.wake()  # the loop writes the answers before it
+            self.wake()  # not at once: sockets get their turn between two pieces of what is committed
 
     def _carry_out(self) -> bool:
         """Does what there is to do now; returns whether there may be more."""
@@ -210,9 +210,9 @@ class Member:
         if output.hold:
             lasts_s = hold_s(output.hold_rounds, time.monotonic() - self._left_at)
             self._loop.call_later(lasts_s, self._let_go, output.hold)
+        if output.has_left:
+            self._left_at = time.monotonic()
         if output.write is not None:
-            if output.write.entries:
-                self._left_at = time.monotonic()
             self._write(output.write)
         applied = self.replica.apply()
         for request, answer in applied.answers:

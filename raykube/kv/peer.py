@@ -55,7 +55,11 @@ class Peer:
     # Messages
 
     def put(self, message: bytes) -> bool:
-        """Queues a message; False when the queue is full. `flush` sends what waits."""
+        """Queues a message, behind what was to go later; False when the queue is full. `flush` sends what waits."""
+        self._queue_later()
+        return self._queue(message)
+
+    def _queue(self, message: bytes) -> bool:
         if self._waiting_bytes + len(message) > WAITING_BYTES_MAX:
             return False
         self._waiting.append(message)
@@ -63,21 +67,25 @@ class Peer:
         return True
 
     def put_later(self, message: Message) -> None:
-        """A message that goes with the next ones, or a little later alone; it replaces another such."""
+        """A message that goes before the next one, or a little later alone; it replaces another such. It is lost should
+        the queue be full then."""
         self._later = message
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(DELAY_S, self.flush)
 
     def forget_later(self) -> None:
-        """What was put says the same, and more."""
+        """What is put next says the same, and more."""
         self._later = None
+
+    def _queue_later(self) -> None:
+        if self._later is not None:
+            self._queue(wire.head(self._later).SerializeToString())
+            self._later = None
 
     def flush(self) -> None:
         """Sends what waits, as far as there is a stream that takes it."""
         self._stop_timer()
-        if self._later is not None:
-            self.put(wire.head(self._later).SerializeToString())
-            self._later = None
+        self._queue_later()
         while self._waiting and self._stream is not None and not self._is_full:
             if not self._stream.send(wire.batch(self._opening, self._take())):
                 self._is_full = True

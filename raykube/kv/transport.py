@@ -61,11 +61,15 @@ class Transport:
         urgent: dict[Peer, None] = {}
         encoder = wire.Encoder()
         for message in messages:
-            peer, kind = self._peer(message.to), message.kind
+            kind = message.kind
+            peer = self._peer(message.to)
             if peer is None:
                 continue
+            if kind is Kind.APPEND:
+                peer.forget_later()
             if kind is Kind.COMMIT and not message.force:
-                peer.put_later(message)  # nobody is known to wait for it, and the next entries say the same
+                # Nobody is known to wait for it. The next entries say the same, and a heartbeat does when it gets lost.
+                peer.put_later(message)
             elif kind is Kind.SNAPSHOT:
                 if not peer.is_sending_snapshot:
                     self._spawn(self._send_snapshot(peer, message))
@@ -73,8 +77,6 @@ class Transport:
                 self._member.replica.node.on_unreachable(message.to)
             else:
                 urgent[peer] = None
-                if kind is Kind.APPEND:
-                    peer.forget_later()
         for peer in urgent:
             peer.flush()
 

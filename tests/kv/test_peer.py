@@ -52,11 +52,10 @@ def new_peer() -> Peer:
     return Peer(2, ("http://127.0.0.1:1",), None, opening)
 
 
-def put(peer: Peer, *terms: int, flush: bool = True) -> None:
+def put(peer: Peer, *terms: int) -> None:
     for term in terms:
         assert peer.put(raft_pb2.Message(term=term).SerializeToString())
-    if flush:
-        peer.flush()
+    peer.flush()
 
 
 def open_stream(peer: Peer, room: int = 1000) -> Stream:
@@ -121,11 +120,11 @@ async def test_what_nobody_waits_for_rides_with_the_next_or_goes_a_little_later(
     peer.put_later(told(2))
     assert stream.terms == []
     put(peer, 3)
-    assert stream.terms == [[3, 2]]
+    assert stream.terms == [[2, 3]]
     peer.put_later(told(4))
     peer.forget_later()
     put(peer, 5)
-    assert stream.terms == [[3, 2], [5]]
+    assert stream.terms == [[2, 3], [5]]
     peer.put_later(told(6))
     peer.shut()
     stream = open_stream(peer)

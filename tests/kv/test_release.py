@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raykube.kv.core.raft.gathering import PRICE, Gathering, hold_s
+from raykube.kv.core.raft.gathering import HOLD_ROUNDS, HOLD_ROUNDS_MAX, HOLD_S_MAX, PRICE, Gathering, hold_s
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Write
@@ -229,14 +229,42 @@ def test_a_hold_ends_by_the_clock() -> None:
     assert leader.turn() == ({}, None)
 
 
+def test_a_round_begins_when_its_entries_leave_also_while_the_leaders_own_disk_is_busy() -> None:
+    leader = Leader(2, 3)
+    assert not leader.node.ready().has_left
+    leader.node.propose([b"a"])
+    first = leader.node.ready()
+    assert first.has_left
+    assert first.write is not None
+    leader.node.propose([b"b"])
+    assert not leader.node.ready().has_left
+    for member in (2, 3):
+        leader.answer(member, leader.node.log.last - 1)
+    leader.node.let_go(leader.node.ready().hold)
+    second = leader.node.ready()
+    assert second.has_left
+    assert second.write is None
+    assert not leader.node.ready().has_left
+
+
 ROUND_S = 0.001
 
 
 class Load:
-    """Clients of a group whose rounds take `ROUND_S`: `closed` ones, who ask again 0.2 to 0.6 ms after an answer,
-    and those who ask `rate` times a second, whatever happens."""
+    """Clients of a group whose rounds take `ROUND_S`: `closed` ones, who ask again some time of `returns_s` after an
+    answer and begin within `starts_s`, and those who ask `rate` times a second, whatever happens. At `cut_at`, a hold
+    is let go before it could be fulfilled."""
 
-    def __init__(self, closed: int, rate: float) -> None:
+    def __init__(
+        self,
+        closed: int,
+        rate: float,
+        returns_s: tuple[float, float] = (0.0002, 0.0006),
+        starts_s: float = 0.001,
+        cut_at: float = 1e9,
+    ) -> None:
+        self._returns_s = returns_s
+        self._cut_at = cut_at
         self.rounds: list[int] = []  # requests in each
         self.fruitless = 0
         self.latencies_s: dict[bool, list[float]] = {True: [], False: []}  # by whether the client is a closed one
@@ -247,7 +275,7 @@ class Load:
         self._under_way: list[tuple[float, bool]] = []
         self._rate = rate
         for _ in range(closed):
-            self._at(self._draw.random() / 1000, "ask", True)
+            self._at(self._draw.random() * starts_s, "ask", True)
         if rate:
             self._at(0, "ask", False)
 
@@ -282,11 +310,13 @@ class Load:
         self._gathering.on_commit(100 * len(done), len(done) + len(self._waiting))
         hold, rounds = self._gathering.begun()
         if hold:
-            self._at(now + hold_s(rounds, ROUND_S), "let go", hold)
+            is_cut = now > self._cut_at
+            self._at(now if is_cut else now + hold_s(rounds, ROUND_S), "let go", hold)
+            self._cut_at = 1e9 if is_cut else self._cut_at
         for asked_at, is_closed in done:
             self.latencies_s[is_closed].append(now - asked_at)
             if is_closed:
-                self._at(now + 0.0002 + 0.0004 * self._draw.random(), "ask", True)
+                self._at(now + self._draw.uniform(*self._returns_s), "ask", True)
 
 
 @pytest.mark.parametrize("closed", [2, 4, 16, 100])
@@ -294,6 +324,39 @@ def test_clients_who_wait_for_answers_share_a_round(closed: int) -> None:
     load = Load(closed, 0).run(2)
     assert statistics.mean(load.rounds) > 0.9 * closed
     assert load.fruitless == 0
+
+
+@pytest.mark.parametrize("returns_s", [(0.0005, 0.0015), (0.0005, 0.0025)])
+@pytest.mark.parametrize("closed", [4, 16, 64])
+def test_clients_who_parted_find_each_other_again(closed: int, returns_s: tuple[float, float]) -> None:
+    load = Load(closed, 0, returns_s, starts_s=0.1, cut_at=1.0).run(6)
+    assert load.fruitless
+    assert statistics.mean(load.rounds[len(load.rounds) // 2 :]) > 0.9 * closed
+
+
+def test_a_hold_may_last_the_longer_the_more_were_good() -> None:
+    gathering = Gathering(1 << 20)
+    granted = []
+    for _ in range(2 * PRICE):
+        gathering.add(100)
+        gathering.leave()
+        gathering.on_commit(100, 2)
+        _, rounds = gathering.begun()
+        granted.append(rounds)
+        gathering.add(100)
+        assert gathering.may_leave(is_idle=True)
+        gathering.leave()
+        gathering.on_commit(100, 1)
+        assert gathering.begun() == (0, 0.0)
+    assert granted[0] == HOLD_ROUNDS
+    assert granted == sorted(granted)
+    assert granted[-1] == HOLD_ROUNDS_MAX
+    gathering.on_commit(100, 2)
+    assert gathering.let_go(gathering.begun()[0])
+    gathering.on_commit(100, 2)
+    assert gathering.begun()[1] < HOLD_ROUNDS_MAX
+    assert hold_s(HOLD_ROUNDS, 0.001) == pytest.approx(0.001 * HOLD_ROUNDS)
+    assert hold_s(HOLD_ROUNDS_MAX, 60) == HOLD_S_MAX
 
 
 @pytest.mark.parametrize("closed", [0, 1])

@@ -1,5 +1,6 @@
 """etcd's transactions without a server: what its rules are where one would not guess them."""
 
+import random
 from typing import Any
 
 import pytest
@@ -47,6 +48,27 @@ def store() -> Store:
 def run(store: Store, request: Any) -> Any:
     txn.check_txn(request, 128)
     return txn.transact(store, request)
+
+
+def test_a_plain_put_does_as_one_that_is_told_what_was_there() -> None:
+    draw = random.Random(5)
+    plain, asked = Store(), Store()
+    for store in (plain, asked):
+        store.grant(7, 60)
+    for number in range(300):
+        fields = {"key": b"%d" % draw.randrange(5), "value": b"%d" % number, "lease": draw.choice([0, 0, 7])}
+        revision = txn.put(plain, etcd_pb2.PutRequest(**fields))
+        assert revision == txn.put(asked, etcd_pb2.PutRequest(prev_kv=True, **fields)).header.revision
+        if draw.random() < 0.3:
+            for store in (plain, asked):
+                txn.delete_range(store, etcd_pb2.DeleteRangeRequest(key=fields["key"]))
+        assert (plain.revision, plain.present, plain.written) == (asked.revision, asked.present, asked.written)
+        assert plain.leases == asked.leases
+    assert plain.events == asked.events
+    assert plain.hash() == asked.hash()
+    with pytest.raises(StoreError, match="lease not found"):
+        txn.put(plain, etcd_pb2.PutRequest(key=b"a", lease=8))
+    assert plain.hash() == asked.hash()
 
 
 def test_comparisons_of_nested_transactions_see_nothing_of_the_outer_one(store: Store) -> None:

@@ -29,6 +29,7 @@ SCRUBS, SCRUB_VERSIONS = 0.1, 30  # of ticks, and how much in one
 LIMITS = Limits(
     election_ticks=10,
     message_bytes_max=2000,
+    apply_bytes_max=3000,
     window_messages_max=4,
     gathered_bytes_max=500,
     uncommitted_bytes_max=20_000,
@@ -272,9 +273,9 @@ class Host:
             life = self.life
             lasts_s = hold_s(output.hold_rounds, world.now - self._left_at)
             world.at(lasts_s, lambda: self._let_go(output.hold, life))
+        if output.has_left:
+            self._left_at = world.now
         if output.write is not None:
-            if output.write.entries:
-                self._left_at = world.now
             self.write(output.write)
         applied = replica.apply()
         world.checks.on_member(replica)

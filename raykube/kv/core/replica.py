@@ -28,10 +28,11 @@ from raykube.pb import etcd_pb2
 
 READ_RETRY_TICKS = 5
 UNBOUND = -1  # the term of a proposal that no leader has seen
-_PROOFS = frozenset({int(Command.CHECK), int(Command.VOUCH)})
-_OF_LEASES = frozenset({int(Command.LEASE_GRANT), int(Command.LEASE_REVOKE)})
 REVOCATIONS_MAX = 500  # of leases that ran out, in one entry
 ENTRY_BYTES_MAX = 1 << 20  # of proposals that share an entry; a larger one has an entry for itself
+# Sets, as to reach and compare an enumeration's members is slow.
+_PROOFS = frozenset({Command.CHECK, Command.VOUCH})
+_OF_LEASES = frozenset({Command.LEASE_GRANT, Command.LEASE_REVOKE})
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class Output:
     write: Write | None
     hold: int  # the number of one that began, 0: none; `let_go` it when it has lasted
     hold_rounds: float  # how long that is: `gathering.hold_s`
+    has_left: bool  # new entries left: a round began
 
 
 @dataclass(slots=True)
@@ -264,7 +266,7 @@ class Replica:
         ready = self.node.ready()
         self._to_apply += ready.committed
         self._on_read_states(ready.read_states)
-        return Output(ready.messages, ready.write, ready.hold, ready.hold_rounds)
+        return Output(ready.messages, ready.write, ready.hold, ready.hold_rounds, ready.has_left)
 
     def apply(self) -> Applied:
         """Applies what the last `ready` took."""
@@ -278,7 +280,7 @@ class Replica:
     def _may_have_more(self, has_applied: bool) -> bool:
         if self.node.log.has_to_hand or (has_applied and (self._unbound or self.prover.has_to_vouch)):
             return True
-        # Readers who came while a round ran, which has ended: whoever else would come by may not come for long.
+        # Readers who came while a round ran, which has ended: nothing else may wake this member before a heartbeat.
         return bool(self._new_readers) and self._round is None and self.node.leader != 0
 
     def persisted(self, write: Write, restored: Restored | None = None) -> None:
@@ -299,15 +301,15 @@ class Replica:
                 raise AssertionError(f"entry {entry.index} came after {self.applied}")
             self.applied = entry.index
             if entry.kind == EntryKind.NORMAL and entry.data:
-                self._carry_out(entry, answers)
+                self._apply_commands(entry, answers)
             elif entry.kind == EntryKind.CONFIG:
                 self._on_membership(entry, answers)
             if entry.term != self.applied_term:
                 self.applied_term = entry.term
                 self._unbind_lost()
 
-    def _carry_out(self, entry: Entry, answers: list[tuple[int, Any]]) -> None:
-        """The commands of an entry: three members do so for each write, so this loop is what a write costs most."""
+    def _apply_commands(self, entry: Entry, answers: list[tuple[int, Any]]) -> None:
+        """All of an entry. No other loop costs a write as much: every member runs it."""
         index = entry.index
         proposals, machine, prover = self._proposals, self.machine, self.prover
         is_leader = self.node.is_leader

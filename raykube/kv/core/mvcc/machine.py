@@ -38,9 +38,9 @@ class Command(IntEnum):
     JOINED_BATCH = 11
 
 
-_PUT = int(Command.PUT)  # an enumeration's members are slow to reach and to compare
-_put_request = etcd_pb2.PutRequest.FromString
 LEVEL = max(Command)  # what this program can apply; the newest commands are proposed once all members can
+_PUT = int(Command.PUT)  # to reach and compare an enumeration's members is slow
+_put_request = etcd_pb2.PutRequest.FromString
 
 
 class UnknownCommand(ValueError):
@@ -94,7 +94,8 @@ class Machine:
     def apply(self, command: int, body: bytes, answer: bool, index: int = 0) -> Any:
         """Carries out a command of the entry at `index`.
 
-        Returns the response, or the StoreError that it met, when `answer`; a CHECK's is the digest of the state there.
+        Returns the response, or the StoreError that it met, when `answer`; a CHECK's is the digest of the state there,
+        and a PUT's what `txn.put` returns.
         """
         try:
             return self._apply(command, body, answer, index)

@@ -13,6 +13,6 @@ The order of durability, which the caller owes to this package:
    (votes, acknowledgements: promises that must outlive a crash), and `Node.persisted(write)` is told.
 3. `Ready.committed` is applied in order. Only what is stable here is ever handed out.
 There is at most one write at a time; what arrives meanwhile rides in the next. A leader gathers what is new between
-rounds too (gathering.py): the caller owes `Node.let_go(Ready.hold)` when it has lasted, or entries may wait
-for ever.
+rounds too (gathering.py): the caller owes `Node.let_go(Ready.hold)` after `gathering.hold_s`, or entries may wait for
+ever; it measures what that wants, the time from the last `Ready.has_left` to the hold.
 """

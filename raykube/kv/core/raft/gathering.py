@@ -6,22 +6,24 @@ them hears so, and a client that waits for one answer to ask the next asks now. 
 was answered has come back, keeps such clients in one round; without it they part into two halves that wait for each
 other, and a round carries half of what it could.
 
-Others do not come back, or not so soon, and a hold for them is lost time: it ends by the clock, or as much comes while
-the round is under way as had been held for, which shows that nobody waited. Each pays for many good ones, so that all
-but such clients meet holds in less than one of a hundred rounds. And as a hundred clients, or a busy machine, take
-longer than a few clients on an idle one, a hold may last the longer, the more of them have been good.
+Others do not come back, or not so soon, and a hold for them is lost time. It shows in two ways: the hold ends by the
+clock; or requests arrive while its round is under way, at the pace at which they arrived during the hold, though all
+who wait for answers are waiting. Each such hold pays for many good ones, so that clients who do not wait meet holds in
+less than one of a hundred rounds.
+
+A hundred clients, or a busy machine, take longer to come back than a few clients of an idle one, and rounds take longer
+there too: what a hold may last is counted in rounds, and grows with those that were good.
 """
 
-HOLD_ROUNDS = 4  # that a hold lasts at most, for a start
-HOLD_ROUNDS_MAX = 8  # within a longer hold so much may come by itself that the round behind it shows nothing
-TRUST = 8  # good holds for a round more
+HOLD_ROUNDS = 4  # the longest hold, for a start
+HOLD_ROUNDS_MAX = 8  # the longest of all
+TRUST = 8  # good holds, for a round more
 HOLD_S_MAX = 0.025
 PRICE = 128  # rounds without a hold, or good holds, for one that was for nothing
 
 
 def hold_s(rounds: float, round_s: float) -> float:
-    """How long a hold lasts at most that may last for so many rounds; `round_s`: what the round before it took, from
-    here to a quorum's disks."""
+    """`rounds` as seconds; `round_s`: what the last round took, from when it left until a quorum had it."""
     return min(rounds * round_s, HOLD_S_MAX)
 
 
@@ -40,6 +42,7 @@ class Gathering:
         self._was_fulfilled = False  # the hold before the round that is under way
         self._credit = 0  # good holds, up to the price of a bad one; below 0: rounds without a hold that are owed
         self._begun = 0
+        self._granted_rounds = 0.0  # to the last hold
 
     def add(self, size: int) -> None:
         """A new entry waits."""
@@ -59,7 +62,8 @@ class Gathering:
         that wait."""
         if self._was_fulfilled:
             self._was_fulfilled = False
-            if HOLD_ROUNDS_MAX * self._bytes > size:
+            # Within so many rounds came `size`: as much as came now, within one, or less.
+            if self._granted_rounds * self._bytes > size:
                 self._credit -= PRICE
             else:
                 self._credit = min(self._credit + 1, PRICE)
@@ -70,13 +74,14 @@ class Gathering:
             return
         self._hold += 1
         self._begun = self._hold
+        self._granted_rounds = min(HOLD_ROUNDS + self._credit / TRUST, HOLD_ROUNDS_MAX)
         self._wanted_bytes = self._bytes + size - size // 16  # somebody may be late, or ask for something smaller
 
     def begun(self) -> tuple[int, float]:
         """The number of the hold that began since the last call, 0: none did; and how many rounds it may last. Whoever
         has a clock ends it."""
         begun, self._begun = self._begun, 0
-        return begun, min(HOLD_ROUNDS + self._credit / TRUST, HOLD_ROUNDS_MAX)
+        return begun, self._granted_rounds if begun else 0.0
 
     def let_go(self, hold: int) -> bool:
         """Ends a hold by the clock; False: it was over."""

@@ -28,6 +28,7 @@ class Leading(State):
         is_idle = self.log.committed >= self._released
         is_change = self._memberships[-1][0] > self._released
         if at_once or is_change or self._gathering.may_leave(is_idle=is_idle):
+            self._has_left |= self.log.last > self._released
             self._released = self.log.last
             self._gathering.leave()
             self._broadcast_append()

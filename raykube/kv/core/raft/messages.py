@@ -111,3 +111,4 @@ class Ready:
     read_states: list[ReadState] = field(default_factory=list)
     hold: int = 0  # the number of one that began (gathering.py), 0: none; `Node.let_go` it when it has lasted
     hold_rounds: float = 0.0  # how long that is: `gathering.hold_s`
+    has_left: bool = False  # new entries left: a round began

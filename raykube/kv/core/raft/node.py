@@ -202,8 +202,8 @@ class Node(Elections, Following):
             self._tell_commits()
             hold, hold_rounds = self._gathering.begun()
         committed = self.log.take_committed(self.limits.apply_bytes_max)
-        ready = Ready(self._now, None, committed, self._read_states, hold, hold_rounds)
-        self._now, self._read_states = [], []
+        ready = Ready(self._now, None, committed, self._read_states, hold, hold_rounds, self._has_left)
+        self._now, self._read_states, self._has_left = [], [], False
         if not self._is_writing:
             entries = self.log.unstable(self._released if self.role is Role.LEADER else self.log.last)
             hard_state = HardState(self.term, self.vote, self.log.committed)

@@ -81,6 +81,7 @@ class State:
         self._reads = Reads()
         self._uncommitted_bytes = 0
         self._released = 0  # a leader's entries up to here may leave
+        self._has_left = False  # since the last `ready`, something did
         self._gathering = Gathering(self.limits.gathered_bytes_max)  # of those behind them
         self._saved = HardState(self.term, self.vote, self.log.committed)
         self.is_disk_full = False  # this member's own; told to the leader
