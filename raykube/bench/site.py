@@ -27,6 +27,7 @@ from raykube.hollow.core.machine import SET_LABEL, TYPE_LABEL
 from raykube.rpc import Tls
 
 DEPLOYMENTS = builtin("apps/v1", "Deployment")
+REPLICASETS = builtin("apps/v1", "ReplicaSet")
 CONFIGMAPS = builtin("v1", "ConfigMap")
 LEASES = builtin("coordination.k8s.io/v1", "Lease")
 DEFAULT_NAMESPACE = "default"
@@ -198,16 +199,30 @@ async def _make_namespace(site: Site, *, or_take: bool) -> None:
         await asyncio.sleep(POLL_S)
 
 
+async def _delete_all(site: Site, mine: str) -> bool:
+    """Deletes what has this label, owners first; returns whether there was something that was not going already."""
+    made = [DEPLOYMENTS, REPLICASETS, PODS, CONFIGMAPS, *map(operations.resource_of, site.scenario.objects)]
+    was_there = False
+    for resource in dict.fromkeys(made):
+        found, _ = await site.client.list(resource, site.namespace if resource.namespaced else "", label_selector=mine)
+        metas = [each["metadata"] for each in found if "deletionTimestamp" not in each["metadata"]]
+        was_there |= bool(metas)
+        await site.client.write(
+            [operations.delete(resource, meta.get("namespace", ""), meta["name"], uid=meta["uid"]) for meta in metas]
+        )
+    return was_there
+
+
 async def _clear(site: Site, *, with_namespace: bool) -> str:
     """Takes away what this run made, whatever its name. Returns what is left, for people."""
     mine = f"{RUN_LABEL}={site.run}"
     client = site.client
-    for resource in dict.fromkeys([DEPLOYMENTS, PODS, CONFIGMAPS, *map(operations.resource_of, site.scenario.objects)]):
-        found, _ = await client.list(resource, site.namespace if resource.namespaced else "", label_selector=mine)
-        metas = [each["metadata"] for each in found]
-        await client.write(
-            [operations.delete(resource, meta.get("namespace", ""), meta["name"], uid=meta["uid"]) for meta in metas]
-        )
+    deadline = time.monotonic() + NAMESPACE_TIMEOUT_S
+    # Again, as a controller that has not heard yet makes others in place of pods that go.
+    while await _delete_all(site, mine):
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(POLL_S)
     if not with_namespace:
         return ""
     others, _ = await client.list(PODS, site.namespace, label_selector=f"!{RUN_LABEL}")
@@ -215,7 +230,6 @@ async def _clear(site: Site, *, with_namespace: bool) -> str:
         return f"namespace {site.namespace} stays: it has pods of others"
     spaces, _ = await client.list(NAMESPACES, label_selector=mine)
     await client.write([operations.delete(NAMESPACES, "", each["metadata"]["name"]) for each in spaces])
-    deadline = time.monotonic() + NAMESPACE_TIMEOUT_S
     while (await client.list(NAMESPACES, label_selector=mine))[0]:
         if time.monotonic() > deadline:
             return f"namespace {site.namespace} still ends"
