@@ -219,12 +219,12 @@ async def _clear(site: Site, *, with_namespace: bool) -> str:
     client = site.client
     deadline = time.monotonic() + NAMESPACE_TIMEOUT_S
     # Again, as a controller that has not heard yet makes others in place of pods that go.
-    while await _delete_all(site, mine):
-        if time.monotonic() > deadline:
-            break
+    is_left = await _delete_all(site, mine)
+    while is_left and time.monotonic() < deadline:
         await asyncio.sleep(POLL_S)
+        is_left = await _delete_all(site, mine)
     if not with_namespace:
-        return ""
+        return f"{site.namespace} still has what this run made: label {mine}" if is_left else ""
     others, _ = await client.list(PODS, site.namespace, label_selector=f"!{RUN_LABEL}")
     if others:
         return f"namespace {site.namespace} stays: it has pods of others"
