@@ -17,6 +17,7 @@ from tests.robustness.network import Impossible, mount_memory, resize_memory, un
 
 IMAGE_BYTES = 256 << 20
 POOL_BYTES = 3 * IMAGE_BYTES
+FAIL_TRIES = 100
 # Nothing is written by itself for a minute, and a rename does not sync what it renames: as little as is allowed.
 OPTIONS = "loop,noatime,commit=60,noauto_da_alloc"
 
@@ -64,10 +65,17 @@ class Disk:
         (self.place / "ballast").unlink(missing_ok=True)
 
     def fail(self) -> None:
-        """The device takes nothing any more that needs a new block, until `repair`."""
-        found = os.statvfs(self._pool)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        resize_memory(self._pool, used)
+        """The device takes nothing any more that needs a new block, until `repair`. Raises Impossible."""
+        for tries_left in reversed(range(FAIL_TRIES)):
+            found = os.statvfs(self._pool)
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            try:
+                resize_memory(self._pool, used)
+                break
+            except Impossible:
+                # Its member goes on writing, and what was read may be too little a moment later.
+                if not tries_left:
+                    raise
 
     def repair(self) -> None:
         """The device works again, and is mounted anew; its member must not run."""
