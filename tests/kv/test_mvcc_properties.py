@@ -107,6 +107,53 @@ def test_any_history_reads_as_its_twin_s(script: list[tuple]) -> None:
     assert list(store.versions()) == list(swept.versions())
 
 
+batches = st.lists(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"a", b"b"]),
+            st.none() | values,
+            st.sampled_from([-1, -1, -1, 0, 2, 3]),
+            st.sampled_from([0, 0, 1, 2]),
+        ),
+        max_size=6,
+    ),
+    max_size=8,
+)
+
+
+def holding(store: Store) -> tuple:
+    leased = {lease.id: lease.keys for lease in store.leases.values()}
+    return store.revision, store.written, store.bytes_stored, list(store.versions()), set(store.index.dead), leased
+
+
+@given(batches)
+def test_a_batch_does_what_its_writes_do_one_by_one(script: list[list[tuple]]) -> None:
+    """Whether anybody waits for the outcomes or not."""
+    together, unheard, apart = Store(), Store(), Store()
+    for store in (together, unheard, apart):
+        store.grant(1, 60)
+        store.grant(2, 60)
+    for batch in script:
+        wanted = []
+        for key, value, expected, lease in batch:
+            current = apart.get(key)
+            if expected >= 0 and expected != (current.mod if current is not None else 0):
+                wanted.append((False, 0, current))
+                continue
+            apart.begin()
+            if value is None:
+                apart.delete(key)
+            else:
+                apart.put(key, value, lease)
+            wanted.append((True, apart.commit(), None))
+        writes = [write_of(*change) for *change, _ in batch]
+        for write, (*_, lease) in zip(writes, batch, strict=True):
+            write.lease = lease
+        assert together.apply_writes(writes) == wanted
+        assert unheard.apply_writes(writes, is_awaited=False) == []
+        assert holding(together) == holding(unheard) == holding(apart)
+
+
 @given(operations, st.integers(1, 10), st.booleans())
 def test_a_watch_tells_the_difference_between_revisions(script: list[tuple], start: int, is_range: bool) -> None:
     """Played on the state before its start, a watch's events give every later state."""

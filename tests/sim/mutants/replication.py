@@ -189,9 +189,9 @@ def applies_by_chance(patch: pytest.MonkeyPatch) -> None:
     original = Store.apply_writes
     calls = [0]
 
-    def apply(self: Store, writes: Any) -> Any:
+    def apply(self: Store, writes: Any, is_awaited: bool = True) -> Any:
         calls[0] += 1
-        return original(self, writes[:-1] if calls[0] % 97 == 0 and len(writes) > 1 else writes)
+        return original(self, writes[:-1] if calls[0] % 97 == 0 and len(writes) > 1 else writes, is_awaited)
 
     patch.setattr(Store, "apply_writes", apply)
 

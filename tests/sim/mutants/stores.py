@@ -163,14 +163,14 @@ def memory_rots(patch: pytest.MonkeyPatch) -> None:
     original = Store.apply_writes
     calls = [0]
 
-    def apply(self: Store, writes: Any) -> Any:
+    def apply(self: Store, writes: Any, is_awaited: bool = True) -> Any:
         calls[0] += 1
         if calls[0] % 50 == 0:
             for history in self.index.histories.values():
                 if history[0].value is not None:
                     history[0] = history[0]._replace(value=b"rotten")
                     break
-        return original(self, writes)
+        return original(self, writes, is_awaited)
 
     patch.setattr(Store, "apply_writes", apply)
 

@@ -19,8 +19,8 @@ def checksum(version: Version) -> int:
     """32 bits that stand for all of `version`."""
     key, mod, sub, create, number, value, lease = version
     if value is None:
-        return crc32(key, crc32(_NUMBERS(mod, sub, create, number, lease, True)))
-    return crc32(value, crc32(key, crc32(_NUMBERS(mod, sub, create, number, lease, False))))
+        return crc32(_NUMBERS(mod, sub, create, number, lease, True) + key)
+    return crc32(value, crc32(_NUMBERS(mod, sub, create, number, lease, False) + key))
 
 
 def lease_checksum(lease: int, ttl_s: int) -> int:

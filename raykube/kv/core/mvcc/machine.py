@@ -108,7 +108,7 @@ class Machine:
             return txn.put(store, _put_request(body))
         match command:
             case Command.BATCH:
-                outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes)
+                outcomes = store.apply_writes(batch_pb2.BatchRequest.FromString(body).writes, answer)
                 return batch_answer(outcomes, store.revision) if answer else None
             case Command.JOINED_BATCH:
                 outcomes = store.apply_joined(batch_pb2.BatchRequest.FromString(body).writes)
