@@ -8,6 +8,7 @@ no schemas. The numbers below are those of gnostic's messages."""
 from raykube.api.openapi import path_of
 from raykube.api.resources import Registry, Resource
 from raykube.api.version import KUBERNETES_VERSION
+from raykube.base.encoded import varint
 
 MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"  # asked for …
 CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # … and answered: "@" is no MIME
@@ -30,16 +31,7 @@ _YAML = 2  # Any
 def _field(number: int, content: bytes | str) -> bytes:
     """A length-delimited protobuf field."""
     data = content.encode() if isinstance(content, str) else content
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def _query_parameter(name: str) -> bytes:

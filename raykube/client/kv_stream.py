@@ -9,15 +9,16 @@ are told `UnknownOutcome`.
 
 import asyncio
 import contextlib
-import heapq
 import itertools
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raykube.base.encoded import Encoded, tag, varint
 from raykube.pb import batch_pb2
 from raykube.rpc import Code, RpcError, Tls
 from raykube.rpc.channel import Channel, Stub, Timing
@@ -25,6 +26,7 @@ from raykube.rpc.channel import Channel, Stub, Timing
 log = logging.getLogger(__name__)
 
 BATCH = batch_pb2.DESCRIPTOR.services_by_name["Batch"]
+Results = asyncio.Future[list[batch_pb2.WriteResult]]
 
 MESSAGE_BYTES_MAX = 256 << 10  # but for a caller that brings more
 SHORT_BYTES_MAX = 16 << 10  # of a call that overtakes longer ones
@@ -38,6 +40,7 @@ DEADLINES_MIN = 1000  # so many calls, ended ones among them, are kept without a
 RETRY_S = 0.1
 # Members answer pings at once. One that vanished without a word, with its machine, costs its writers five seconds.
 TIMING = Timing(keepalive_s=2.0, keepalive_timeout_s=3.0)
+_WRITES = tag(batch_pb2.BatchRequest.DESCRIPTOR, "writes")
 _UNKNOWN = (Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN)
 
 
@@ -49,8 +52,9 @@ class UnknownOutcome(Exception):
 class _Call:
     """A caller who waits on the stream: with writes, or for a linearizable revision."""
 
-    writes: Sequence[batch_pb2.Write]
-    size: int
+    writes: int  # how many; none: it reads
+    encoded: bytes  # they, as a request has them
+    size: int  # in bytes
     answer: asyncio.Future[Any]
     is_alone: bool = False  # its message must carry nobody else: together they were refused
     is_sent: bool = False
@@ -93,33 +97,49 @@ class Endpoint:
 
 
 class Deadlines:
-    """Until when each call waits: one timer for all, as one for each would cost a quarter of what a call costs."""
+    """Until when each call waits: one timer for all, as one for each would cost a quarter of what a call costs.
+
+    Those who wait equally long end in the order in which they came, and nearly all do: they need no sorting.
+    """
 
     def __init__(self, on_late: Callable[[_Call, float], None]) -> None:
         self._on_late = on_late
-        self._calls: list[tuple[float, int, float, _Call]] = []  # a heap: deadline, number, seconds, call
-        self._cleared_at = DEADLINES_MIN  # so many calls are looked through for those that have ended
-        self._numbers = itertools.count()
+        self._calls: dict[float, deque[tuple[float, _Call]]] = {}  # by their time-out: deadlines, in order
+        self._added = 0  # since ended calls were last looked for
+        self._clear_after = DEADLINES_MIN
         self._timer: asyncio.Handle | None = None
         self._due_at = math.inf  # of the timer
 
+    def __len__(self) -> int:
+        """How many calls are held, ended ones among them."""
+        return sum(map(len, self._calls.values()))
+
     def add(self, call: _Call, timeout_s: float) -> None:
         """`on_late(call, timeout_s)` is called when the call has no answer by then."""
-        calls = self._calls
-        while calls and calls[0][3].answer.done():
-            heapq.heappop(calls)
+        calls = self._calls.get(timeout_s)
+        if calls is None:
+            calls = self._calls[timeout_s] = deque()
+        while calls and calls[0][1].answer.done():
+            calls.popleft()
         deadline = asyncio.get_running_loop().time() + timeout_s
-        heapq.heappush(calls, (deadline, next(self._numbers), timeout_s, call))
-        if len(calls) > self._cleared_at:
+        calls.append((deadline, call))
+        self._added += 1
+        if self._added > self._clear_after:
             self._clear()
         if deadline < self._due_at:
             self._arm(deadline)
 
     def _clear(self) -> None:
-        """Lets go of ended calls behind one that waits long: they hold writes and results."""
-        self._calls = [entry for entry in self._calls if not entry[3].answer.done()]
-        heapq.heapify(self._calls)
-        self._cleared_at = max(DEADLINES_MIN, 2 * len(self._calls))
+        """Lets go of ended calls behind one that waits long, and of time-outs that nobody has any more: they hold
+        writes and results."""
+        for timeout_s, calls in list(self._calls.items()):
+            waiting = deque(entry for entry in calls if not entry[1].answer.done())
+            if waiting:
+                self._calls[timeout_s] = waiting
+            else:
+                del self._calls[timeout_s]
+        self._added = 0
+        self._clear_after = max(DEADLINES_MIN, len(self))
 
     def _arm(self, due_at: float) -> None:
         if self._timer is not None:
@@ -130,13 +150,14 @@ class Deadlines:
     def _look(self) -> None:
         self._timer, self._due_at = None, math.inf
         now = asyncio.get_running_loop().time()
-        calls = self._calls
-        while calls and (calls[0][3].answer.done() or calls[0][0] <= now):
-            _, _, timeout_s, call = heapq.heappop(calls)
-            if not call.answer.done():
-                self._on_late(call, timeout_s)
-        if calls:
-            self._arm(calls[0][0])
+        for timeout_s, calls in self._calls.items():
+            while calls and (calls[0][1].answer.done() or calls[0][0] <= now):
+                _, call = calls.popleft()
+                if not call.answer.done():
+                    self._on_late(call, timeout_s)
+        next_at = min((calls[0][0] for calls in self._calls.values() if calls), default=math.inf)
+        if next_at < math.inf:
+            self._arm(next_at)
 
     def close(self) -> None:
         """Forgets all calls."""
@@ -169,16 +190,20 @@ class BatchStream:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    async def write(self, writes: Sequence[batch_pb2.Write], timeout_s: float) -> list[batch_pb2.WriteResult]:
-        """A result for each of `writes`. Raises UnknownOutcome, or RpcError when surely nothing was written."""
-        size = sum([len(write.key) + len(write.value) + 32 for write in writes])
-        call = _Call(writes, size, asyncio.get_running_loop().create_future())
-        results: list[batch_pb2.WriteResult] = await self._ask(call, timeout_s)
-        return results
+    def write(self, writes: Sequence[batch_pb2.Write], timeout_s: float) -> Results:
+        """A result for each of `writes`; to cancel it is to give up. It raises UnknownOutcome, or RpcError when surely
+        nothing was written."""
+        parts: list[bytes] = []
+        for write in writes:
+            body = write.SerializeToString()
+            parts += (_WRITES, varint(len(body)), body)
+        encoded = b"".join(parts)
+        call = _Call(len(writes), encoded, len(encoded), asyncio.get_running_loop().create_future())
+        return self._ask(call, timeout_s)
 
     async def current_revision(self, timeout_s: float) -> int:
         """A revision that has everything acknowledged before the call. Raises RpcError."""
-        call = _Call((), 0, asyncio.get_running_loop().create_future())
+        call = _Call(0, b"", 0, asyncio.get_running_loop().create_future())
         return int(await self._ask(call, timeout_s))
 
     def replace(self, gone: Sequence[Endpoint], fresh: Sequence[Endpoint]) -> None:
@@ -340,13 +365,11 @@ class BatchStream:
             return None
         size = sum([call.size for call in calls])
         self._bytes_under_way += size
-        request = batch_pb2.BatchRequest(id=next(self._ids))
-        self._under_way[request.id] = _Message(calls, size, time.monotonic())
-        extend = request.writes.extend
+        head = batch_pb2.BatchRequest(id=next(self._ids))
+        self._under_way[head.id] = _Message(calls, size, time.monotonic())
         for call in calls:
             call.is_sent = True
-            extend(call.writes)
-        return request
+        return Encoded(b"".join([head.SerializeToString(), *[call.encoded for call in calls]]))
 
     def _on_response(self, response: Any) -> None:
         message = self._under_way.pop(response.id, None)
@@ -365,8 +388,9 @@ class BatchStream:
             start = 0
             results = response.results
             for call in message.calls:
-                _set_result(call, results[start : start + len(call.writes)])
-                start += len(call.writes)
+                end = start + call.writes
+                _set_result(call, results[start:end])
+                start = end
 
     def _on_refused(self, message: _Message, error: str) -> None:
         name, _, text = error.partition(": ")

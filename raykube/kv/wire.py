@@ -8,20 +8,13 @@ ones are protobuf's own work, and the entries are put behind them.
 from collections.abc import Sequence
 from typing import Any
 
+from raykube.base.encoded import tag, varint
 from raykube.kv.core.raft.messages import Entry, Kind, Message
 from raykube.pb import raft_pb2
 
-
-def _tag(descriptor: Any, name: str) -> bytes:
-    """What stands before a field of so many bytes."""
-    number = descriptor.fields_by_name[name].number
-    assert number < 16, f"{name}: its tag takes two bytes"
-    return bytes(((number << 3) | 2,))
-
-
-_MESSAGES = _tag(raft_pb2.MessageBatch.DESCRIPTOR, "messages")
-_ENTRIES = _tag(raft_pb2.Message.DESCRIPTOR, "entries")
-_DATA = _tag(raft_pb2.Entry.DESCRIPTOR, "data")
+_MESSAGES = tag(raft_pb2.MessageBatch.DESCRIPTOR, "messages")
+_ENTRIES = tag(raft_pb2.Message.DESCRIPTOR, "entries")
+_DATA = tag(raft_pb2.Entry.DESCRIPTOR, "data")
 
 
 def head(message: Message) -> Any:
@@ -39,18 +32,6 @@ def head(message: Message) -> Any:
         context=message.context,
         force=message.force,
     )
-
-
-def _length(size: int) -> bytes:
-    """A length as protobuf has it: seven bits a byte, the lowest first."""
-    if size < 0x80:
-        return bytes((size,))
-    found = bytearray()
-    while size >= 0x80:
-        found.append((size & 0x7F) | 0x80)
-        size >>= 7
-    found.append(size)
-    return bytes(found)
 
 
 class Encoder:
@@ -80,8 +61,8 @@ def _encode(entries: Sequence[Entry]) -> bytes:
     parts: list[bytes] = []
     for term, index, kind, data in entries:
         small = raft_pb2.Entry(term=term, index=index, kind=kind).SerializeToString() + _DATA
-        length = _length(len(data))
-        parts += (_ENTRIES, _length(len(small) + len(length) + len(data)), small, length, data)
+        length = varint(len(data))
+        parts += (_ENTRIES, varint(len(small) + len(length) + len(data)), small, length, data)
     return b"".join(parts)
 
 
@@ -89,7 +70,7 @@ def batch(opening: bytes, messages: Sequence[bytes]) -> bytes:
     """A `MessageBatch` of encoded messages; `opening`: its other fields, encoded."""
     parts = [opening]
     for message in messages:
-        parts += (_MESSAGES, _length(len(message)), message)
+        parts += (_MESSAGES, varint(len(message)), message)
     return b"".join(parts)
 
 

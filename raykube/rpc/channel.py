@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
+from raykube.base.encoded import Encoded
 from raykube.rpc.answers import StreamedAnswer, UnaryAnswer
 from raykube.rpc.core.client import ClientConnection
 from raykube.rpc.errors import Code, RpcError, Unprocessed
@@ -44,19 +45,22 @@ class _Callable:
         except DecodeError as error:
             raise RpcError(Code.INTERNAL, f"the answer is no {self._path}: {error}") from None
 
+    def _encode(self, request: Any) -> bytes:
+        return request.data if isinstance(request, Encoded) else self._serialize(request)
+
     def _send(self, link: Link, number: int, request: Any) -> "asyncio.Task[None] | None":
         """Sends the request, or begins to send the stream of requests."""
         if not self._is_stream:
             link.send(number, request, end=True)
             return None
-        return self._channel.spawn(pump(link, number, request, self._serialize))
+        return self._channel.spawn(pump(link, number, request, self._encode))
 
 
 class _UnaryAnswer(_Callable):
     async def __call__(self, request: Any, timeout: float | None = None) -> Any:
         channel, loop = self._channel, asyncio.get_running_loop()
         if not self._is_stream:
-            request = self._serialize(request)
+            request = self._encode(request)
         deadline = None if timeout is None else loop.time() + timeout
         for attempt in range(1, ATTEMPTS_MAX + 1):
             link = channel.link
@@ -86,7 +90,7 @@ class _StreamedAnswer(_Callable):
     async def __call__(self, request: Any, timeout: float | None = None) -> AsyncIterator[Any]:
         channel, loop = self._channel, asyncio.get_running_loop()
         if not self._is_stream:
-            request = self._serialize(request)
+            request = self._encode(request)
         deadline = None if timeout is None else loop.time() + timeout
         for attempt in range(1, ATTEMPTS_MAX + 1):
             link, timeout = await channel.connect(deadline)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from raykube.apiserver.core.item import Item
-from raykube.base.encoded import Encoded
+from raykube.base.encoded import Encoded, varint
 from raykube.pb import api_pb2
 
 TYPES = {"ADDED": api_pb2.ADDED, "MODIFIED": api_pb2.MODIFIED, "DELETED": api_pb2.DELETED}
@@ -46,18 +46,6 @@ def _kept(kind: str, item: Item) -> bytes:
 
 
 def _event(kind: str, data: bytes, revision: int) -> bytes:
-    size, version = _varint(len(data)), _varint(revision)
+    size, version = varint(len(data)), varint(revision)
     whole = 4 + len(size) + len(data) + len(version)
-    return b"\n%b\x08%c\x12%b%b\x18%b" % (_varint(whole), TYPES[kind], size, data, version)
-
-
-def _varint(number: int) -> bytes:
-    """A number that is not negative, seven bits a byte, the lowest first."""
-    if number < 0x80:
-        return bytes((number,))
-    found = bytearray()
-    while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
+    return b"\n%b\x08%c\x12%b%b\x18%b" % (varint(whole), TYPES[kind], size, data, version)
