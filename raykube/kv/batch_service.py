@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from operator import attrgetter
 from typing import Any
 
+from raykube.base.encoded import Encoded
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.limits import Admission
 from raykube.kv.member import Member
 from raykube.pb import batch_pb2
 from raykube.rpc import Code, RpcError
+from raykube.rpc.served_call import Requests
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +33,24 @@ class BatchService:
         self._member = member
         self._admission = admission
 
-    async def Stream(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
+    async def Stream(self, requests: Requests, _call: Any) -> AsyncIterator[Any]:
         answers: asyncio.Queue[Any] = asyncio.Queue()
         tasks: set[asyncio.Task[None]] = set()
         slots = asyncio.Semaphore(IN_FLIGHT_MAX)
 
-        async def serve(request: Any) -> None:
-            response = await self._answer(request)
-            response.id = request.id
-            answers.put_nowait(response)
+        async def serve(request: Any, body: bytes) -> None:
+            head = batch_pb2.BatchResponse(id=request.id).SerializeToString()
+            answers.put_nowait(Encoded(head + await self._answer(request, body)))
 
         async def read() -> None:
             try:
-                async for request in requests:
-                    await slots.acquire()
-                    task = asyncio.create_task(serve(request))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
+                with contextlib.suppress(StopAsyncIteration):
+                    while True:
+                        request, body = await requests.next()
+                        await slots.acquire()
+                        task = asyncio.create_task(serve(request, body))
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
                 if tasks:
                     await asyncio.wait(set(tasks))
             finally:
@@ -63,27 +66,32 @@ class BatchService:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader
 
-    async def _answer(self, request: Any) -> Any:
+    async def _answer(self, request: Any, body: bytes) -> bytes:
+        """The response but its id. `body`: the request's bytes, which go into the log as they came."""
         try:
-            if request.read_index or not request.writes:
+            writes = list(request.writes)  # taken out of the request once
+            if request.read_index or not writes:
                 await self._member.read()
                 self._member.require_sound()
-                return batch_pb2.BatchResponse(revision=self._member.store.revision)
-            if not all(map(_KEY, request.writes)):
-                raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
-            command = Command.JOINED_BATCH if any(map(_JOINED, request.writes)) else Command.BATCH
-            if command is Command.JOINED_BATCH:
-                self._require_known(command)
-            body = request.SerializeToString()
-            self._admission.check_write(
-                len(body), BATCH_BYTES_MAX, lambda: any(write.HasField("value") for write in request.writes)
-            )
-            return await self._member.propose(command, body)
+                response = batch_pb2.BatchResponse(revision=self._member.store.revision)
+            else:
+                if not all(map(_KEY, writes)):
+                    raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
+                command = Command.JOINED_BATCH if any(map(_JOINED, writes)) else Command.BATCH
+                if command is Command.JOINED_BATCH:
+                    self._require_known(command)
+                self._admission.check_write(
+                    len(body), BATCH_BYTES_MAX, lambda: any(write.HasField("value") for write in writes)
+                )
+                done: bytes = await self._member.propose(command, body)
+                return done
         except RpcError as error:
-            return batch_pb2.BatchResponse(error=f"{error.code.name}: {error.message}")
+            response = batch_pb2.BatchResponse(error=f"{error.code.name}: {error.message}")
         except Exception as error:
             log.exception("batch failed")
-            return batch_pb2.BatchResponse(error=f"INTERNAL: {type(error).__name__}: {error}")
+            response = batch_pb2.BatchResponse(error=f"INTERNAL: {type(error).__name__}: {error}")
+        encoded: bytes = response.SerializeToString()
+        return encoded
 
     def _require_known(self, command: Command) -> None:
         """Raises RpcError while some member is too old for `command`.

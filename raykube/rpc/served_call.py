@@ -247,4 +247,9 @@ class Requests:
         return self
 
     async def __anext__(self) -> Any:
-        return self._call.served.parse(await self._call.next_message())
+        return (await self.next())[0]
+
+    async def next(self) -> tuple[Any, bytes]:
+        """The next message, and its bytes as they came. Raises StopAsyncIteration behind the last."""
+        message = await self._call.next_message()
+        return self._call.served.parse(message), message

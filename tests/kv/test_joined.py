@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raykube.kv.core.mvcc.machine import LEVEL, Command, Machine
 from raykube.kv.core.mvcc.store import Store
 from raykube.pb import raft_pb2
-from raykube.pb.batch_pb2 import BatchRequest, Write
+from raykube.pb.batch_pb2 import BatchRequest, BatchResponse, Write
 from raykube.rpc import Code, RpcError
 from tests.kit.waiting import until
 from tests.kv.group import Group, running_group
@@ -81,10 +81,10 @@ def test_a_plain_batch_is_what_it_always_was() -> None:
     """Members that do not know joined writes apply a BATCH write by write, whatever is in it."""
     machine = Machine()
     body = BatchRequest(writes=[write("a", 0), write("b", 7, True), write("c", 0, True)]).SerializeToString()
-    answer = machine.apply(Command.BATCH, body, True)
+    answer = BatchResponse.FromString(machine.apply(Command.BATCH, body, True))
     assert [result.applied for result in answer.results] == [True, False, True]
     body = BatchRequest(writes=[write("d", 0), write("e", 7, True), write("f", 0, True)]).SerializeToString()
-    answer = machine.apply(Command.JOINED_BATCH, body, True)
+    answer = BatchResponse.FromString(machine.apply(Command.JOINED_BATCH, body, True))
     assert not any(result.applied for result in answer.results)
 
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from raykube.kv.core.mvcc import image
 from raykube.kv.core.mvcc.errors import StoreError
-from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.mvcc.machine import batch_answer
+from raykube.kv.core.mvcc.store import Outcome, Store
+from raykube.kv.core.mvcc.version import Version, to_kv
 from raykube.kv.core.watchers import Watcher, pull
 from raykube.pb import batch_pb2
 from tests.kv.dumb_store import DumbStore
@@ -152,6 +154,32 @@ def test_a_batch_does_what_its_writes_do_one_by_one(script: list[list[tuple]]) -
         assert together.apply_writes(writes) == wanted
         assert unheard.apply_writes(writes, is_awaited=False) == []
         assert holding(together) == holding(unheard) == holding(apart)
+
+
+revisions = st.sampled_from([1, 2, 127, 128, 129, 255, 256, 16_383, 16_384, 2_097_152]) | st.integers(1, 1 << 62)
+versions = st.builds(Version, keys, revisions, st.just(0), revisions, st.integers(1, 300), values, st.integers(0, 300))
+outcomes = st.one_of(
+    st.builds(Outcome, st.just(True), revisions, st.none()),
+    st.builds(Outcome, st.just(False), st.just(0), st.none() | versions),
+)
+
+
+@given(st.lists(st.one_of(outcomes, st.integers(1, 300)), max_size=20), revisions)
+def test_an_answer_by_hand_is_protobuf_s_own(script: list[Outcome | int], start: int) -> None:
+    """A number stands for a run of so many writes, one revision each."""
+    found: list[Outcome] = []
+    for each in script:
+        if isinstance(each, int):
+            found += [Outcome(True, start + number, None) for number in range(each)]
+            start += each
+        else:
+            found.append(each)
+    wanted = batch_pb2.BatchResponse(revision=start)
+    for outcome in found:
+        result = wanted.results.add(applied=outcome.applied, revision=outcome.revision)
+        if outcome.current is not None:
+            result.current.CopyFrom(to_kv(outcome.current))
+    assert batch_answer(found, start) == wanted.SerializeToString(deterministic=True)
 
 
 @given(operations, st.integers(1, 10), st.booleans())

@@ -70,7 +70,7 @@ class Model:
             else:
                 self._refuse(write, response)
         response.revision = self.revision
-        return response
+        return response.SerializeToString()
 
     def _joined_batch(self, request: Any) -> Any:
         if any(write.lease and write.lease not in self.leases for write in request.writes):
@@ -89,7 +89,7 @@ class Model:
                 for write in company:
                     self._refuse(write, response)
         response.revision = self.revision
-        return response
+        return response.SerializeToString()
 
     def _is_expected(self, write: Any) -> bool:
         current = self.live.get(write.key)
