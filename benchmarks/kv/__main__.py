@@ -27,6 +27,8 @@ from benchmarks.kv import scenarios
 from benchmarks.kv.groups import Group, etcd, find_etcd, raykube
 from benchmarks.kv.scenarios import Rate, spread
 
+BEST_CLIENTS = 1000  # etcd's rate grows until there, and is the same at 2,000
+BATCHES = ((100, 1), (1000, 1), (2000, 1), (100, 16))  # writers, writes in each of their calls
 RESUME_S = 1.0  # after SIGCONT: elections that the stop provoked are over
 
 
@@ -65,37 +67,39 @@ class Bench:
                     group, path, body, count, seconds, at_leader=self.at_leader
                 ),
             )
-            self._rows(table, str(count), found)
+            self._rows(table, (str(count),), found)
             self.results.setdefault(title, {})[count] = {name: _numbers(runs) for name, runs in found.items()}
         self.console.print(table)
 
-    def _rows(self, table: Table, first: str, found: dict[str, list[Rate]]) -> None:
+    def _rows(self, table: Table, first: tuple[str, ...], found: dict[str, list[Rate]]) -> None:
         medians = {name: _median(runs) for name, runs in found.items()}
         for name, runs in found.items():
             middle = medians[name]
             ratio = f"{middle.per_s / medians['etcd'].per_s:.2f}" if name != "etcd" and "etcd" in medians else ""
             table.add_row(
-                first, name, spread([run.per_s for run in runs]), f"{middle.quantile(0.5) * 1e3:.2f}",
+                *first, name, spread([run.per_s for run in runs]), f"{middle.quantile(0.5) * 1e3:.2f}",
                 f"{middle.quantile(0.99) * 1e3:.2f}", f"{middle.cpu_us:.0f}", ratio,
             )  # fmt: skip
-            first = ""
+            first = ("",) * len(first)
 
     async def batch(self, size: int, seconds: float) -> None:
-        """raykube's own stream, beside the best put rate of etcd in this run."""
-        table = Table("WRITERS", "PER SECOND", "P50 MS", "P99 MS", "CPU µS", box=None, title="batch stream")
-        own = [group for group in self.groups if group.name == "raykube"]
-        for writers in (100, 1000, 2000):
-            found = await self.turns(
-                f"batch stream, {writers} writers",
-                lambda group, writers=writers: scenarios.batch_stream(group, writers, size, seconds),  # type: ignore[misc]
-                own,
-            )
-            middle = _median(found["raykube"])
-            table.add_row(
-                str(writers), spread([run.per_s for run in found["raykube"]]), f"{middle.quantile(0.5) * 1e3:.1f}",
-                f"{middle.quantile(0.99) * 1e3:.1f}", f"{middle.cpu_us:.0f}",
-            )  # fmt: skip
-            self.results.setdefault("batch stream", {})[writers] = _numbers(found["raykube"])
+        """raykube's own stream, in turns with puts to etcd by as many clients as it does best with."""
+        title = f"batch stream, beside etcd's puts by {BEST_CLIENTS:,} clients"
+        columns = ("WRITERS", "EACH", "STORE", "PER SECOND", "P50 MS", "P99 MS", "CPU µS", "RATIO")
+        table = Table(*columns, box=None, title=title)
+        bodies = scenarios.put_bodies(size)
+        for writers, together in BATCHES:
+
+            async def measure(group: Group, writers: int = writers, together: int = together) -> Rate:
+                if group.name == "etcd":
+                    return await scenarios.calls(group, scenarios.PUT, bodies, BEST_CLIENTS, seconds)
+                return await scenarios.batch_stream(group, writers, size, seconds, together)
+
+            found = await self.turns(f"batch stream, {writers} writers", measure)
+            self._rows(table, (str(writers), str(together)), found)
+            self.results.setdefault("batch stream", {})[f"{writers}x{together}"] = {
+                name: _numbers(runs) for name, runs in found.items()
+            }
         self.console.print(table)
 
     async def loss(self, rounds: int) -> None:

@@ -26,10 +26,11 @@ class Rate:
     elapsed_s: float = 0.0
     cpu_s: float = 0.0  # of all members
     latencies: list[float] = field(default_factory=list)
+    of: int = 1  # writes that an answer stands for: they are what `per_s` and `cpu_us` count
 
     @property
     def per_s(self) -> float:
-        return len(self.latencies) / self.elapsed_s if self.elapsed_s else 0.0
+        return self.of * len(self.latencies) / self.elapsed_s if self.elapsed_s else 0.0
 
     def quantile(self, share: float) -> float:
         found = sorted(self.latencies)
@@ -37,8 +38,8 @@ class Rate:
 
     @property
     def cpu_us(self) -> float:
-        """CPU microseconds of all members per answer."""
-        return self.cpu_s / max(1, len(self.latencies)) * 1e6
+        """CPU microseconds of all members per write or answer."""
+        return self.cpu_s / max(1, self.of * len(self.latencies)) * 1e6
 
 
 def put_bodies(size: int) -> Callable[[], bytes]:
@@ -99,9 +100,9 @@ async def calls(
     return rate
 
 
-async def batch_stream(group: Group, writers: int, size: int, seconds: float) -> Rate:
-    """Writers over raykube's batch stream, each with one write of `size` bytes under way."""
-    rate = Rate()
+async def batch_stream(group: Group, writers: int, size: int, seconds: float, together: int = 1) -> Rate:
+    """Writers over raykube's batch stream, each with `together` writes of `size` bytes under way, in one call."""
+    rate = Rate(of=together)
     value = b"v" * size
     numbers = itertools.count()
     client = KvClient([group.address(await group.leader())])
@@ -109,9 +110,13 @@ async def batch_stream(group: Group, writers: int, size: int, seconds: float) ->
 
     async def write() -> None:
         while not is_done:
-            key = b"/bench/%06d" % (next(numbers) % KEYS)
             began = time.perf_counter()
-            await client.write([batch_pb2.Write(key=key, value=value, expected_revision=-1)])
+            await client.write(
+                [
+                    batch_pb2.Write(key=b"/bench/%06d" % (next(numbers) % KEYS), value=value, expected_revision=-1)
+                    for _ in range(together)
+                ]
+            )
             if is_counting:
                 rate.latencies.append(time.perf_counter() - began)
 

@@ -5,9 +5,9 @@ The head says what the body stands for; the trailer (length and crc of the body)
 
 import struct
 from collections.abc import Iterable, Iterator
-from zlib import crc32
 
 from google.protobuf.message import DecodeError
+from isal.isal_zlib import crc32
 
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot

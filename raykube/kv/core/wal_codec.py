@@ -18,7 +18,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from raykube.kv.core.raft.messages import Entry, HardState, Snapshot, Write
 
@@ -82,8 +83,10 @@ def encode_hard_state(hard_state: HardState) -> bytes:
     return _record(HARD_STATE, HARD_STATE_BODY.pack(*hard_state))
 
 
-def encode_records(hard_state: HardState | None, entries: Iterable[Entry], snapshot: Snapshot | None) -> bytes:
-    """The payload for one write, in the order in which it is replayed."""
+def encode_records(
+    hard_state: HardState | None, entries: Iterable[Entry], snapshot: Snapshot | None, last: bytes = b""
+) -> bytes:
+    """The payload for one write, in the order in which it is replayed; `last`: a record behind these."""
     parts = []
     if snapshot is not None:
         parts.append(_record(SNAPSHOT, SNAPSHOT_BODY.pack(snapshot.index, snapshot.term)))
@@ -93,6 +96,7 @@ def encode_records(hard_state: HardState | None, entries: Iterable[Entry], snaps
         parts.append(RECORD.pack(ENTRY, ENTRY_BODY.size + len(data)))
         parts.append(ENTRY_BODY.pack(term, index, kind))
         parts.append(data)
+    parts.append(last)
     return b"".join(parts)
 
 
@@ -163,7 +167,7 @@ class LogWriter:
             self._advance(Place(write.entries[-1].term, write.entries[-1].index))
         elif write.snapshot is not None:
             self._advance(Place(write.snapshot.term, write.snapshot.index))
-        payload = encode_records(write.hard_state, write.entries, write.snapshot) + self._encode_tail()
+        payload = encode_records(write.hard_state, write.entries, write.snapshot, self._encode_tail())
         data, self._crc = frame(payload, self._crc, self._meta.salt)
         return data
 

@@ -7,7 +7,8 @@ checksum, so order counts all the same.
 """
 
 import struct
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from raykube.kv.core.mvcc.version import Version
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from raykube.kv.core.mvcc import errors
 from raykube.kv.core.mvcc.digest import SUM_MASK, checksum, lease_checksum
