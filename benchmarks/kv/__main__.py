@@ -39,12 +39,14 @@ class Bench:
         self.groups, self.console, self.repeat, self.at_leader = groups, console, repeat, at_leader
         self.results: dict[str, Any] = {}
 
-    async def turns(self, title: str, measure: Callable[[Group], Awaitable[Any]],
-                    groups: list[Group] | None = None) -> dict[str, list[Any]]:  # fmt: skip
+    async def turns(self, title: str, measure: Callable[[Group], Awaitable[Any]]) -> dict[str, list[Any]]:
         """`measure` of each group in turn, `repeat` times over, the others stopped meanwhile."""
-        chosen = groups or self.groups
-        found: dict[str, list[Any]] = {group.name: [] for group in chosen}
-        rounds: Iterable[tuple[int, Group]] = [(number, group) for number in range(self.repeat) for group in chosen]
+        for group in self.groups:
+            await scenarios.compact(group)  # nobody pays for what was measured before: snapshots of it, a larger file
+        found: dict[str, list[Any]] = {group.name: [] for group in self.groups}
+        rounds: Iterable[tuple[int, Group]] = [
+            (number, group) for number in range(self.repeat) for group in self.groups
+        ]
         for _, group in track(list(rounds), title, console=self.console, transient=True):
             for other in self.groups:
                 if other is not group:
