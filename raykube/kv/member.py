@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVENTS = 2000
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
+NEWS_S = 0.001  # that followers wait to hear of commits which nobody waits for there
 # Whose message says all, and not where it was raised.
 _PLAIN = (Removed, Replaced, Diverged, Rotten, UnknownCommand, OSError)
 
@@ -86,6 +87,8 @@ class Member:
         self._waiters = Waiters(self.replica.forget, self.replica.forget_reader)
         self._is_scheduled = False
         self._reader = 0  # whom all who want to read in this turn of the loop share
+        self._is_news_due = False
+        self._news_timer: asyncio.TimerHandle | None = None  # while followers are to be told of commits
         self._is_closed = False
         self._is_leaving = False
         self._is_sweeping = False
@@ -191,6 +194,7 @@ class Member:
         self._is_scheduled = False
         if self._is_closed:
             return
+        self._reader = 0  # a round may begin now, which is too early for who comes later: he asks anew
         try:
             may_have_more = self._carry_out()
             for callback in self.on_worked:
@@ -203,8 +207,15 @@ class Member:
 
     def _carry_out(self) -> bool:
         """Does what there is to do now; returns whether there may be more."""
-        self._reader = 0  # what is asked now is sent now: who comes later asks anew
-        output = self.replica.ready()
+        output = self.replica.ready() if self._is_news_due else self.replica.ready_if_due()
+        if output is None:
+            if self._news_timer is None and self.replica.node.has_news:
+                self._news_timer = self._loop.call_later(NEWS_S, self._on_news_due)
+            return False
+        self._is_news_due = False
+        if self._news_timer is not None:
+            self._news_timer.cancel()
+            self._news_timer = None
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)
         if output.hold:
@@ -222,6 +233,11 @@ class Member:
         if applied.has_applied:
             self._applied()
         return applied.may_have_more
+
+    def _on_news_due(self) -> None:
+        self._news_timer = None
+        self._is_news_due = True
+        self.wake()
 
     def _let_go(self, hold: int) -> None:
         if self.replica.let_go(hold):

@@ -7,6 +7,9 @@ import pytest
 
 from raykube.client.kv import Compacted, KvClient, UnknownOutcome
 from raykube.kv.config import Config
+from raykube.kv.core.mvcc.machine import Command
+from raykube.kv.core.prover import Prover
+from raykube.kv.core.raft.node import Node
 from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
@@ -131,6 +134,30 @@ async def test_a_put_is_answered_with_who_answers_and_when(tmp_path: Path) -> No
                 heir = next(group.member_id(name) for name in group.names if name != leader)
                 await group.call(leader, "Maintenance", "MoveLeader", etcd_pb2.MoveLeaderRequest(targetID=heir))
         assert terms[1] > terms[0]
+
+
+async def test_followers_hear_of_a_commit_that_nobody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soon, and not with the next heartbeat; all of them, also whoever was the last to have the entry."""
+    async with running_group(tmp_path, 3, election_timeout=2000) as group:
+        for name in group.names:
+            await group.started(name)  # they wait for what they say of themselves
+        name = await group.leader()
+        leader = group.services[name].member
+        last = next(service.member for other, service in group.services.items() if other != name)
+        assert leader is not None and last is not None
+        await group.agree()
+        disk, loop = last._disk, asyncio.get_running_loop()
+        submit = disk.submit
+        monkeypatch.setattr(disk, "submit", lambda job, then: loop.call_later(0.1, submit, job, then))
+        monkeypatch.setattr(Node, "_broadcast_heartbeat", lambda _: None)
+        monkeypatch.setattr(Prover, "tick", lambda *_: None)  # its entries would tell them
+        term = leader.replica.node.term
+        await leader.propose(Command.PUT, etcd_pb2.PutRequest(key=b"/a", value=b"v").SerializeToString())
+        await group.agree()
+        assert leader.store.get(b"/a") is not None
+        assert leader.replica.node.term == term, "they heard of it from a new leader"
 
 
 async def test_stopping_hands_leadership_over(tmp_path: Path) -> None:

@@ -106,6 +106,54 @@ def test_the_next_wait_for_the_commit_and_leave_together(disk_is_done: bool) -> 
     assert written(write) == ([b"bbbb", b"cccc"] if disk_is_done else [])  # its disk is busy still
 
 
+def told(leader: Leader) -> list[tuple[int, int, bool]]:
+    """Who hears of which commit now, and whether somebody waits for it there."""
+    ready = leader.node.ready()
+    leader.hold = ready.hold or leader.hold
+    return [(m.to, m.commit, m.force) for m in ready.messages if m.kind is Kind.COMMIT]
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_what_changes_nothing_for_others_makes_no_work(is_awaited: bool) -> None:
+    leader = Leader(2, 3)
+    node = leader.node
+    told(leader)
+    assert not node.has_work and not node.has_news
+    if is_awaited:
+        leader.forwarded(3, b"a")
+    else:
+        node.propose([b"a"])
+    assert node.has_work, "it is to be written and sent"
+    _, write = leader.turn()
+    assert write is not None and not node.has_work
+    node.propose([b"b"])
+    assert not node.has_work, "it waits for the first"
+    node.persisted(write)
+    assert not node.has_work, "nobody else has the first"
+    leader.answer(2, 3)
+    assert node.has_work, "it is committed"
+    assert told(leader) == [(2, 3, False)]
+    assert not node.has_work
+    leader.answer(3, 3)
+    assert node.has_work == is_awaited and node.has_news
+    assert told(leader) == [(3, 3, is_awaited)]
+    assert not node.has_work and not node.has_news
+    assert node.let_go(leader.hold) and node.has_work, "what waited may leave"
+
+
+def test_what_is_not_committed_is_no_news() -> None:
+    leader = Leader(2, 3, 4, 5)
+    told(leader)
+    leader.node.propose([b"a"])
+    leader.turn()
+    leader.answer(2, 3)
+    assert not leader.node.has_news
+    leader.answer(3, 3)
+    assert not leader.node.has_news, "this member's own disk is not done"
+    leader.answer(4, 3)
+    assert leader.node.has_news
+
+
 def test_much_does_not_wait() -> None:
     leader = Leader(2, 3, limits=NARROW)
     leader.node.propose([b"a"])

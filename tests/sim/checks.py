@@ -14,8 +14,8 @@ from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import Machine, commands
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.raft.membership import Membership
-from raykube.kv.core.raft.messages import Entry, EntryKind
-from raykube.kv.core.replica import Replica
+from raykube.kv.core.raft.messages import Entry, EntryKind, Kind
+from raykube.kv.core.replica import Applied, Output, Replica
 from tests.sim.model import Model
 
 if TYPE_CHECKING:
@@ -56,6 +56,15 @@ class Checks:
             for entry in log.entries[max(first - log.base, 0) : log.committed - log.base]:
                 self._check_entry(entry, node.id, node.term)
             self._committed[node.id] = log.committed
+
+    @staticmethod
+    def on_nothing_due(output: Output, applied: Applied) -> None:
+        """A replica said that it has nothing that should not wait; the rest is what it has."""
+        urgent = [message for message in output.messages if message.kind is not Kind.COMMIT or message.force]
+        if urgent or output.write is not None or output.hold or output.has_left:
+            raise AssertionError(f"a member would have waited with {output}")
+        if applied.has_applied or applied.answers or applied.readers or applied.may_have_more:
+            raise AssertionError(f"a member would have waited with {applied}")
 
     def on_vote(self, voter: int, term: int, candidate: int) -> None:
         """A vote is on its way, or a candidate asks for others' after its own."""

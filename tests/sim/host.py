@@ -265,7 +265,8 @@ class Host:
         if replica is None:
             return False
         before = replica.applied
-        output = replica.ready()
+        due = replica.ready_if_due()
+        output = due or replica.ready()
         self.membership = replica.node.membership
         for message in output.messages:
             world.network.send(self, message)
@@ -278,6 +279,8 @@ class Host:
         if output.write is not None:
             self.write(output.write)
         applied = replica.apply()
+        if due is None:
+            world.checks.on_nothing_due(output, applied)
         world.checks.on_member(replica)
         if replica.is_removed:
             world.counts["learned that it was removed"] += 1
@@ -292,7 +295,7 @@ class Host:
         if replica.applied > before:
             self._after_apply(replica)
         self._answer(applied)
-        return applied.may_have_more
+        return applied.may_have_more or (output.write is not None and not output.write.touches_disk)
 
     def _let_go(self, hold: int, life: int) -> None:
         if self.life != life:
@@ -395,5 +398,3 @@ class Host:
                 callback()
         for message in write.messages:
             self.world.network.send(self, message)
-        if not write.touches_disk:
-            self.pump()

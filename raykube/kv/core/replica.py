@@ -258,11 +258,27 @@ class Replica:
         In this order, as applying may take its time: the others learn of a commit before this member carries it out,
         and do so at the same time, and the disk works meanwhile.
         """
+        self._prepare()
+        return self._take()
+
+    def ready_if_due(self) -> Output | None:
+        """As `ready`; None: there is nothing to do now, but for what `Node.has_news` says, which may wait a little.
+
+        Much that comes changes nothing that others must know of: the second of two followers that has an entry.
+        """
+        self._prepare()
+        # Readers: an installed snapshot may have brought them what they wait for.
+        is_due = self.node.has_work or any(index <= self.applied for index, _ in self._at_index)
+        return self._take() if is_due else None
+
+    def _prepare(self) -> None:
         self._note_role()
         self._bind_waiting()
         self._start_round()
         if self.node.leader:
             self.prover.vouch()
+
+    def _take(self) -> Output:
         ready = self.node.ready()
         self._to_apply += ready.committed
         self._on_read_states(ready.read_states)

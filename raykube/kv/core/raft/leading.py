@@ -33,6 +33,14 @@ class Leading(State):
             self._gathering.leave()
             self._broadcast_append()
 
+    def _may_release(self) -> bool:
+        """Whether `_release` would let new entries leave."""
+        released = self._released
+        if self.log.last == released:
+            return False
+        is_idle = self.log.committed >= released
+        return self._memberships[-1][0] > released or self._gathering.may_leave(is_idle=is_idle)
+
     def _broadcast_append(self) -> None:
         for member in self.progress:
             if member != self.id:
@@ -85,6 +93,16 @@ class Leading(State):
                 self._outbox(Kind.COMMIT).append(
                     Message(Kind.COMMIT, member, self.id, self.term, commit=commit, force=is_awaited)
                 )
+
+    def _has_untold(self, *, is_awaited: bool = False) -> bool:
+        """Whether a follower is to be told of a commit; `is_awaited`: one for which somebody waits there."""
+        committed = self.log.committed
+        for member, progress in self.progress.items():
+            told = progress.commit_told
+            is_news = told < committed and told < progress.match and member != self.id
+            if is_news and (told < progress.awaited or not is_awaited):
+                return True
+        return False
 
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member

@@ -194,6 +194,26 @@ class Node(Elections, Following):
 
     # ---- output
 
+    @property
+    def has_work(self) -> bool:
+        """Whether `ready` has anything that should not wait; `has_news` is for what may."""
+        if self._now or self._read_states or self._has_left or self.log.has_to_hand:
+            return True
+        end = self.log.last
+        if self.role is Role.LEADER:
+            if self._may_release() or self._has_untold(is_awaited=True):
+                return True
+            end = self._released
+        if self._is_writing:
+            return False
+        is_saved = self.term == self._saved.term and self.vote == self._saved.vote
+        return not is_saved or self.log.stable < end or bool(self._after)  # a snapshot comes with an answer
+
+    @property
+    def has_news(self) -> bool:
+        """Whether followers are to be told of commits for which nobody is known to wait."""
+        return self.role is Role.LEADER and self._has_untold()
+
     def ready(self) -> Ready:
         """Takes what is to be done now."""
         hold, hold_rounds = 0, 0.0
