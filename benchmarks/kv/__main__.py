@@ -42,7 +42,7 @@ class Bench:
     async def turns(self, title: str, measure: Callable[[Group], Awaitable[Any]]) -> dict[str, list[Any]]:
         """`measure` of each group in turn, `repeat` times over, the others stopped meanwhile."""
         for group in self.groups:
-            await scenarios.compact(group)  # nobody pays for what was measured before: snapshots of it, a larger file
+            await scenarios.compact(group)  # nobody pays for what was measured before: snapshots of it, memory
         found: dict[str, list[Any]] = {group.name: [] for group in self.groups}
         rounds: Iterable[tuple[int, Group]] = [
             (number, group) for number in range(self.repeat) for group in self.groups
@@ -94,7 +94,8 @@ class Bench:
 
             async def measure(group: Group, writers: int = writers, together: int = together) -> Rate:
                 if group.name == "etcd":
-                    return await scenarios.calls(group, scenarios.PUT, bodies, BEST_CLIENTS, seconds)
+                    calls = scenarios.calls
+                    return await calls(group, scenarios.PUT, bodies, BEST_CLIENTS, seconds, at_leader=self.at_leader)
                 return await scenarios.batch_stream(group, writers, size, seconds, together)
 
             found = await self.turns(f"batch stream, {writers} writers", measure)

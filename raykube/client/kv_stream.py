@@ -36,7 +36,7 @@ IN_FLIGHT_BYTES_MAX = 1 << 20  # no message is added to so much
 HELLO_TIMEOUT_S = 2.0  # a member that cannot confirm a leader in this time is passed over
 STALL_S = 8.0  # a member answers every request in 7 s, if only to say that it cannot
 STALL_CHECK_S = 1.0
-DEADLINES_MIN = 1000  # so many calls, ended ones among them, are kept without a look
+DEADLINES_MIN = 1000  # calls that are added, at least, between two looks for ended ones
 RETRY_S = 0.1
 # Members answer pings at once. One that vanished without a word, with its machine, costs its writers five seconds.
 TIMING = Timing(keepalive_s=2.0, keepalive_timeout_s=3.0)

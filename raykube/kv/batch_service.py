@@ -67,7 +67,7 @@ class BatchService:
                 await reader
 
     async def _answer(self, request: Any, body: bytes) -> bytes:
-        """The response but its id. `body`: the request's bytes, which go into the log as they came."""
+        """The response but its id. `body`: the request's bytes."""
         try:
             writes = list(request.writes)  # taken out of the request once
             if request.read_index or not writes:
@@ -80,6 +80,8 @@ class BatchService:
                 command = Command.JOINED_BATCH if any(map(_JOINED, writes)) else Command.BATCH
                 if command is Command.JOINED_BATCH:
                     self._require_known(command)
+                if request.ByteSize() != len(body):
+                    body = request.SerializeToString()  # what others encode strangely is not for the log
                 self._admission.check_write(
                     len(body), BATCH_BYTES_MAX, lambda: any(write.HasField("value") for write in writes)
                 )

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVENTS = 2000
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
-NEWS_S = 0.001  # that followers wait to hear of commits which nobody waits for there
+NEWS_S = 0.001  # before followers are told of commits which nobody waits for there; `peer.DELAY_S` comes on top
 # Whose message says all, and not where it was raised.
 _PLAIN = (Removed, Replaced, Diverged, Rotten, UnknownCommand, OSError)
 

@@ -34,7 +34,7 @@ from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
-from raykube.rpc.core.limits import Limits
+from raykube.rpc.core.limits import ASKED
 from raykube.rpc.folder_lock import FolderLock
 from raykube.rpc.server import Server
 
@@ -44,7 +44,7 @@ HAND_OVER_S = 2.0
 STOP_GRACE_S = 0.2
 OVERHEAD_BYTES = 512 << 10  # of a message beside what its flag bounds, as etcd's
 # Several full messages of the batch stream or of a leader: with less, the sender of one waits for leave in its middle.
-WINDOWS = Limits(stream_window_bytes=4 << 20, connection_window_bytes=16 << 20)
+WINDOWS = ASKED
 SWITCH_S = 0.0003  # how long the log's thread waits for the interpreter when the disk has answered; Python's is 5 ms
 ETCD = etcd_pb2.DESCRIPTOR.services_by_name
 

@@ -206,18 +206,21 @@ async def test_calls_that_gave_up_are_not_kept_while_no_member_answers() -> None
     await stream.close()
 
 
-async def test_calls_that_ended_are_not_kept_behind_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("each_s", [0, 1])  # all wait equally long, or each as long as nobody else
+async def test_calls_that_ended_are_not_kept_behind_one_that_waits(
+    each_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kv_stream, "DEADLINES_MIN", 10)
     store = Store()
     stream = BatchStream([cast(Endpoint, store)])
-    waits = late_call(stream, "waits", 30)
+    waits = late_call(stream, "waits", 60)
     await settled()
     for number in range(100):
-        done = late_call(stream, f"done-{number}", 60)
+        done = late_call(stream, f"done-{number}", 60 + number * each_s)
         await settled()
         store.answer(store.asked[-1])
         await done
-    assert len(stream._deadlines) < 40
+    assert len(stream._deadlines) < 40 and len(stream._deadlines._calls) < 40
     store.answer(store.asked[0])
     await waits
     await stream.close()

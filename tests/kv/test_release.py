@@ -141,6 +141,21 @@ def test_what_changes_nothing_for_others_makes_no_work(is_awaited: bool) -> None
     assert node.let_go(leader.hold) and node.has_work, "what waited may leave"
 
 
+def test_a_hold_is_told_of_though_the_leader_s_own_disk_is_busy() -> None:
+    leader = Leader(2, 3)
+    told(leader)
+    leader.node.propose([b"a"])
+    leader.turn()
+    leader.node.propose([b"b"])
+    leader.answer(2, 3)
+    leader.answer(3, 3)
+    assert leader.node.log.committed == 3 and not leader.node.log.has_to_hand
+    assert leader.node.has_work
+    before = leader.hold
+    told(leader)
+    assert leader.hold > before
+
+
 def test_what_is_not_committed_is_no_news() -> None:
     leader = Leader(2, 3, 4, 5)
     told(leader)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -310,3 +311,10 @@ def test_a_folder_whose_name_may_not_be_durable_is_made_so_by_the_next_start(
     monkeypatch.setattr("raykube.kv.wal.sync_folder", lambda folder: synced.append(set(os.listdir(folder))))
     open_disk(tmp_path, META, None)[0].close()
     assert {"wal", "snap"} in synced
+
+
+@given(st.binary(max_size=300), st.integers(0, 2**32 - 1))
+def test_checksums_are_zlib_s(data: bytes, start: int) -> None:
+    """Of whatever library they come: files of older versions and members of other ones have the same."""
+    assert wal_codec.crc32(data, start) == zlib.crc32(data, start)
+    assert wal_codec.crc32(memoryview(data)) == zlib.crc32(data)

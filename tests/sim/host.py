@@ -13,7 +13,8 @@ from raykube.kv.core.raft.gathering import hold_s
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Snapshot, Write
 from raykube.kv.core.raft.node import Limits
-from raykube.kv.core.replica import Applied, Replica
+from raykube.kv.core.replica import Applied, Output, Replica
+from raykube.kv.member import NEWS_S
 from raykube.kv.wal import PASSING
 from raykube.pb import raft_pb2
 from tests.sim.disk import SimDisk
@@ -53,6 +54,7 @@ class Host:
         self._clock_base = (0.0, 0.0)  # world's time, this clock's time then
         self.stalled_until = 0.0
         self._ticked_at = self._left_at = 0.0
+        self._is_telling = self._is_news_due = False  # of commits that may wait; soon, now
         self._snapshot_index = 0
         self._purge_index = 0
         self._seen_revision = 1
@@ -125,6 +127,7 @@ class Host:
         self._was_leader = False
         self._ticked_at = self.clock
         self.stalled_until = 0.0
+        self._is_telling = self._is_news_due = False
         if replica.applied:
             world.checks.check_whole(replica.applied, replica.machine.store, self.id)
         life = self.life
@@ -265,8 +268,18 @@ class Host:
         if replica is None:
             return False
         before = replica.applied
-        due = replica.ready_if_due()
-        output = due or replica.ready()
+        output = replica.ready() if self._is_news_due else replica.ready_if_due()
+        is_due, has_news = output is not None, replica.node.has_news
+        if output is not None:
+            self._is_news_due = False
+        elif world.tells_late:
+            output = Output([], None, 0, 0.0, False)
+            if has_news and not self._is_telling:
+                self._is_telling = True
+                telling_life = self.life
+                world.at(NEWS_S, lambda: self._on_news_due(telling_life))
+        else:
+            output = replica.ready()
         self.membership = replica.node.membership
         for message in output.messages:
             world.network.send(self, message)
@@ -279,8 +292,8 @@ class Host:
         if output.write is not None:
             self.write(output.write)
         applied = replica.apply()
-        if due is None:
-            world.checks.on_nothing_due(output, applied)
+        if not is_due:
+            world.checks.on_nothing_due(output, applied, has_news)
         world.checks.on_member(replica)
         if replica.is_removed:
             world.counts["learned that it was removed"] += 1
@@ -296,6 +309,16 @@ class Host:
             self._after_apply(replica)
         self._answer(applied)
         return applied.may_have_more or (output.write is not None and not output.write.touches_disk)
+
+    def _on_news_due(self, life: int) -> None:
+        if self.life != life:
+            return
+        self._is_telling = False
+
+        def tell() -> None:
+            self._is_news_due = True
+
+        self.deliver(tell)
 
     def _let_go(self, hold: int, life: int) -> None:
         if self.life != life:

@@ -30,6 +30,7 @@ class World(Timeline):
         self.network = Network(self)
         self.sync_s_max = self.rng.choice([0.001, 0.02, 0.2])
         self.compactor = self.rng.choice([(0.0, 0), (0.0, 40), (3.0, 0)])
+        self.tells_late = self.rng.random() < 0.5  # members wait with what is not due, or do it at once to be checked
         self.is_healing = False
         self.has_operator = False
         self._ids = itertools.count(1)

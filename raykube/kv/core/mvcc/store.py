@@ -115,7 +115,7 @@ class Store:
     def _write(
         self, key: bytes, value: bytes | None, lease: int, mod: int, history: list[Version] | None
     ) -> Version | None:
-        """`history` is what `index.histories` has for the key now."""
+        """`history` is what `index.histories` has for the key now. (`_apply_apart` does the same for most puts.)"""
         previous = None
         create, number = mod, 1
         if history is not None:
@@ -196,8 +196,11 @@ class Store:
         return None if history is None or history[-1].value is None else history[-1]
 
     def _apply_apart(self, writes: Sequence[batch_pb2.Write], outcomes: list[Outcome] | None) -> None:
-        """No other loop costs a write as much: every member runs it. So a put that no lease is concerned with is done
-        right here; the rest is `_write`'s."""
+        """Carries out each write by itself, and appends what became of it to `outcomes`; None: nobody waits for that.
+
+        No other loop costs a write as much: every member runs it. So a put that no lease is concerned with is done
+        right here; the rest is `_write`'s, which must do the same.
+        """
         histories = self.index.histories
         revision, written, stored = self.revision, 0, 0
         self._sub = 0

@@ -77,6 +77,11 @@ class Gathering:
         self._granted_rounds = min(HOLD_ROUNDS + self._credit / TRUST, HOLD_ROUNDS_MAX)
         self._wanted_bytes = self._bytes + size - size // 16  # somebody may be late, or ask for something smaller
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether `begun` has a hold to tell of."""
+        return self._begun != 0
+
     def begun(self) -> tuple[int, float]:
         """The number of the hold that began since the last call, 0: none did; and how many rounds it may last. Whoever
         has a clock ends it."""

@@ -25,16 +25,14 @@ class Leading(State):
         so. A change of the members never waits: its quorum may be another one than that which the entries before it
         wait for.
         """
-        is_idle = self.log.committed >= self._released
-        is_change = self._memberships[-1][0] > self._released
-        if at_once or is_change or self._gathering.may_leave(is_idle=is_idle):
+        if at_once or self._may_release():
             self._has_left |= self.log.last > self._released
             self._released = self.log.last
             self._gathering.leave()
             self._broadcast_append()
 
     def _may_release(self) -> bool:
-        """Whether `_release` would let new entries leave."""
+        """Whether there are new entries, and they should leave now."""
         released = self._released
         if self.log.last == released:
             return False

@@ -201,13 +201,14 @@ class Node(Elections, Following):
             return True
         end = self.log.last
         if self.role is Role.LEADER:
-            if self._may_release() or self._has_untold(is_awaited=True):
+            if self._gathering.has_begun or self._may_release() or self._has_untold(is_awaited=True):
                 return True
             end = self._released
         if self._is_writing:
             return False
         is_saved = self.term == self._saved.term and self.vote == self._saved.vote
-        return not is_saved or self.log.stable < end or bool(self._after)  # a snapshot comes with an answer
+        # A snapshot needs no look: its answer is in `_after`.
+        return not is_saved or self.log.stable < end or bool(self._after)
 
     @property
     def has_news(self) -> bool:
