@@ -1,5 +1,6 @@
 """A member whose state is not the others' is found, stops, says so, and comes back once it is right."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from raykube.kv import scrubber
 from raykube.kv.core import prover
 from raykube.kv.core.mvcc.machine import Command
 from raykube.kv.core.mvcc.scrub import Rotten
-from raykube.kv.core.mvcc.store import Store
+from raykube.kv.core.mvcc.store import Outcome, Store
 from raykube.kv.core.prover import Diverged
 from raykube.pb import etcd_pb2, raft_pb2
 from raykube.pb.batch_pb2 import Write
@@ -53,8 +54,13 @@ def failure(group: Group, name: str) -> BaseException | None:
 def compute_wrongly(group: Group, name: str) -> None:
     """From here on, this member's writes end up as something else."""
     store = store_of(group, name)
-    write = store._write
-    store._write = lambda key, value, *rest: write(key, b"wrong" if value else value, *rest)  # type: ignore[method-assign]
+    apply = store.apply_writes
+
+    def wrongly(writes: Sequence[Write], is_awaited: bool = True) -> list[Outcome]:
+        wrong = [Write(key=each.key, value=b"wrong", expected_revision=each.expected_revision) for each in writes]
+        return apply(wrong, is_awaited)
+
+    store.apply_writes = wrongly  # type: ignore[method-assign]
 
 
 async def alarms(group: Group) -> list[tuple[int, int]]:
