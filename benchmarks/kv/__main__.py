@@ -27,7 +27,7 @@ from benchmarks.kv import scenarios
 from benchmarks.kv.groups import Group, etcd, find_etcd, raykube
 from benchmarks.kv.scenarios import Rate, spread
 
-BEST_CLIENTS = 1000  # etcd's rate grows until there, and is the same at 2,000
+BEST_CLIENTS = 2000  # etcd's rate grows until about there
 BATCHES = ((100, 1), (1000, 1), (2000, 1), (100, 16))  # writers, writes in each of their calls
 RESUME_S = 1.0  # after SIGCONT: elections that the stop provoked are over
 

@@ -26,11 +26,11 @@ class Rate:
     elapsed_s: float = 0.0
     cpu_s: float = 0.0  # of all members
     latencies: list[float] = field(default_factory=list)
-    of: int = 1  # writes that an answer stands for: they are what `per_s` and `cpu_us` count
+    writes: int = 1  # that an answer stands for: they are what `per_s` and `cpu_us` count
 
     @property
     def per_s(self) -> float:
-        return self.of * len(self.latencies) / self.elapsed_s if self.elapsed_s else 0.0
+        return self.writes * len(self.latencies) / self.elapsed_s if self.elapsed_s else 0.0
 
     def quantile(self, share: float) -> float:
         found = sorted(self.latencies)
@@ -39,7 +39,7 @@ class Rate:
     @property
     def cpu_us(self) -> float:
         """CPU microseconds of all members per write or answer."""
-        return self.cpu_s / max(1, self.of * len(self.latencies)) * 1e6
+        return self.cpu_s / max(1, self.writes * len(self.latencies)) * 1e6
 
 
 def put_bodies(size: int) -> Callable[[], bytes]:
@@ -102,7 +102,7 @@ async def calls(
 
 async def batch_stream(group: Group, writers: int, size: int, seconds: float, together: int = 1) -> Rate:
     """Writers over raykube's batch stream, each with `together` writes of `size` bytes under way, in one call."""
-    rate = Rate(of=together)
+    rate = Rate(writes=together)
     value = b"v" * size
     numbers = itertools.count()
     client = KvClient([group.address(await group.leader())])

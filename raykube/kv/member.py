@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVENTS = 2000
 REMOVED_GRACE_S = 1.0
 CHANGE_RETRY_S = 0.02
-NEWS_S = 0.001  # before followers are told of commits which nobody waits for there; `peer.DELAY_S` comes on top
+NEWS_S = 0.002  # before followers are told of commits which nobody waits for there: the next entries mostly do it
 # Whose message says all, and not where it was raised.
 _PLAIN = (Removed, Replaced, Diverged, Rotten, UnknownCommand, OSError)
 
@@ -208,14 +208,10 @@ class Member:
     def _carry_out(self) -> bool:
         """Does what there is to do now; returns whether there may be more."""
         output = self.replica.ready() if self._is_news_due else self.replica.ready_if_due()
-        if output is None:
-            if self._news_timer is None and self.replica.node.has_news:
-                self._news_timer = self._loop.call_later(NEWS_S, self._on_news_due)
-            return False
         self._is_news_due = False
-        if self._news_timer is not None:
-            self._news_timer.cancel()
-            self._news_timer = None
+        self._time_news()
+        if output is None:
+            return False
         if output.messages and self.carrier is not None:
             self.carrier.send(output.messages)
         if output.hold:
@@ -233,6 +229,14 @@ class Member:
         if applied.has_applied:
             self._applied()
         return applied.may_have_more
+
+    def _time_news(self) -> None:
+        if not self.replica.node.has_news:
+            if self._news_timer is not None:
+                self._news_timer.cancel()
+                self._news_timer = None
+        elif self._news_timer is None:
+            self._news_timer = self._loop.call_later(NEWS_S, self._on_news_due)
 
     def _on_news_due(self) -> None:
         self._news_timer = None

@@ -34,7 +34,7 @@ from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
 from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
-from raykube.rpc.core.limits import ASKED
+from raykube.rpc.core.limits import WIDE
 from raykube.rpc.folder_lock import FolderLock
 from raykube.rpc.server import Server
 
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 HAND_OVER_S = 2.0
 STOP_GRACE_S = 0.2
 OVERHEAD_BYTES = 512 << 10  # of a message beside what its flag bounds, as etcd's
-# Several full messages of the batch stream or of a leader: with less, the sender of one waits for leave in its middle.
-WINDOWS = ASKED
 SWITCH_S = 0.0003  # how long the log's thread waits for the interpreter when the disk has answered; Python's is 5 ms
 ETCD = etcd_pb2.DESCRIPTOR.services_by_name
 
@@ -119,14 +117,14 @@ class Service:
         )
         member.carrier = self._transport
         leader = AtLeader(member, self._transport)
-        peers = Server(config.peer_cert_allowed_cn, WINDOWS)
+        peers = Server(config.peer_cert_allowed_cn, WIDE)
         peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(member, self._transport, leader))
         self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
         admission = Admission(member, config.quota_bytes)
         self._watch = WatchService(member, config.watch_progress_notify_interval)
         # Nothing larger is read at all: who may send a message is only asked once it is there.
         message_bytes_max = max(config.max_request_bytes, BATCH_BYTES_MAX) + OVERHEAD_BYTES
-        clients = Server(config.client_cert_allowed_cn, replace(WINDOWS, message_bytes_max=message_bytes_max))
+        clients = Server(config.client_cert_allowed_cn, replace(WIDE, message_bytes_max=message_bytes_max))
         for service, handler in (
             (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
             (ETCD["Watch"], self._watch),

@@ -58,26 +58,20 @@ class Transport:
         node = self._member.replica.node
         if node.membership is not self._newest or node.settled is not self._settled:
             self._follow(node.membership, node.settled)
-        urgent: dict[Peer, None] = {}
+        put: dict[Peer, None] = {}
         encoder = wire.Encoder()
         for message in messages:
-            kind = message.kind
             peer = self._peer(message.to)
             if peer is None:
                 continue
-            if kind is Kind.APPEND:
-                peer.forget_later()
-            if kind is Kind.COMMIT and not message.force:
-                # Nobody is known to wait for it. The next entries say the same, and a heartbeat does when it gets lost.
-                peer.put_later(message)
-            elif kind is Kind.SNAPSHOT:
+            if message.kind is Kind.SNAPSHOT:
                 if not peer.is_sending_snapshot:
                     self._spawn(self._send_snapshot(peer, message))
             elif not peer.put(encoder.encode(message)):
                 self._member.replica.node.on_unreachable(message.to)
             else:
-                urgent[peer] = None
-        for peer in urgent:
+                put[peer] = None
+        for peer in put:
             peer.flush()
 
     def leader(self) -> Any | None:

@@ -6,11 +6,9 @@ from typing import Any, cast
 import pytest
 
 from raykube.kv import peer as peer_module
-from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.peer import Peer
 from raykube.pb import raft_pb2
 from raykube.rpc.pushed import PushedCall
-from tests.kit.waiting import until
 
 GREETING = raft_pb2.MessageBatch(sender=1).SerializeToString()
 
@@ -105,34 +103,6 @@ async def test_what_waited_for_a_stream_that_ends_is_lost() -> None:
     peer.shut()
     peer.shut()
     assert open_stream(peer).terms == []
-
-
-def told(term: int) -> Message:
-    return Message(Kind.COMMIT, 2, 1, term, commit=term)
-
-
-async def test_what_nobody_waits_for_rides_with_the_next_or_goes_a_little_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    peer = new_peer()
-    stream = open_stream(peer)
-    peer.put_later(told(1))
-    peer.put_later(told(2))
-    assert stream.terms == []
-    put(peer, 3)
-    assert stream.terms == [[2, 3]]
-    peer.put_later(told(4))
-    peer.forget_later()
-    put(peer, 5)
-    assert stream.terms == [[2, 3], [5]]
-    peer.put_later(told(6))
-    peer.shut()
-    stream = open_stream(peer)
-    assert stream.terms == []
-    monkeypatch.setattr(peer_module, "DELAY_S", 0.0)
-    peer.put_later(told(7))
-    await until(lambda: stream.terms == [[7]])
-    assert stream.batches[-1].messages[0].commit == 7
 
 
 async def test_the_queue_is_bounded_and_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,11 +106,11 @@ def test_the_next_wait_for_the_commit_and_leave_together(disk_is_done: bool) -> 
     assert written(write) == ([b"bbbb", b"cccc"] if disk_is_done else [])  # its disk is busy still
 
 
-def told(leader: Leader) -> list[tuple[int, int, bool]]:
-    """Who hears of which commit now, and whether somebody waits for it there."""
-    ready = leader.node.ready()
+def told(leader: Leader, *, with_news: bool = True) -> list[tuple[int, int]]:
+    """Who hears of which commit now."""
+    ready = leader.node.ready(with_news=with_news)
     leader.hold = ready.hold or leader.hold
-    return [(m.to, m.commit, m.force) for m in ready.messages if m.kind is Kind.COMMIT]
+    return [(message.to, message.commit) for message in ready.messages if message.kind is Kind.COMMIT]
 
 
 @pytest.mark.parametrize("is_awaited", [False, True])
@@ -132,13 +132,28 @@ def test_what_changes_nothing_for_others_makes_no_work(is_awaited: bool) -> None
     assert not node.has_work, "nobody else has the first"
     leader.answer(2, 3)
     assert node.has_work, "it is committed"
-    assert told(leader) == [(2, 3, False)]
+    assert told(leader, with_news=False) == []
     assert not node.has_work
     leader.answer(3, 3)
     assert node.has_work == is_awaited and node.has_news
-    assert told(leader) == [(3, 3, is_awaited)]
-    assert not node.has_work and not node.has_news
+    assert told(leader, with_news=False) == ([(3, 3)] if is_awaited else [])
+    assert not node.has_work and node.has_news, "member 2 is to be told, when there is time"
+    assert told(leader) == ([(2, 3)] if is_awaited else [(2, 3), (3, 3)])
+    assert not node.has_news
     assert node.let_go(leader.hold) and node.has_work, "what waited may leave"
+
+
+def test_entries_say_the_same_as_news_before_them() -> None:
+    leader = Leader(2, 3)
+    told(leader)
+    leader.node.propose([b"a"])
+    leader.finish()
+    leader.answer(2, 3)
+    leader.answer(3, 3)
+    assert leader.node.has_news
+    leader.node.propose([b"b"])
+    assert told(leader) == []
+    assert not leader.node.has_news
 
 
 def test_a_hold_is_told_of_though_the_leader_s_own_disk_is_busy() -> None:

@@ -1,5 +1,7 @@
 """A leader and its followers' windows: bounded in messages and bytes, opened again after losses, shut for the dead."""
 
+import pytest
+
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message
@@ -199,8 +201,8 @@ def test_a_follower_whose_readers_wait_hears_of_the_commit_at_once() -> None:
             assert ask(node, 2) == [(Kind.READ_INDEX_ANSWER, index)]
         take(node)
         answer(node, 2, index)
-        (told,) = [message for message in take(node) if message.kind is Kind.COMMIT and message.to == 2]
-        assert (told.commit, told.force) == (index, is_awaited)
+        told = [message for message in node.ready(with_news=False).messages if message.kind is Kind.COMMIT]
+        assert [(message.to, message.commit) for message in told] == ([(2, index)] if is_awaited else [])
 
 
 def test_whose_question_will_do() -> None:
@@ -228,3 +230,28 @@ def test_a_question_of_a_member_that_was_removed() -> None:
     assert node.propose_membership(Membership.of(1))
     take(node)
     assert ask(node, 2) == [(Kind.READ_INDEX_ANSWER, 3)], "the one that is left decides alone"
+
+
+def follower(log: Log) -> Node:
+    return Node(2, Membership.of(1, 2, 3), lambda _: 0, log, HardState(1, 0, log.committed), LIMITS)
+
+
+def append(index: int, log_term: int, terms: list[int]) -> Message:
+    """From a leader of term 2: entries behind `index`, of these terms."""
+    entries = [Entry(term, index + 1 + offset, EntryKind.NORMAL, b"") for offset, term in enumerate(terms)]
+    return Message(Kind.APPEND, 2, 1, 2, index=index, log_term=log_term, entries=entries)
+
+
+@pytest.mark.parametrize(
+    ("index", "log_term", "terms"), [(1, 1, [2]), (1, 1, [1, 2]), (2, 2, []), (3, 2, []), (3, 2, [2])]
+)
+def test_a_leader_that_lacks_what_is_committed_is_not_followed(index: int, log_term: int, terms: list[int]) -> None:
+    node = follower(Log(entries=[Entry(1, i, EntryKind.NORMAL, b"") for i in (1, 2, 3)], commit=3))
+    with pytest.raises(AssertionError, match="is committed in term 1, and the leader has one of term 2"):
+        node.step(append(index, log_term, terms))
+
+
+def test_a_late_message_with_what_is_committed_is_acknowledged() -> None:
+    node = follower(Log(1, 1, [Entry(1, i, EntryKind.NORMAL, b"") for i in (2, 3)], commit=3))
+    node.step(append(0, 0, [1, 1]))
+    assert [(m.kind, m.index, m.reject) for m in take(node)] == [(Kind.APPEND_ANSWER, 3, False)]

@@ -1,4 +1,4 @@
-"""What a member tells the others at once, and what goes with the next that it tells them."""
+"""What a member tells the others: in one batch what leaves together."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,28 +37,15 @@ class Outward:
         return [[Kind(message.kind) for message in batch.messages] for batch in self._streams[member].batches[1:]]
 
 
-def commit(member: int, *, is_awaited: bool = False) -> Message:
-    return Message(Kind.COMMIT, member, OWN, 1, commit=1, force=is_awaited)
-
-
 def append(member: int) -> Message:
     return Message(Kind.APPEND, member, OWN, 1, commit=1, entries=[Entry(1, 2, 0, b"data")])
 
 
-async def test_a_commit_that_somebody_waits_for_goes_at_once() -> None:
+async def test_what_leaves_together_goes_in_one_batch_to_each() -> None:
     outward = Outward()
-    outward.send(commit(FIRST, is_awaited=True), commit(SECOND))
-    assert outward.told(FIRST) == [[Kind.COMMIT]]
-    assert outward.told(SECOND) == []
-
-
-async def test_entries_say_the_same_as_a_commit_before_them() -> None:
-    outward = Outward()
-    outward.send(commit(FIRST), commit(SECOND))
-    outward.send(append(FIRST))
-    assert outward.told(FIRST) == [[Kind.APPEND]]
-    outward.send(Message(Kind.TIMEOUT_NOW, SECOND, OWN, 1))
-    assert outward.told(SECOND) == [[Kind.COMMIT, Kind.TIMEOUT_NOW]]
+    outward.send(append(FIRST), append(SECOND), Message(Kind.TIMEOUT_NOW, FIRST, OWN, 1))
+    assert outward.told(FIRST) == [[Kind.APPEND, Kind.TIMEOUT_NOW]]
+    assert outward.told(SECOND) == [[Kind.APPEND]]
 
 
 async def test_a_member_that_takes_no_more_is_told_to_the_node(monkeypatch: pytest.MonkeyPatch) -> None:

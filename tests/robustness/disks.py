@@ -17,7 +17,7 @@ from tests.robustness.network import Impossible, mount_memory, resize_memory, un
 
 IMAGE_BYTES = 256 << 20
 POOL_BYTES = 3 * IMAGE_BYTES
-FAIL_TRIES = 100
+FAIL_TRIES = 100  # its member writes between a look at what it has and taking the rest away, once or twice
 # Nothing is written by itself for a minute, and a rename does not sync what it renames: as little as is allowed.
 OPTIONS = "loop,noatime,commit=60,noauto_da_alloc"
 

@@ -269,17 +269,11 @@ class Host:
             return False
         before = replica.applied
         output = replica.ready() if self._is_news_due else replica.ready_if_due()
-        is_due, has_news = output is not None, replica.node.has_news
-        if output is not None:
-            self._is_news_due = False
-        elif world.tells_late:
-            output = Output([], None, 0, 0.0, False)
-            if has_news and not self._is_telling:
-                self._is_telling = True
-                telling_life = self.life
-                world.at(NEWS_S, lambda: self._on_news_due(telling_life))
-        else:
-            output = replica.ready()
+        is_due = output is not None
+        self._is_news_due = False
+        if output is None:
+            output = self._nothing_due(replica)
+        self._time_news(replica)
         self.membership = replica.node.membership
         for message in output.messages:
             world.network.send(self, message)
@@ -293,7 +287,7 @@ class Host:
             self.write(output.write)
         applied = replica.apply()
         if not is_due:
-            world.checks.on_nothing_due(output, applied, has_news)
+            world.checks.on_nothing_applied(applied)
         world.checks.on_member(replica)
         if replica.is_removed:
             world.counts["learned that it was removed"] += 1
@@ -309,6 +303,22 @@ class Host:
             self._after_apply(replica)
         self._answer(applied)
         return applied.may_have_more or (output.write is not None and not output.write.touches_disk)
+
+    def _nothing_due(self, replica: Replica) -> Output:
+        """What a member would wait with: nothing, or what is checked to be news."""
+        if self.world.tells_late:
+            return Output([], None, 0, 0.0, False)
+        self.world.checks.on_nothing_due(replica.ready(with_news=False))
+        has_news = replica.node.has_news
+        output = replica.ready()
+        self.world.checks.on_news(output, has_news=has_news)
+        return output
+
+    def _time_news(self, replica: Replica) -> None:
+        if replica.node.has_news and not self._is_telling:
+            self._is_telling = True
+            life = self.life
+            self.world.at(NEWS_S, lambda: self._on_news_due(life))
 
     def _on_news_due(self, life: int) -> None:
         if self.life != life:

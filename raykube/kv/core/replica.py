@@ -252,24 +252,24 @@ class Replica:
 
     # ---- output
 
-    def ready(self) -> Output:
-        """Takes what is to be done now; then `apply`.
+    def ready(self, *, with_news: bool = True) -> Output:
+        """Takes what is to be done now; then `apply`. News is what `Node.has_news` says, which may wait a little.
 
         In this order, as applying may take its time: the others learn of a commit before this member carries it out,
         and do so at the same time, and the disk works meanwhile.
         """
         self._prepare()
-        return self._take()
+        return self._take(with_news=with_news)
 
     def ready_if_due(self) -> Output | None:
-        """As `ready`; None: there is nothing to do now, but for what `Node.has_news` says, which may wait a little.
+        """As `ready`, without news; None: there is nothing to do now.
 
         Much that comes changes nothing that others must know of: the second of two followers that has an entry.
         """
         self._prepare()
         # Readers: an installed snapshot may have brought them what they wait for.
         is_due = self.node.has_work or any(index <= self.applied for index, _ in self._at_index)
-        return self._take() if is_due else None
+        return self._take(with_news=False) if is_due else None
 
     def _prepare(self) -> None:
         self._note_role()
@@ -278,8 +278,8 @@ class Replica:
         if self.node.leader:
             self.prover.vouch()
 
-    def _take(self) -> Output:
-        ready = self.node.ready()
+    def _take(self, *, with_news: bool) -> Output:
+        ready = self.node.ready(with_news=with_news)
         self._to_apply += ready.committed
         self._on_read_states(ready.read_states)
         return Output(ready.messages, ready.write, ready.hold, ready.hold_rounds, ready.has_left)

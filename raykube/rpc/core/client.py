@@ -9,7 +9,7 @@ from raykube.rpc.core.events import CallFinished, GoingAway, HeadReceived
 from raykube.rpc.core.frames import ErrorCode, Setting, StreamFault
 from raykube.rpc.core.headers import HeaderDecoder
 from raykube.rpc.core.heads import Metadata, ResponseHead, parse_response, request_block
-from raykube.rpc.core.limits import ASKED, Limits
+from raykube.rpc.core.limits import WIDE, Limits
 from raykube.rpc.core.status import code_of_reset
 from raykube.rpc.core.stream import Stream
 from raykube.rpc.errors import Code, RpcError
@@ -19,7 +19,7 @@ class ClientConnection(Connection):
     """A connection that we made. `authority` is the server's `host:port`, `scheme` `http` or `https`."""
 
     def __init__(self, authority: str, scheme: str = "http", limits: Limits | None = None) -> None:
-        limits = limits or ASKED
+        limits = limits or WIDE
         super().__init__(limits, b"")
         self._authority = authority
         self._scheme = scheme

@@ -35,8 +35,8 @@ def promises_overtake_the_disk(patch: pytest.MonkeyPatch) -> None:
     """Votes and acknowledgements leave before they are written."""
     original = Node.ready
 
-    def ready(self: Node) -> Ready:
-        found = original(self)
+    def ready(self: Node, *, with_news: bool) -> Ready:
+        found = original(self, with_news=with_news)
         if found.write is not None:
             found.messages = [*found.messages, *found.write.messages]
             found.write.messages = []

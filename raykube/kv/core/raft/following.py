@@ -21,9 +21,11 @@ class Following(State):
 
     def _on_append(self, message: Message) -> None:
         if message.index < self.log.committed:
+            self._require_agreement(message)
             self._send(Kind.APPEND_ANSWER, message.sender, index=self.log.committed)
             return
         if self.log.term(message.index) != message.log_term:
+            self._require_agreement(message)
             hint = self.log.backtrack(message.index, message.log_term)
             self._send(
                 Kind.APPEND_ANSWER, message.sender,
@@ -42,6 +44,19 @@ class Following(State):
         # Beyond `last` this log is not known to agree with the leader's.
         self.log.commit_to(min(message.commit, last))
         self._send(Kind.APPEND_ANSWER, message.sender, index=last)
+
+    def _require_agreement(self, message: Message) -> None:
+        """Stops this member where its leader's log differs from what is known here to be committed. To answer that it
+        has that would count for entries that it has not, and it could never follow again."""
+        for index, term in ((message.index, message.log_term), *((e.index, e.term) for e in message.entries)):
+            if index > self.log.committed:
+                return
+            here = self.log.term(index)
+            if here is not None and here != term:
+                raise AssertionError(
+                    f"entry {index} is committed in term {here}, and the leader has one of term {term}: other members' "
+                    "data directories were emptied or are old copies, or their disks lost what they had"
+                )
 
     def _on_commit(self, message: Message) -> None:
         if message.commit > self.log.last and self.log.is_lacking:

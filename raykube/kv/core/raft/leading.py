@@ -80,27 +80,22 @@ class Leading(State):
         progress.become_snapshot(self.snapshot.index)
         self._outbox(Kind.SNAPSHOT).append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
 
-    def _tell_commits(self) -> None:
-        """Once for all that was committed since the last `ready`, where no entries carry it."""
+    def _tell_commits(self, *, with_news: bool = True) -> None:
+        """Once for all that was committed and that no entries told of; without news, where somebody waits for it."""
         for member, progress in self.progress.items():
-            # Never beyond what the follower is known to have: its log may hold something else there.
-            commit = min(progress.match, self.log.committed)
-            if commit > progress.commit_told and member != self.id:
-                is_awaited = progress.commit_told < progress.awaited
-                progress.commit_told = commit
-                self._outbox(Kind.COMMIT).append(
-                    Message(Kind.COMMIT, member, self.id, self.term, commit=commit, force=is_awaited)
-                )
+            if self._is_untold(member, progress, with_news=with_news):
+                # Never beyond what the follower is known to have: its log may hold something else there.
+                progress.commit_told = min(progress.match, self.log.committed)
+                self._send(Kind.COMMIT, member, commit=progress.commit_told)
 
-    def _has_untold(self, *, is_awaited: bool = False) -> bool:
-        """Whether a follower is to be told of a commit; `is_awaited`: one for which somebody waits there."""
-        committed = self.log.committed
-        for member, progress in self.progress.items():
-            told = progress.commit_told
-            is_news = told < committed and told < progress.match and member != self.id
-            if is_news and (told < progress.awaited or not is_awaited):
-                return True
-        return False
+    def _is_untold(self, member: int, progress: Progress, *, with_news: bool) -> bool:
+        """Whether a follower is to be told of a commit; without news, one for which somebody waits there."""
+        told = progress.commit_told
+        is_news = told < self.log.committed and told < progress.match and member != self.id
+        return is_news and (with_news or told < progress.awaited)
+
+    def _has_untold(self, *, with_news: bool) -> bool:
+        return any(self._is_untold(*item, with_news=with_news) for item in self.progress.items())
 
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member

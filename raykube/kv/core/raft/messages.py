@@ -40,7 +40,7 @@ class Kind(IntEnum):
     READ_INDEX = 11
     READ_INDEX_ANSWER = 12
     TIMEOUT_NOW = 13
-    COMMIT = 14  # a heartbeat that wants no answer: more is committed; `force`: somebody waits for it there
+    COMMIT = 14  # a heartbeat that wants no answer: more is committed
 
 
 class HardState(NamedTuple):

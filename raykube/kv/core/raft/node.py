@@ -201,7 +201,7 @@ class Node(Elections, Following):
             return True
         end = self.log.last
         if self.role is Role.LEADER:
-            if self._gathering.has_begun or self._may_release() or self._has_untold(is_awaited=True):
+            if self._gathering.has_begun or self._may_release() or self._has_untold(with_news=False):
                 return True
             end = self._released
         if self._is_writing:
@@ -213,14 +213,14 @@ class Node(Elections, Following):
     @property
     def has_news(self) -> bool:
         """Whether followers are to be told of commits for which nobody is known to wait."""
-        return self.role is Role.LEADER and self._has_untold()
+        return self.role is Role.LEADER and self._has_untold(with_news=True)
 
-    def ready(self) -> Ready:
-        """Takes what is to be done now."""
+    def ready(self, *, with_news: bool = True) -> Ready:
+        """Takes what is to be done now; without news, what `has_work` speaks of."""
         hold, hold_rounds = 0, 0.0
         if self.role is Role.LEADER:
             self._release()
-            self._tell_commits()
+            self._tell_commits(with_news=with_news)
             hold, hold_rounds = self._gathering.begun()
         committed = self.log.take_committed(self.limits.apply_bytes_max)
         ready = Ready(self._now, None, committed, self._read_states, hold, hold_rounds, self._has_left)
