@@ -81,21 +81,23 @@ class Leading(State):
         self._outbox(Kind.SNAPSHOT).append(Message(Kind.SNAPSHOT, member, self.id, self.term, snapshot=self.snapshot))
 
     def _tell_commits(self, *, with_news: bool = True) -> None:
-        """Once for all that was committed and that no entries told of; without news, where somebody waits for it."""
-        for member, progress in self.progress.items():
-            if self._is_untold(member, progress, with_news=with_news):
-                # Never beyond what the follower is known to have: its log may hold something else there.
-                progress.commit_told = min(progress.match, self.log.committed)
-                self._send(Kind.COMMIT, member, commit=progress.commit_told)
+        """Once for all that was committed and that no entries told of."""
+        for member, progress in self._untold(with_news=with_news):
+            # Never beyond what the follower is known to have: its log may hold something else there.
+            progress.commit_told = min(progress.match, self.log.committed)
+            self._send(Kind.COMMIT, member, commit=progress.commit_told)
 
-    def _is_untold(self, member: int, progress: Progress, *, with_news: bool) -> bool:
-        """Whether a follower is to be told of a commit; without news, one for which somebody waits there."""
-        told = progress.commit_told
-        is_news = told < self.log.committed and told < progress.match and member != self.id
-        return is_news and (with_news or told < progress.awaited)
-
-    def _has_untold(self, *, with_news: bool) -> bool:
-        return any(self._is_untold(*item, with_news=with_news) for item in self.progress.items())
+    def _untold(self, *, with_news: bool) -> list[tuple[int, Progress]]:
+        """Who is to be told of a commit; without news, those where somebody waits for it."""
+        committed = self.log.committed
+        return [
+            (member, progress)
+            for member, progress in self.progress.items()
+            if (told := progress.commit_told) < committed
+            and told < progress.match
+            and member != self.id
+            and (with_news or told < progress.awaited)
+        ]
 
     def _broadcast_heartbeat(self) -> None:
         full_member = self.full_member

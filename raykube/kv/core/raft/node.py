@@ -201,7 +201,7 @@ class Node(Elections, Following):
             return True
         end = self.log.last
         if self.role is Role.LEADER:
-            if self._gathering.has_begun or self._may_release() or self._has_untold(with_news=False):
+            if self._gathering.has_begun or self._may_release() or self._untold(with_news=False):
                 return True
             end = self._released
         if self._is_writing:
@@ -213,7 +213,7 @@ class Node(Elections, Following):
     @property
     def has_news(self) -> bool:
         """Whether followers are to be told of commits for which nobody is known to wait."""
-        return self.role is Role.LEADER and self._has_untold(with_news=True)
+        return self.role is Role.LEADER and bool(self._untold(with_news=True))
 
     def ready(self, *, with_news: bool = True) -> Ready:
         """Takes what is to be done now; without news, what `has_work` speaks of."""
