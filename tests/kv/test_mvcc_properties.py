@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc.digest import SUM_MASK, checksum
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import batch_answer
 from raykube.kv.core.mvcc.store import Outcome, Store
@@ -107,6 +108,53 @@ def test_any_history_reads_as_its_twin_s(script: list[tuple]) -> None:
         pass
     assert store.hash() == swept.hash()
     assert list(store.versions()) == list(swept.versions())
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.sampled_from([b"a", b"b"]), st.none() | values),
+        st.tuples(st.just("compact")),
+        st.tuples(st.just("sweep"), st.integers(1, 3)),
+    ),
+    max_size=12,
+)
+
+
+def carry_out(store: Store, script: list[tuple]) -> None:
+    for step in script:
+        match step:
+            case ("write", key, value):
+                store.apply_writes([write_of(key, value, -1)])
+            case ("compact",):
+                with contextlib.suppress(StoreError):
+                    store.compact(store.revision)
+            case ("sweep", count):
+                store.sweep(count)
+
+
+@given(steps, steps)
+def test_a_picture_shows_what_was_there_though_the_store_goes_on(before: list[tuple], after: list[tuple]) -> None:
+    store = Store()
+    carry_out(store, before)
+    wanted = list(store.versions())
+    picture = store.capture()
+    carry_out(store, after)
+    assert sorted(picture.base, key=lambda version: (version.mod, version.sub)) + picture.recent == wanted
+    assert picture.held == sum(map(checksum, wanted)) & SUM_MASK
+
+
+def test_memory_is_given_back_when_nobody_looks_at_a_picture_any_more() -> None:
+    store = Store()
+    for _ in range(10):
+        store.put_alone(b"a", b"1", 0)
+    store.compact(store.revision)
+    looked_at, forgotten = store.capture(), store.capture()
+    assert store.sweep(100) and len(store.events) == 10
+    assert looked_at.base == []
+    assert store.sweep(100) and len(store.events) == 10
+    del forgotten
+    assert not store.sweep(100)
+    assert len(store.events) == 1
 
 
 batches = st.lists(

@@ -1,5 +1,6 @@
 """One member's disk: the shipped log and snapshot files on a simulated file system, and what is truly durable on it."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from random import Random
 
@@ -82,7 +83,7 @@ class SimDisk:
                 del self.terms[index]
             self.terms.update((entry.index, entry.term) for entry in write.entries)
 
-    def save(self, snapshot: Snapshot, body: list[bytes]) -> None:
+    def save(self, snapshot: Snapshot, body: Iterable[bytes]) -> None:
         """A snapshot file. Raises OSError."""
         assert self._files is not None
         self._files.save(snapshot, body)
@@ -111,7 +112,7 @@ class SimDisk:
 
     # ---- faults
 
-    def crash(self, work: Write | None, saving: tuple[Snapshot, list[bytes]] | None, has_lost_power: bool) -> None:
+    def crash(self, work: Write | None, saving: tuple[Snapshot, Iterator[bytes]] | None, has_lost_power: bool) -> None:
         """The process, or the machine, dies in the middle of what it does: at any call of it, or right behind it."""
         for do in (
             lambda: self.persist(work) if work is not None else None,

@@ -1,7 +1,7 @@
 """One member's machine: its disk, its clock and, when it runs, the process with the shipped replica."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from raykube.kv.core.compactor import Compactor
@@ -61,7 +61,7 @@ class Host:
         self._was_leader = False
         self._flipped_in = 0
         self._work: Write | None = None  # what the disk is busy with
-        self._saving: tuple[Snapshot, list[bytes]] | None = None  # a snapshot of its own, on its way to the disk
+        self._saving: tuple[Snapshot, Iterator[bytes]] | None = None  # a snapshot of its own, on its way to the disk
         self._scrub: Scrub | None = None
         self._waiting: deque[Callable[[], None]] = deque()
         self.answers: dict[int, Callable[[Any], None]] = {}
@@ -355,7 +355,7 @@ class Host:
             return
         snapshot, image = replica.capture()
         self._snapshot_index = snapshot.index
-        self._saving = snapshot, list(image.chunks())
+        self._saving = snapshot, image.chunks()  # as a thread does: while the store goes on
         life = self.life
         self.world.at(self.world.rng.random() * self.world.sync_s_max * 3, lambda: self._saved(life))
 

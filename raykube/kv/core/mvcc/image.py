@@ -1,5 +1,5 @@
-"""The store as bytes, for snapshots: `StoreHead` (length first), then a record per version: those before the compaction,
-one of each key, in no order; then the others in order of revision.
+"""The store as bytes, for snapshots: `StoreHead` (length first), then a record per version: those before the
+compaction, one of each key, in no order; then the others in order of revision.
 
     u32 head length | head | { mod u64, sub u32, create u64, number u64, lease i64, key u32, value u32 | key | value }*
 
@@ -8,12 +8,12 @@ A value length of 2^32-1 is a tombstone. Leases' keys are not written: the newes
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 
 from google.protobuf.message import DecodeError
 
 from raykube.kv.core.mvcc.digest import SUM_MASK
+from raykube.kv.core.mvcc.picture import Picture
 from raykube.kv.core.mvcc.store import VERSION_OVERHEAD_BYTES, Lease, Store
 from raykube.kv.core.mvcc.version import Version
 from raykube.pb import raft_pb2
@@ -24,26 +24,31 @@ _TOMBSTONE = 0xFFFFFFFF
 CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
 class Image:
-    """A consistent picture of a store, taken in one go; encoding it may take its time, and run in a thread."""
+    """A picture of a store as bytes; to encode it may take its time, and run in a thread."""
 
-    head: bytes
-    base: list[Version]
-    recent: list[Version]
+    def __init__(self, head: raft_pb2.StoreHead, picture: Picture) -> None:
+        self._head = head
+        self._picture = picture
+
+    def _encoded_head(self) -> bytes:
+        self._head.held = self._picture.held
+        return self._head.SerializeToString(deterministic=True)
 
     @property
     def size(self) -> int:
         """Bytes that `chunks` gives in all."""
-        framed = _HEAD.size + len(self.head) + _RECORD.size * (len(self.base) + len(self.recent))
-        return framed + sum(len(version.key) + len(version.value or b"") for version in chain(self.base, self.recent))
+        base, recent = self._picture.base, self._picture.recent
+        framed = _HEAD.size + len(self._encoded_head()) + _RECORD.size * (len(base) + len(recent))
+        return framed + sum(len(version.key) + len(version.value or b"") for version in chain(base, recent))
 
     def chunks(self) -> Iterator[bytes]:
         """The encoded store in pieces of about a megabyte."""
-        parts: list[bytes] = [_HEAD.pack(len(self.head)), self.head]
+        head = self._encoded_head()
+        parts: list[bytes] = [_HEAD.pack(len(head)), head]
         size = 0
         # As they are: in whatever thread, Python stands still while it sorts a million of them.
-        for key, mod, sub, create, number, value, lease in chain(self.base, self.recent):
+        for key, mod, sub, create, number, value, lease in chain(self._picture.base, self._picture.recent):
             length = _TOMBSTONE if value is None else len(value)
             parts.append(_RECORD.pack(mod, sub, create, number, lease, len(key), length))
             parts.append(key)
@@ -59,18 +64,16 @@ class Image:
 
 def capture(store: Store, rest: raft_pb2.StoreHead | None = None) -> Image:
     """A picture of `store` now; `rest` is what the head says beside it."""
-    base, recent, held = store.capture()
     head = raft_pb2.StoreHead(
         revision=store.revision,
         compact_revision=store.compact_revision,
         leases=[raft_pb2.LeaseRecord(id=lease.id, ttl=lease.ttl_s) for _, lease in sorted(store.leases.items())],
         written=store.written & SUM_MASK,
-        held=held,
         leases_sum=store.leases_sum,
     )
     if rest is not None:
         head.MergeFrom(rest)
-    return Image(head.SerializeToString(deterministic=True), base, recent)
+    return Image(head, store.capture())
 
 
 class Restorer:

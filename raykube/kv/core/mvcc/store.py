@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from operator import attrgetter
 from typing import NamedTuple
+from weakref import ref
 
 from isal.isal_zlib import crc32
 
 from raykube.kv.core.mvcc import errors
-from raykube.kv.core.mvcc.digest import SUM_MASK, checksum, lease_checksum
+from raykube.kv.core.mvcc.digest import checksum, lease_checksum
 from raykube.kv.core.mvcc.key_index import UNBOUNDED, KeyIndex, at
+from raykube.kv.core.mvcc.picture import Picture
 from raykube.kv.core.mvcc.scrub import Scrub
 from raykube.kv.core.mvcc.version import Version
 from raykube.pb import batch_pb2
@@ -78,6 +80,7 @@ class Store:
         self.scrub: Scrub | None = None
         self._sub = 0
         self._swept = 0  # events at the front that were looked at, and wait to be cut off
+        self._pictures: list[ref[Picture]] = []  # that may not be complete
 
     # ---- writing
 
@@ -337,8 +340,11 @@ class Store:
     def sweep(self, events_max: int) -> bool:
         """Gives back the memory of at most `events_max` forgotten events; returns whether there is more to do.
 
-        Not replicated: members may sweep at different times, as nothing forgotten can be read.
+        Not replicated: members may sweep at different times, as nothing forgotten can be read. Nothing goes while a
+        picture that was captured is not complete.
         """
+        if self._is_pictured():
+            return True
         horizon = self.compact_revision
         end = self.position(horizon)
         stop = min(end, self._swept + events_max)
@@ -371,35 +377,15 @@ class Store:
 
         It does not depend on how far `sweep` came.
         """
-        base, recent, _ = self.capture()
-        yield from sorted(base, key=_place)
-        yield from recent
+        picture = self.capture()
+        yield from sorted(picture.base, key=_place)
+        yield from picture.recent
 
-    def capture(self) -> tuple[list[Version], list[Version], int]:
-        """What `versions` gives, at once: those before the compaction, in no order, and the events since.
-
-        The number is what their checksums must add up to, by what was written and not by what is there.
-        """
+    def capture(self) -> Picture:
+        """What `versions` gives, as a picture that others may look at while the store goes on."""
         horizon = self.compact_revision
-        base = []
-        held = self.written - self.released
         histories = self.index.histories
-        for history in histories.values():
-            version = history[0]
-            if version.mod >= horizon:
-                continue
-            if len(history) > 1:
-                position = 0
-                while position + 1 < len(history) and history[position + 1].mod <= horizon:
-                    if history[position].mod < horizon:
-                        held -= checksum(history[position])
-                    position += 1
-                version = history[position]
-            if version.mod < horizon:
-                if version.value is not None:
-                    base.append(version)
-                else:
-                    held -= checksum(version)
+        held = self.written - self.released
         recent = self.events[self.position(horizon) :]
         for event in recent:
             if event.mod > horizon:
@@ -407,7 +393,14 @@ class Store:
             # What the compacted revision itself deleted or replaced is an event still, and may be swept already.
             if not any(version is event for version in histories.get(event.key, ())):
                 held += checksum(event)
-        return base, recent, held & SUM_MASK
+        picture = Picture(list(histories.values()), horizon, recent, held)
+        self._pictures.append(ref(picture))
+        return picture
+
+    def _is_pictured(self) -> bool:
+        """Whether somebody still has to look through the histories as they are."""
+        self._pictures = [known for known in self._pictures if (there := known()) and not there.is_complete]
+        return bool(self._pictures)
 
     def hash(self, revision: int = 0) -> int:
         """A checksum of all versions up to `revision` (0: now), equal on members that agree. Raises StoreError."""
@@ -422,12 +415,12 @@ class Store:
             raise errors.compacted()
         self.check_readable(revision)
         last, compacted = revision or self.revision, self.compact_revision
-        base, recent, _ = self.capture()
+        picture = self.capture()
 
         def compute() -> int:
             # A sum: no thread may sort a million versions, as Python stands still meanwhile.
-            value = sum(map(checksum, base))
-            value += sum(map(checksum, takewhile(lambda version: version.mod <= last, recent)))
+            value = sum(map(checksum, picture.base))
+            value += sum(map(checksum, takewhile(lambda version: version.mod <= last, picture.recent)))
             return crc32(b"%d %d %d" % (last, compacted, value))
 
         return compute
