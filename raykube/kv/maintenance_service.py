@@ -25,6 +25,7 @@ class MaintenanceService:
         self._member = member
         self._admission = admission
         self._stamp = Stamp(member)
+        self._hashing = asyncio.Lock()  # one at a time: meanwhile the store gives nothing back
 
     async def Status(self, _request: Any, _call: Any) -> Any:
         member = self._member
@@ -61,19 +62,29 @@ class MaintenanceService:
         return self._stamp(etcd_pb2.AlarmResponse(alarms=alarms))
 
     async def HashKV(self, request: Any, _call: Any) -> Any:
-        store = self._member.store
-        try:
-            compute = store.hashing(request.revision)
-        except StoreError as error:
-            raise refused(error) from None
-        response = etcd_pb2.HashKVResponse(compact_revision=store.compact_revision)
-        response.header.revision = store.revision
-        response.hash = await asyncio.to_thread(compute)
+        async with self._hashing:
+            store = self._member.store
+            response = etcd_pb2.HashKVResponse(compact_revision=store.compact_revision)
+            response.header.revision = store.revision
+            response.hash = await self._hash(request.revision)
         return self._stamp(response)
 
     async def Hash(self, _request: Any, _call: Any) -> Any:
         """A checksum of all this member can be asked for, at its present revision."""
-        return self._stamp(etcd_pb2.HashResponse(hash=await asyncio.to_thread(self._member.store.hashing())))
+        async with self._hashing:
+            return self._stamp(etcd_pb2.HashResponse(hash=await self._hash(0)))
+
+    async def _hash(self, revision: int) -> int:
+        store = self._member.store
+        try:
+            last = store.hashed_revision(revision)
+        except StoreError as error:
+            raise refused(error) from None
+        picture = store.capture()
+        try:
+            return await asyncio.to_thread(picture.hash, last)
+        finally:
+            picture.forget()
 
     async def Snapshot(self, _request: Any, _call: Any) -> AsyncIterator[Any]:
         """A backup (`core/backup.py`) of what this member has applied now, whether or not there is a leader."""
@@ -83,7 +94,10 @@ class MaintenanceService:
             head_bytes = len(snapshot.membership.encode())
             return snapshot_codec.FRAMING_BYTES + head_bytes + image.size
 
-        size = await asyncio.to_thread(measure)
+        try:
+            size = await asyncio.to_thread(measure)
+        finally:
+            image.forget()  # what is measured is complete
         remaining = backup.wrapped_size(size)
         pieces = backup.wrap(snapshot_codec.encode(snapshot, self._member.cluster_id, image.chunks()), size)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:

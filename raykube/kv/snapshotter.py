@@ -78,6 +78,7 @@ class Snapshotter:
         except Exception as error:
             self._fail(error)
         finally:
+            picture.forget()
             self._task = None
 
     async def _save(self, snapshot: Snapshot, picture: Image) -> None:

@@ -25,7 +25,7 @@ def describe(message: Message) -> str:
         case Kind.HEARTBEAT:
             parts.append(f"commit {message.commit} round {message.context}")
         case Kind.COMMIT:
-            parts.append(f"commit {message.commit}" + (" awaited" if message.force else ""))
+            parts.append(f"commit {message.commit}")
         case Kind.HEARTBEAT_ANSWER:
             parts.append(f"round {message.context}")
         case Kind.VOTE | Kind.PRE_VOTE:

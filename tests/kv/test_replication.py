@@ -4,7 +4,7 @@ import pytest
 
 from raykube.kv.core.raft.log import Log
 from raykube.kv.core.raft.membership import Membership
-from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message
+from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Snapshot
 from raykube.kv.core.raft.node import Limits, Node
 from raykube.kv.core.raft.progress import Sending
 
@@ -242,13 +242,31 @@ def append(index: int, log_term: int, terms: list[int]) -> Message:
     return Message(Kind.APPEND, 2, 1, 2, index=index, log_term=log_term, entries=entries)
 
 
+def snapshot(index: int, term: int) -> Message:
+    return Message(Kind.SNAPSHOT, 2, 1, 2, snapshot=Snapshot(index, term, Membership.of(1, 2, 3)))
+
+
 @pytest.mark.parametrize(
     ("index", "log_term", "terms"), [(1, 1, [2]), (1, 1, [1, 2]), (2, 2, []), (3, 2, []), (3, 2, [2])]
 )
 def test_a_leader_that_lacks_what_is_committed_is_not_followed(index: int, log_term: int, terms: list[int]) -> None:
     node = follower(Log(entries=[Entry(1, i, EntryKind.NORMAL, b"") for i in (1, 2, 3)], commit=3))
-    with pytest.raises(AssertionError, match="is committed in term 1, and the leader has one of term 2"):
+    with pytest.raises(AssertionError, match="of term 1 or before, and the leader has one of term 2"):
         node.step(append(index, log_term, terms))
+
+
+@pytest.mark.parametrize("message", [append(4, 1, [2]), append(4, 2, []), snapshot(4, 2), snapshot(11, 2)])
+def test_nor_is_it_where_this_log_is_compacted(message: Message) -> None:
+    node = follower(Log(10, 1, [Entry(1, 11, EntryKind.NORMAL, b"")], commit=11))
+    with pytest.raises(AssertionError, match="of term 1 or before, and the leader has one of term 2"):
+        node.step(message)
+
+
+@pytest.mark.parametrize("message", [append(4, 1, [1]), append(10, 1, [1]), snapshot(4, 1), snapshot(11, 1)])
+def test_what_is_old_and_agrees_is_acknowledged(message: Message) -> None:
+    node = follower(Log(10, 1, [Entry(1, 11, EntryKind.NORMAL, b"")], commit=11))
+    node.step(message)
+    assert [(m.kind, m.index, m.reject) for m in take(node)] == [(Kind.APPEND_ANSWER, 11, False)]
 
 
 def test_a_late_message_with_what_is_committed_is_acknowledged() -> None:

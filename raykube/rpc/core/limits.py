@@ -35,7 +35,7 @@ class Limits:
             raise ValueError(f"frames are at most {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX} bytes")
 
 
-# For who takes in much, and trusts the sender: clients, and the store's servers. A watch of thousands of changes a
+# For who takes in much, and knows the sender: clients, and the store's servers. A watch of thousands of changes a
 # second is read in turns, each of which may take a busy server and a busy client tens of milliseconds: the default
 # window was used up in a part of it. And several full messages of the store's streams fit: with less, the sender of
 # one waits for leave in its middle.

@@ -31,6 +31,10 @@ class Image:
         self._head = head
         self._picture = picture
 
+    def forget(self) -> None:
+        """Nobody wants it any more. Idempotent."""
+        self._picture.forget()
+
     def _encoded_head(self) -> bytes:
         self._head.held = self._picture.held
         return self._head.SerializeToString(deterministic=True)

@@ -11,14 +11,11 @@ to (`begin`, then `put` and `delete`, then `commit`); a transaction that wrote n
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from operator import attrgetter
 from typing import NamedTuple
 from weakref import ref
-
-from isal.isal_zlib import crc32
 
 from raykube.kv.core.mvcc import errors
 from raykube.kv.core.mvcc.digest import checksum, lease_checksum
@@ -80,7 +77,7 @@ class Store:
         self.scrub: Scrub | None = None
         self._sub = 0
         self._swept = 0  # events at the front that were looked at, and wait to be cut off
-        self._pictures: list[ref[Picture]] = []  # that may not be complete
+        self._pictures: list[ref[Picture]] = []  # which may need the histories
 
     # ---- writing
 
@@ -340,8 +337,8 @@ class Store:
     def sweep(self, events_max: int) -> bool:
         """Gives back the memory of at most `events_max` forgotten events; returns whether there is more to do.
 
-        Not replicated: members may sweep at different times, as nothing forgotten can be read. Nothing goes while a
-        picture that was captured is not complete.
+        Not replicated: members may sweep at different times, as nothing forgotten can be read. Nothing goes while
+        somebody is looking through the histories for a picture.
         """
         if self._is_pictured():
             return True
@@ -394,36 +391,26 @@ class Store:
             if not any(version is event for version in histories.get(event.key, ())):
                 held += checksum(event)
         picture = Picture(list(histories.values()), horizon, recent, held)
+        self._is_pictured()  # those that are done with go from the list, also where nothing is ever compacted
         self._pictures.append(ref(picture))
         return picture
 
     def _is_pictured(self) -> bool:
         """Whether somebody still has to look through the histories as they are."""
-        self._pictures = [known for known in self._pictures if (there := known()) and not there.is_complete]
+        self._pictures = [known for known in self._pictures if (there := known()) and there.needs_histories]
         return bool(self._pictures)
 
     def hash(self, revision: int = 0) -> int:
         """A checksum of all versions up to `revision` (0: now), equal on members that agree. Raises StoreError."""
-        return self.hashing(revision)()
+        return self.capture().hash(self.hashed_revision(revision))
 
-    def hashing(self, revision: int = 0) -> Callable[[], int]:
-        """What computes `hash` from the store as it is now, in any thread.
-
-        Raises StoreError: as in etcd, at the compacted revision too, which can be read.
-        """
+    def hashed_revision(self, revision: int) -> int:
+        """The revision that is meant by `revision` (0: now). Raises StoreError when there is no hash for it: as in
+        etcd, at the compacted revision too, which can be read."""
         if 0 < revision <= self.compact_revision:
             raise errors.compacted()
         self.check_readable(revision)
-        last, compacted = revision or self.revision, self.compact_revision
-        picture = self.capture()
-
-        def compute() -> int:
-            # A sum: no thread may sort a million versions, as Python stands still meanwhile.
-            value = sum(map(checksum, picture.base))
-            value += sum(map(checksum, takewhile(lambda version: version.mod <= last, picture.recent)))
-            return crc32(b"%d %d %d" % (last, compacted, value))
-
-        return compute
+        return revision or self.revision
 
     # ---- leases
 

@@ -1,5 +1,7 @@
 """A follower's work: taking over the leader's log, by entries or by a snapshot."""
 
+from collections.abc import Iterable
+
 from raykube.kv.core.raft.messages import Kind, Message, Snapshot
 from raykube.kv.core.raft.state import State
 
@@ -21,11 +23,11 @@ class Following(State):
 
     def _on_append(self, message: Message) -> None:
         if message.index < self.log.committed:
-            self._require_agreement(message)
+            self._require_agreement(_places(message))
             self._send(Kind.APPEND_ANSWER, message.sender, index=self.log.committed)
             return
         if self.log.term(message.index) != message.log_term:
-            self._require_agreement(message)
+            self._require_agreement(_places(message))
             hint = self.log.backtrack(message.index, message.log_term)
             self._send(
                 Kind.APPEND_ANSWER, message.sender,
@@ -45,17 +47,19 @@ class Following(State):
         self.log.commit_to(min(message.commit, last))
         self._send(Kind.APPEND_ANSWER, message.sender, index=last)
 
-    def _require_agreement(self, message: Message) -> None:
-        """Stops this member where its leader's log differs from what is known here to be committed. To answer that it
-        has that would count for entries that it has not, and it could never follow again."""
-        for index, term in ((message.index, message.log_term), *((e.index, e.term) for e in message.entries)):
-            if index > self.log.committed:
-                return
-            here = self.log.term(index)
+    def _require_agreement(self, places: Iterable[tuple[int, int]]) -> None:
+        """Stops this member where its leader's log, of which these are indexes and terms, differs from what is known
+        here to be committed. To answer that it has that would count for entries that it has not, and it could never
+        follow again."""
+        for index, term in places:
+            here = self.log.term(index) if index <= self.log.committed else term
+            # Before the base the terms are not known any more, but that they do not fall along a log.
+            if here is None and term > self.log.base_term:
+                here = self.log.base_term
             if here is not None and here != term:
                 raise AssertionError(
-                    f"entry {index} is committed in term {here}, and the leader has one of term {term}: other members' "
-                    "data directories were emptied or are old copies, or their disks lost what they had"
+                    f"entry {index} is committed, of term {here} or before, and the leader has one of term {term}: "
+                    "members' data directories were emptied or are old copies, or disks lost what they had"
                 )
 
     def _on_commit(self, message: Message) -> None:
@@ -78,7 +82,7 @@ class Following(State):
         snapshot = message.snapshot
         assert snapshot is not None
         if snapshot.index <= self.log.committed:
-            pass  # older than what is known to be decided
+            self._require_agreement([(snapshot.index, snapshot.term)])  # it is no news
         elif self.log.term(snapshot.index) == snapshot.term:
             self.log.commit_to(snapshot.index)  # the log has it all: no need for the image
         else:
@@ -87,3 +91,8 @@ class Following(State):
             self.snapshot = Snapshot(snapshot.index, snapshot.term, snapshot.membership)
             self._pending_snapshot = snapshot
         self._send(Kind.APPEND_ANSWER, message.sender, index=self.log.committed)
+
+
+def _places(message: Message) -> list[tuple[int, int]]:
+    """Indexes and terms of what an APPEND tells of its sender's log."""
+    return [(message.index, message.log_term), *((entry.index, entry.term) for entry in message.entries)]
