@@ -143,6 +143,14 @@ def test_a_picture_shows_what_was_there_though_the_store_goes_on(before: list[tu
     assert picture.held == sum(map(checksum, wanted)) & SUM_MASK
 
 
+def test_a_picture_of_nothing_is_complete_once_it_is_looked_at() -> None:
+    store = Store()
+    picture = store.capture()
+    assert store.sweep(100)
+    assert picture.base == []
+    assert not store.sweep(100)
+
+
 def test_memory_is_given_back_when_nobody_looks_at_a_picture_any_more() -> None:
     store = Store()
     for _ in range(10):

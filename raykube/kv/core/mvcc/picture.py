@@ -29,6 +29,7 @@ class Picture:
         self._horizon = horizon
         self._held = held
         self._base: list[Version] = []
+        self._is_complete = False
 
     @property
     def base(self) -> list[Version]:
@@ -62,7 +63,7 @@ class Picture:
         self.needs_histories = False
 
     def _complete(self) -> None:
-        if not self._histories:
+        if self._is_complete:
             return
         horizon, held, base = self._horizon, self._held, []
         for history in self._histories:
@@ -81,5 +82,5 @@ class Picture:
                     base.append(version)
                 else:
                     held -= checksum(version)
-        self._base, self._held, self._histories = base, held, []
+        self._base, self._held, self._histories, self._is_complete = base, held, [], True
         self.needs_histories = False
