@@ -1,11 +1,13 @@
 """The store against its dumb twin: any sequence of operations, then every question at every revision."""
 
 import contextlib
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykube.kv.core.mvcc import image
+from raykube.kv.core.mvcc import image, key_index
 from raykube.kv.core.mvcc.digest import SUM_MASK, checksum
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import batch_answer
@@ -14,6 +16,15 @@ from raykube.kv.core.mvcc.version import Version, to_kv
 from raykube.kv.core.watchers import Watcher, pull
 from raykube.pb import batch_pb2
 from tests.kv.dumb_store import DumbStore
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_pieces() -> Iterator[None]:
+    """So that a handful of keys is put in order in several pieces, at once or in a range."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key_index, "PIECE_KEYS", 2)
+        yield
+
 
 keys = st.sampled_from([b"a", b"b", b"ba", b"c", b"\xff"])
 values = st.sampled_from([b"", b"1", b"22"])

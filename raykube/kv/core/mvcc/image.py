@@ -117,7 +117,7 @@ class Restorer:
         store = self._store
         histories, horizon = store.index.histories, store.compact_revision
         unpack, size, end, new = _RECORD.unpack_from, _RECORD.size, len(data), tuple.__new__
-        add, note = store.index.add, store.events.append
+        note = store.events.append
         stored = 0
         while offset + size <= end:
             mod, sub, create, number, lease, key_length, value_length = unpack(data, offset)
@@ -134,7 +134,7 @@ class Restorer:
             # Not Version(…), whose call takes as long as all the rest of this.
             version = new(Version, (key, mod, sub, create, number, value, lease))
             if history is None:
-                add(key, version)
+                histories[key] = [version]
             else:
                 history.append(version)
             if mod >= horizon:
@@ -149,7 +149,7 @@ class Restorer:
         store = self._store
         if self._head is None or self._rest:
             raise ValueError("the snapshot's body is cut")
-        store.index.sort()
+        store.index.restored()
         for key, history in store.index.histories.items():
             newest = history[-1]
             if newest.value is None:

@@ -1,12 +1,13 @@
 """Histories by key, and the keys in order.
 
-New keys are put in order only when somebody asks for a range: a burst of writes pays one merge instead of a search per
-key. Keys whose newest version is a tombstone stay in the index until compaction passes them; they are counted apart,
-so that counting the live keys of a range needs no walk.
+New keys are put in order when somebody asks for a range, or when many wait for it: a burst of writes pays one merge
+instead of a search per key, and none that takes long. Keys whose newest version is a tombstone stay in the index until
+compaction passes them; they are counted apart, so that counting the live keys of a range needs no walk.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from heapq import merge
 from operator import attrgetter
 
 from sortedcontainers import SortedList, SortedSet
@@ -17,6 +18,7 @@ _mod = attrgetter("mod")
 
 # etcd's notation: this range end means "up to the last key".
 UNBOUNDED = b"\0"
+PIECE_KEYS = 16_384
 
 
 def at(history: list[Version], revision: int) -> Version | None:
@@ -41,6 +43,8 @@ class KeyIndex:
         """A first version of a key that is not in the index."""
         self.histories[key] = [version]
         self._fresh.append(key)
+        if len(self._fresh) >= PIECE_KEYS:
+            self._ordered()
 
     def remove(self, key: bytes) -> None:
         """Forgets a key and its history."""
@@ -48,9 +52,14 @@ class KeyIndex:
         self.dead.discard(key)
         self._ordered().remove(key)
 
-    def sort(self) -> None:
-        """Puts all keys in order now: with many new ones it takes a while, and the next range need not wait for it."""
-        self._ordered()
+    def restored(self) -> None:
+        """Puts in order what was put into the empty `histories` by hand.
+
+        In pieces, which takes twice as long: a thread may call this, and Python stands still while it sorts.
+        """
+        keys = list(self.histories)
+        pieces = [sorted(keys[start : start + PIECE_KEYS]) for start in range(0, len(keys), PIECE_KEYS)]
+        self._order = SortedList(merge(*pieces))
 
     def _ordered(self) -> SortedList:
         if self._fresh:
