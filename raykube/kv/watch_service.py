@@ -13,6 +13,7 @@ from raykube.kv.core.watchers import Watcher, WatchTable
 from raykube.kv.member import Member
 from raykube.kv.watch_feed import Feed
 from raykube.pb import etcd_pb2
+from raykube.rpc import Code, RpcError
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,9 @@ class WatchService:
         try:
             async for response in stream.responses():
                 yield response
+            if self._is_closed:
+                # etcd's clients take a good end for the end of their watches; these they resume, here or elsewhere.
+                raise RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
             self._member.require_sound()
         finally:
             self._open.discard(stream)

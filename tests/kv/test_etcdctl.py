@@ -111,6 +111,30 @@ async def test_watch(etcdctl: Etcdctl) -> None:
         await process.wait()
 
 
+async def test_a_watch_lives_over_a_restart(tmp_path: Path) -> None:
+    path = require_program("etcdctl")
+    async with running_group(tmp_path, 1) as group:
+        etcdctl = Etcdctl(path, group)
+        await etcdctl("put", "k", "1")
+        process = await asyncio.create_subprocess_exec(
+            path, "--endpoints", f"127.0.0.1:{group.ports['m1']}", "watch", "k", "--rev=2",
+            env={"ETCDCTL_API": "3"}, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(30):
+                assert await process.stdout.readexactly(8) == b"PUT\nk\n1\n"
+                await group.stop("m1")
+                await group.start("m1")
+                await group.leader()
+                await etcdctl("put", "k", "2")
+                assert await process.stdout.readexactly(8) == b"PUT\nk\n2\n"
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
 async def test_leases(etcdctl: Etcdctl) -> None:
     lease = (await etcdctl("lease", "grant", "60")).split()[1]
     await etcdctl("put", "leased", "1", f"--lease={lease}")
