@@ -74,7 +74,11 @@ class KvService:
             self._member.require_sound()
             return self._stamp(txn.read(self._member.store, request))
 
-        if not request.serializable:
+        return self._read(read, request.serializable)
+
+    def _read(self, read: Finish, serializable: bool) -> Any:
+        """What `read` returns: at once, or as soon as this member has all that was acknowledged."""
+        if not serializable:
             return self._member.submit_read(read)
         try:
             return read(None)
@@ -126,7 +130,7 @@ class KvService:
             return self._stamp(txn.transact(self._member.store, request))
 
         if txn.is_read_only(request):
-            return self._member.submit_read(read)
+            return self._read(read, txn.is_serializable(request))
         return self._write(Command.TXN, request, self._stamp, lambda: txn.puts(request))
 
     def Compact(self, request: Any, _call: Any) -> Any:

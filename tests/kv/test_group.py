@@ -301,6 +301,35 @@ async def test_without_a_quorum_nothing_is_acknowledged(tmp_path: Path) -> None:
         assert group.services[leader].status()["healthy"] is False
 
 
+async def test_without_a_quorum_a_transaction_of_serializable_ranges_is_answered(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await group.client.write([put("/a", "1")])
+        await group.agree()
+        for name in ("m1", "m2"):
+            await group.crash(name)
+
+        def read(serializable: bool) -> etcd_pb2.TxnRequest:
+            get = etcd_pb2.RangeRequest(key=b"/a", serializable=serializable)
+            return etcd_pb2.TxnRequest(
+                compare=[etcd_pb2.Compare(key=b"/a", target=etcd_pb2.Compare.VALUE, value=b"1")],
+                success=[etcd_pb2.RequestOp(request_range=get)],
+            )
+
+        found = await group.call("m3", "KV", "Txn", read(True))
+        assert found.responses[0].response_range.kvs[0].value == b"1"
+        alone = KvClient([f"127.0.0.1:{group.ports['m3']}"])
+        try:
+            with pytest.raises(RpcError) as error:
+                await alone.txn(read(False), 0.5)
+        finally:
+            await alone.close()
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+        future = read(True)
+        future.success[0].request_range.revision = 99
+        with pytest.raises(RpcError, match="required revision is a future revision"):
+            await group.call("m3", "KV", "Txn", future)
+
+
 async def test_a_full_store_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
     async with running_group(tmp_path, 1, quota_backend_bytes=20_000, auto_compaction_retention="0") as group:
         with pytest.raises(RpcError) as error:

@@ -186,6 +186,17 @@ def test_nested_transactions_share_the_bound(store: Store) -> None:
         txn.check_txn(transaction(nested(*puts)), 5)
 
 
+def test_what_a_transaction_takes_from_one_member_alone() -> None:
+    own, agreed = get(b"a", serializable=True), get(b"a")
+    compare = [is_there(b"a")]
+    assert txn.is_serializable(transaction(own, own, compare=compare, failure=[own]))
+    assert txn.is_serializable(transaction(failure=[own]))
+    for other in (agreed, put(b"a"), delete(b"a"), nested(own)):
+        assert not txn.is_serializable(transaction(own, other))
+        assert not txn.is_serializable(transaction(own, failure=[other]))
+    assert not txn.is_serializable(transaction(compare=compare))
+
+
 def test_a_target_without_an_order_sorts_what_the_limit_left(store: Store) -> None:
     for key, value in ((b"b", b"9"), (b"c", b"5"), (b"d", b"0")):
         txn.put(store, etcd_pb2.PutRequest(key=key, value=value))

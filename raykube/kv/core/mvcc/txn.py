@@ -285,6 +285,16 @@ def is_read_only(request: etcd_pb2.TxnRequest) -> bool:
     )
 
 
+def is_serializable(request: etcd_pb2.TxnRequest) -> bool:
+    """Whether a read-only transaction takes what this member holds, new or old: all its operations are ranges that do.
+
+    As in etcd, one with a transaction in it is not. Nor is one without operations, which says nothing of the kind.
+    """
+    operations = (*request.success, *request.failure)
+    # What is no range has an empty one, which is not serializable.
+    return bool(operations) and all(operation.request_range.serializable for operation in operations)
+
+
 def puts(request: etcd_pb2.TxnRequest) -> bool:
     """Whether a branch of the transaction, or of one in it, puts something."""
     return any(
