@@ -46,7 +46,8 @@ class Gate:
         if self._is_learner and not (
             is_for_learners or (isinstance(request, etcd_pb2.RangeRequest) and request.serializable)
         ):
-            return RpcError(Code.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
+            # The code of etcd 3.5: its clients, and those of 3.4, try another member for this one alone.
+            return RpcError(Code.UNAVAILABLE, "etcdserver: rpc not supported for learner")
         if not node.leader and self._wants_leader(call):
             return _no_leader()
         return None

@@ -155,6 +155,8 @@ async def test_members_and_status(etcdctl: Etcdctl) -> None:
     assert sorted(member["name"] for member in members) == ["m1", "m2", "m3"]
     (status,) = await etcdctl.json("endpoint", "status")
     assert status["Status"]["leader"] in {member["ID"] for member in members}
+    # A kube-apiserver takes its watches' progress as reliable from this release on.
+    assert (3, 5, 13) <= tuple(map(int, status["Status"]["version"].split("."))) < (3, 6, 0)
     assert "is healthy" in await etcdctl("endpoint", "health")
     hashes = set()
     revision = await etcdctl.group.client.current_revision()

@@ -74,8 +74,9 @@ async def test_a_learner_learns_and_is_promoted(tmp_path: Path, monkeypatch: pyt
             group.call("m4", "KV", "Put", etcd_pb2.PutRequest(key=b"/k1")),
             group.call("m4", "Cluster", "MemberList", etcd_pb2.MemberListRequest()),
         ):
-            with pytest.raises(RpcError, match="rpc not supported for learner"):
+            with pytest.raises(RpcError, match="rpc not supported for learner") as error:
                 await refused
+            assert error.value.code is Code.UNAVAILABLE
         found = await group.call("m4", "KV", "Range", etcd_pb2.RangeRequest(key=b"/k1", serializable=True))
         assert found.kvs[0].value == b"1"
         assert (await group.call("m4", "Maintenance", "Status", etcd_pb2.StatusRequest())).isLearner
