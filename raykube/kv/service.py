@@ -20,6 +20,7 @@ from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.gate import Gate
+from raykube.kv.health_service import HealthService
 from raykube.kv.kv_service import KvService
 from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
@@ -32,7 +33,7 @@ from raykube.kv.scrubber import Scrubber
 from raykube.kv.transport import Transport
 from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
-from raykube.pb import batch_pb2, etcd_pb2, raft_pb2
+from raykube.pb import batch_pb2, etcd_pb2, health_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
 from raykube.rpc.core.limits import WIDE
 from raykube.rpc.folder_lock import FolderLock
@@ -60,6 +61,7 @@ class Service:
         self._data_dir: FolderLock | None = None
         self._transport: Transport | None = None
         self._watch: WatchService | None = None
+        self._health: HealthService | None = None
         self._monitor: Monitor | None = None
         self._scrubber: Scrubber | None = None
         self._memory: Memory | None = None
@@ -135,6 +137,8 @@ class Service:
             (batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission)),
         ):
             clients.add(service, Gate(member, handler, config.election_timeout / 1000))
+        self._health = HealthService(member)
+        clients.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self._health)  # of learners, too
         client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
         self._listen(clients, "client", config.listen_client_urls, client_tls)
         member.on_worked.append(clients.flush)
@@ -236,6 +240,8 @@ class Service:
             self._memory.close()
         if self.member is not None:
             await self.member.hand_over(HAND_OVER_S)
+        if self._health is not None:
+            self._health.close()
         if self._watch is not None:
             self._watch.close()
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
