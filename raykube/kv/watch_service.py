@@ -169,8 +169,8 @@ class _Stream:
         found = self._service.feed.responses(store, watcher, self._service.header)
         if found is None:
             self._remove(watcher.id)
-            # As etcd: the compacted revision is the reason, and there is no text.
-            gone = WatchResponse(watch_id=watcher.id, canceled=True, compact_revision=store.compact_revision)
+            # As etcd: the compacted revision, -1 where there was no compaction, is the reason, and there is no text.
+            gone = WatchResponse(watch_id=watcher.id, canceled=True, compact_revision=store.compact_revision or -1)
             gone.header.CopyFrom(self._service.header())
             return (gone,)
         if watcher.is_dirty:
@@ -214,7 +214,7 @@ class _Stream:
             watch_id,
             key,
             request.range_end,
-            request.start_revision if request.start_revision > 0 else self._member.store.revision + 1,
+            request.start_revision or self._member.store.revision + 1,  # a negative one is compacted, as in etcd
             _NOPUT in request.filters,
             _NODELETE in request.filters,
             request.prev_kv,
