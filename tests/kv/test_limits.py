@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from raykube.kv.batch_service import BATCH_BYTES_MAX
@@ -39,3 +40,19 @@ async def test_messages_are_bounded_before_anybody_reads_them(group: Group) -> N
         await group.call("m1", "KV", "Put", put)
     assert caught.value.code is Code.RESOURCE_EXHAUSTED
     await group.client.write([batch_pb2.Write(key=b"a", value=b"v", expected_revision=-1)])
+
+
+async def test_much_metadata_costs_nobody_the_connection(group: Group) -> None:
+    create = etcd_pb2.WatchRequest(create_request=etcd_pb2.WatchCreateRequest(key=b"a"))
+    async with grpc.aio.insecure_channel(group.endpoints[0]) as channel:
+        watch = channel.stream_stream(
+            "/etcdserverpb.Watch/Watch", etcd_pb2.WatchRequest.SerializeToString, etcd_pb2.WatchResponse.FromString
+        )()
+        await watch.write(create)
+        assert (await watch.read()).created
+        put = channel.unary_unary(
+            "/etcdserverpb.KV/Put", etcd_pb2.PutRequest.SerializeToString, etcd_pb2.PutResponse.FromString
+        )
+        await put(etcd_pb2.PutRequest(key=b"a"), metadata=(("baggage", "x" * 200_000),), timeout=10)
+        assert (await watch.read()).events[0].kv.key == b"a"
+        watch.cancel()

@@ -38,8 +38,9 @@ class Limits:
 # For who takes in much, and knows the sender: clients, and the store's servers. A watch of thousands of changes a
 # second is read in turns, each of which may take a busy server and a busy client tens of milliseconds: the default
 # window was used up in a part of it. And several full messages of the store's streams fit: with less, the sender of
-# one waits for leave in its middle.
-WIDE = Limits(stream_window_bytes=4 * MIB, connection_window_bytes=16 * MIB)
+# one waits for leave in its middle. Too long a header list ends its connection, with the watches on it: there is room
+# for the metadata of clients who pass on what they were called with.
+WIDE = Limits(header_bytes_max=MIB // 4, stream_window_bytes=4 * MIB, connection_window_bytes=16 * MIB)
 
 
 class Allowance:
