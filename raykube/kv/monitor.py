@@ -8,12 +8,12 @@ import json
 
 from aiohttp import web
 
-from raykube.kv.core.identity import address_of
+from raykube.kv.core.identity import address_of, takes_ipv4
 from raykube.kv.limits import Admission
 from raykube.kv.member import Member
 from raykube.rpc import Tls
 from raykube.rpc.health import HealthServer
-from raykube.rpc.listen import split_address
+from raykube.rpc.listen import join_address, split_address
 
 
 class Monitor:
@@ -34,7 +34,8 @@ class Monitor:
                 self._problem, self.metrics, self._tls if scheme == "https" else None, {"/health": self._health}
             )
             host, port = split_address(address)
-            addresses.append(f"{host}:{await server.start('127.0.0.1' if host == 'localhost' else host, port)}")
+            port = await server.start("127.0.0.1" if host == "localhost" else host, port, dual=takes_ipv4(url, urls))
+            addresses.append(join_address(host, port))
             self._servers.append(server)
         return addresses
 

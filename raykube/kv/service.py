@@ -14,7 +14,7 @@ from raykube.kv.batch_service import BATCH_BYTES_MAX, BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
 from raykube.kv.core.compactor import Compactor
-from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster, token_id
+from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster, takes_ipv4, token_id
 from raykube.kv.core.mvcc.machine import LEVEL, Command
 from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
@@ -194,7 +194,7 @@ class Service:
         self._servers.append(server)
         for number, url in enumerate(urls):
             scheme, address = address_of(url)
-            port = server.listen(address, tls if scheme == "https" else None)
+            port = server.listen(address, tls if scheme == "https" else None, dual=takes_ipv4(url, urls))
             shown = f"{address.rpartition(':')[0]}:{port}"
             self._addresses[name if number == 0 else f"{name}-{number}"] = shown
 

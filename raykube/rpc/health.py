@@ -33,13 +33,13 @@ class HealthServer:
         self._pages = dict.fromkeys(("/healthz", "/livez", "/readyz"), self._health) | dict(pages or {})
         self._runner: web.AppRunner | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens; returns the port. Raises OSError or ValueError with a line for the user."""
+    async def start(self, host: str, port: int, *, dual: bool = False) -> int:
+        """Listens (`dual`: see `bind`); returns the port. Raises OSError or ValueError with a line for the user."""
         context = None
         if self._tls is not None:
             context = server_context(self._tls)
             context.verify_mode = ssl.CERT_OPTIONAL
-        listener = bind(host, port)
+        listener = bind(host, port, dual=dual)
         app = web.Application()
         for path, page in self._pages.items():
             app.router.add_get(path, _handler(page))

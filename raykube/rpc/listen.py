@@ -25,8 +25,16 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, shared: bool = False) -> socket.socket:
-    """A bound socket (TCP: listening), not blocking. `shared`: other processes of this user may hold it too.
+def bind(
+    host: str,
+    port: int,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    *,
+    shared: bool = False,
+    dual: bool = False,
+) -> socket.socket:
+    """A bound socket (TCP: listening), not blocking. `shared`: other processes of this user may hold it too. `dual`:
+    `::` takes IPv4 as well, as it does for programs in Go; then `0.0.0.0` cannot be bound beside it.
 
     Raises OSError with a line that says what to do; its errno is the system's.
     """
@@ -41,7 +49,7 @@ def bind(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, 
         if shared:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
         found.bind((host, port))
         if kind is socket.SOCK_STREAM:
             found.listen(BACKLOG)

@@ -62,8 +62,8 @@ class Server:
         """Serves `service` by `handler`; methods it lacks answer UNIMPLEMENTED."""
         self._methods |= {served.method.path: served for served in served_by(service, handler)}
 
-    def listen(self, address: str, tls: Tls | None = None) -> int:
-        """Binds `host:port` (port 0: any) or `unix:/path`; returns the port, 0 for a path.
+    def listen(self, address: str, tls: Tls | None = None, *, dual: bool = False) -> int:
+        """Binds `host:port` (port 0: any; `dual`: see `bind`) or `unix:/path`; returns the port, 0 for a path.
 
         With `tls`, clients must show a certificate of its CA. Raises OSError when the address is taken or no address,
         ValueError when the certificates cannot be read; both with a line for the user.
@@ -77,7 +77,7 @@ class Server:
             self._listeners.append((_bind_path(path), context))
             self._paths[path] = path.lstat().st_ino
             return 0
-        listener = _bind(address)
+        listener = _bind(address, dual)
         self._listeners.append((listener, context))
         return int(listener.getsockname()[1])
 
@@ -157,10 +157,10 @@ class Server:
         await self._stopped.wait()
 
 
-def _bind(address: str) -> socket.socket:
+def _bind(address: str, dual: bool) -> socket.socket:
     try:
         host, port = split_address(address)
-        return bind("127.0.0.1" if host == "localhost" else host, port)
+        return bind("127.0.0.1" if host == "localhost" else host, port, dual=dual)
     except ValueError as error:
         raise OSError(errno.EINVAL, f"cannot listen on {address}: {error}") from None
 

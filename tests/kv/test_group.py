@@ -16,8 +16,9 @@ from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
 from tests.kit import pki
 from tests.kit.ports import free_ports
+from tests.kit.require import missing
 from tests.kit.waiting import until
-from tests.kv.group import running_group
+from tests.kv.group import Group, running_group
 
 
 def put(key: str, value: str = "v", expected: int = -1, lease: int = 0) -> Write:
@@ -364,6 +365,43 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         config = group.configs["m1"].model_copy(update={"data_dir": tmp_path / "other"})
         with pytest.raises(OSError, match="in use"):
             await Service(config).start()
+
+
+async def _answers(address: str) -> bool:
+    client = KvClient([address])
+    try:
+        return await client.current_revision(timeout_s=5) > 0
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("has_both", [False, True])
+async def test_all_addresses_are_those_of_ipv4_too(tmp_path: Path, has_both: bool) -> None:
+    if not Path("/proc/sys/net/ipv6").exists() or Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6").read_text() != "0\n":
+        missing("needs IPv6")
+    group = Group(tmp_path, 1)
+    port = group.ports["m1"]
+    (metrics,) = free_ports(1)
+    group.configs["m1"] = group.configs["m1"].model_copy(
+        update={
+            "listen_client_urls": [f"http://[::]:{port}", *([f"http://0.0.0.0:{port}"] if has_both else [])],
+            "listen_metrics_urls": [f"http://[::]:{metrics}"],
+            "advertise_client_urls": [f"http://127.0.0.1:{port}"],
+        }
+    )
+    try:
+        await group.start()
+        await group.leader()
+        assert await _answers(f"127.0.0.1:{port}")
+        assert await _answers(f"[::1]:{port}")
+        addresses = group.services["m1"].status()["addresses"]
+        assert isinstance(addresses, dict)
+        assert (addresses["client"], addresses["metrics"]) == (f"[::]:{port}", f"[::]:{metrics}")
+        _, writer = await asyncio.open_connection("127.0.0.1", metrics)
+        writer.close()
+    finally:
+        await group.client.close()
+        await group.stop("m1")
 
 
 async def test_everything_over_tls_and_strangers_are_refused(tmp_path: Path) -> None:

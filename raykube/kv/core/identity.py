@@ -49,3 +49,8 @@ def address_of(url: str) -> tuple[str, str]:
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path not in ("", "/"):
         raise ValueError(f"{url!r} is not of the form http://address:port or https://address:port")
     return parts.scheme, parts.netloc
+
+
+def takes_ipv4(url: str, urls: Iterable[str]) -> bool:
+    """Whether a server that listens on `url` takes IPv4 on `[::]`, as etcd does: unless another of `urls` has it."""
+    return not any(urlsplit(other)[1] == f"0.0.0.0:{urlsplit(url).port}" for other in urls)
