@@ -1,6 +1,8 @@
-"""The store's dumb twin: the whole key space copied for every revision."""
+"""The store's dumb twins: the whole key space copied for every revision; and a sweep without manners."""
 
 from dataclasses import dataclass, field
+
+from raykube.kv.core.mvcc.store import CUTS_MAX, Store
 
 
 @dataclass
@@ -48,3 +50,24 @@ class DumbStore:
             for key, record in self.states[revision].items()
             if key >= start and (end is None or key < end)
         )
+
+
+class GreedyStore(Store):
+    """Gives back all that is forgotten of a key at the first of its events that a sweep looks at."""
+
+    def sweep(self, events_max: int) -> bool:
+        horizon, histories = self.compact_revision, self.index.histories
+        end = self.position(horizon)
+        stop = min(end, self._swept + events_max)
+        for event in self.events[self._swept : stop]:
+            history = histories.get(event.key)
+            while history is not None and len(history) > 1 and history[1].mod <= horizon:
+                self._release(history.pop(0))
+            if history is not None and len(history) == 1 and history[0].value is None and history[0].mod <= horizon:
+                self._release(history[0])
+                self.index.remove(event.key)
+        self._swept = stop
+        if stop == end or stop >= len(self.events) // CUTS_MAX:
+            del self.events[:stop]
+            self._swept = 0
+        return stop < end

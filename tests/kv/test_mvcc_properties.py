@@ -11,11 +11,11 @@ from raykube.kv.core.mvcc import image, key_index
 from raykube.kv.core.mvcc.digest import SUM_MASK, checksum
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.mvcc.machine import batch_answer
-from raykube.kv.core.mvcc.store import Outcome, Store
+from raykube.kv.core.mvcc.store import VERSION_OVERHEAD_BYTES, Outcome, Store
 from raykube.kv.core.mvcc.version import Version, to_kv
 from raykube.kv.core.watchers import Watcher, pull
 from raykube.pb import batch_pb2
-from tests.kv.dumb_store import DumbStore
+from tests.kv.dumb_store import DumbStore, GreedyStore
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -174,6 +174,97 @@ def test_memory_is_given_back_when_nobody_looks_at_a_picture_any_more() -> None:
     del forgotten
     assert not store.sweep(100)
     assert len(store.events) == 1
+
+
+def transact(store: Store, changes: list[tuple[bytes, bytes | None]]) -> None:
+    store.begin()
+    for key, value in changes:
+        if value is None:
+            store.delete(key)
+        else:
+            store.put(key, value, 0)
+    store.commit()
+
+
+def kept(store: Store) -> tuple:
+    order = list(store.index.keys(b"", None))
+    return store.index.histories, order, list(store.index.dead), store.events, store.released, store.bytes_stored
+
+
+def kept_but_old_tombstones(store: Store) -> tuple:
+    """A key that is written again before a sweep comes to its tombstone keeps that, for one compaction more."""
+    histories, *rest, released, stored = kept(store)
+    old = [history[0] for history in histories.values() if history[0].value is None and len(history) > 1]
+    stored -= sum(len(version.key) + VERSION_OVERHEAD_BYTES for version in old)
+    histories = {key: history[history[0] in old :] for key, history in histories.items()}
+    return histories, *rest, released + sum(map(checksum, old)), stored
+
+
+def shown(store: Store) -> tuple:
+    """What may be seen of a store, however far its sweep came."""
+    reads = [store.range(b"\0", b"\0", revision) for revision in range(store.compact_revision, store.revision + 1)]
+    before = [store.previous(event) for event in store.events[store.position(store.compact_revision) :]]
+    return store.hash(), store.capture().held, list(store.versions()), reads, before
+
+
+few = st.sampled_from([b"a", b"b", b"c"])
+sweeps = st.lists(
+    st.one_of(
+        # A key may come more than once.
+        st.tuples(st.just("txn"), st.lists(st.tuples(few, st.none() | values), min_size=1, max_size=4)),
+        st.tuples(st.just("txn"), st.lists(st.tuples(few, st.none() | values), min_size=1, max_size=2)),
+        st.tuples(st.just("compact"), st.integers(0, 3)),
+        st.tuples(st.just("sweep"), st.integers(1, 4)),
+    ),
+    max_size=30,
+)
+
+
+@given(sweeps, st.booleans())
+def test_a_sweep_leaves_what_one_leaves_that_gives_all_of_a_key_back_at_once(
+    script: list[tuple], is_left_alone: bool
+) -> None:
+    """Exactly that, when nothing is written while it is under way."""
+    store, greedy = Store(), GreedyStore()
+    for step in [*script, ("sweep", 1000)]:
+        match step:
+            case ("txn", changes):
+                transact(store, changes)
+                transact(greedy, changes)
+            case ("compact", back) if store.revision - back > store.compact_revision:
+                store.compact(store.revision - back)
+                greedy.compact(store.compact_revision)
+            case ("sweep", count):
+                while has_more := store.sweep(count):
+                    assert greedy.sweep(count)
+                    assert shown(store) == shown(greedy)
+                    if not is_left_alone:
+                        break
+                if not has_more:
+                    assert not greedy.sweep(count)
+                    assert kept_but_old_tombstones(store) == kept_but_old_tombstones(greedy)
+                    assert not is_left_alone or kept(store) == kept(greedy)
+        assert shown(store) == shown(greedy)
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_a_sweep_gives_back_as_many_versions_as_events(several: int) -> None:
+    """And one more of each key: what was the newest at the compaction before."""
+    store = Store()
+    names = [b"%d" % number for number in range(several)]
+    left = several
+    for _ in range(2):
+        for _ in range(100):
+            for name in names:
+                store.put_alone(name, b"1", 0)
+        left += several * 100
+        store.compact(store.revision)
+        has_more = True
+        while has_more:
+            has_more = store.sweep(10)
+            before, left = left, sum(map(len, store.index.histories.values()))
+            assert before - left <= 10 + several
+    assert left == several
 
 
 batches = st.lists(

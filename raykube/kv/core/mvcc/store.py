@@ -345,22 +345,42 @@ class Store:
         horizon = self.compact_revision
         end = self.position(horizon)
         stop = min(end, self._swept + events_max)
-        histories = self.index.histories
-        for event in self.events[self._swept : stop]:
-            history = histories.get(event.key)
-            if history is None:
-                continue
-            while len(history) > 1 and history[1].mod <= horizon:
-                self._release(history.pop(0))
-            if len(history) == 1 and history[0].value is None and history[0].mod <= horizon:
-                self._release(history[0])
-                self.index.remove(event.key)
+        self._give_back(self.events[self._swept : stop], horizon)
         self._swept = stop
         # A cut moves all that is behind it: not at every slice.
         if stop == end or stop >= len(self.events) // CUTS_MAX:
             del self.events[:stop]
             self._swept = 0
         return stop < end
+
+    def _give_back(self, events: Sequence[Version], horizon: int) -> None:
+        """Releases what is forgotten of the keys of `events`, all before `horizon`, as far as these events came.
+
+        Not all of a key at its first event: it may have as many versions as a whole store. What the compacted revision
+        itself wrote is no event of this sweep, and goes with what it replaced.
+        """
+        histories = self.index.histories
+        gone: dict[bytes, int] = {}  # how many of a key's oldest. They are cut off together: a cut moves all behind it
+        for event in events:
+            key, reached = event.key, event.mod
+            history = histories.get(key)
+            if history is None:
+                continue
+            start = position = gone.get(key, 0)
+            last = len(history) - 1
+            while position < last and history[position + 1].mod <= horizon:
+                if reached < history[position].mod < horizon:
+                    break
+                self._release(history[position])
+                position += 1
+            if position == last and history[last].value is None and history[last].mod <= horizon:
+                self._release(history[last])
+                self.index.remove(key)
+                gone.pop(key, None)
+            elif position > start:
+                gone[key] = position
+        for key, count in gone.items():
+            del histories[key][:count]
 
     def _release(self, version: Version) -> None:
         value = checksum(version)
