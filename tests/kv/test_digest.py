@@ -1,5 +1,6 @@
 """Digests and the scrub: the same on stores that agree, and nothing in memory changes unseen."""
 
+import contextlib
 from random import Random
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykube.kv.core.mvcc import image
-from raykube.kv.core.mvcc.digest import SUM_MASK
+from raykube.kv.core.mvcc import scrub as scrub_module
+from raykube.kv.core.mvcc.digest import SUM_MASK, checksum
 from raykube.kv.core.mvcc.scrub import Rotten, Scrub
 from raykube.kv.core.mvcc.store import Store
 from raykube.kv.core.mvcc.version import Version
@@ -67,6 +69,80 @@ def test_a_pass_finds_nothing_wrong_whatever_happens_meanwhile(seed: int) -> Non
     restored, head = image.restore(image.capture(twin).chunks())
     scrubbed(restored)
     assert head.held == image.restore(image.capture(store).chunks())[1].held
+
+
+meanwhile = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from([b"a", b"b"]), st.integers(1, 5)),
+        st.tuples(st.just("delete"), st.sampled_from([b"a", b"b"]), st.just(1)),
+        st.tuples(st.just("compact"), st.just(b""), st.integers(0, 9)),
+        st.tuples(st.just("sweep"), st.just(b""), st.integers(1, 9)),
+    ),
+    max_size=20,
+)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), meanwhile, st.integers(1, 4), st.none() | st.integers(0, 19))
+def test_a_pass_finds_what_was_wrong_when_it_began_and_nothing_else(
+    one: int, other: int, script: list[tuple], pace: int, wrong: int | None
+) -> None:
+    """Though its steps end within the histories of keys, and these grow and go meanwhile."""
+    store = Store()
+    for key in [b"a"] * one + [b"b"] * other:
+        store.put_alone(key, b"right", 0)
+    if wrong is not None and wrong < len(store.events):
+        replace(store, store.events[wrong], store.events[wrong]._replace(value=b"wrong"))
+    else:
+        wrong = None
+    scrub, is_done = Scrub(store), False
+    with contextlib.nullcontext() if wrong is None else pytest.raises(Rotten):
+        for step, key, count in script:
+            match step:
+                case "put":
+                    for _ in range(count):
+                        store.put_alone(key, b"right", 0)
+                case "delete":
+                    store.begin()
+                    store.delete(key)
+                    store.commit()
+                case "compact" if store.revision - count > store.compact_revision:
+                    store.compact(store.revision - count)
+                case "sweep":
+                    store.sweep(count)
+            is_done = is_done or scrub.step(pace)
+        while not is_done:
+            is_done = scrub.step(pace)
+
+
+def test_a_step_looks_at_no_more_versions_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def counted(version: Version) -> int:
+        looks.append(version)
+        return checksum(version)
+
+    monkeypatch.setattr(scrub_module, "checksum", counted)
+    store = Store()
+    for number in range(100):
+        store.put_alone(b"/%d" % (number % 3 if number < 90 else number), b"1", 0)
+    scrub, before, is_done = Scrub(store), 0, False
+    while not is_done:
+        is_done = scrub.step(7)
+        before, seen = len(looks), len(looks) - before
+        assert seen <= 7
+    assert sorted(version.mod for version in looks) == [version.mod for version in store.events]
+
+
+def test_a_pass_ends_though_a_key_is_written_to_faster_than_it_is_looked_through() -> None:
+    store = Store()
+    for _ in range(10):
+        store.put_alone(b"a", b"1", 0)
+    scrub = Scrub(store)
+    for _ in range(5):
+        assert not scrub.step(2)
+        for _ in range(5):
+            store.put_alone(b"a", b"1", 0)
+    assert scrub.step(2)
 
 
 def filled() -> Store:

@@ -1,10 +1,10 @@
 """Reads all that a store holds, a slice at a time, and compares it with what was written: memory rots, code errs.
 
 One pass covers the versions that were there when it began. What compaction gives back ahead of the pass is taken off
-what it must find; `Store` tells it.
+what it must find; `Store` tells it. A pass may stop within the history of a key: it counts what it has passed of that,
+as versions only come at the end of a history and go from its beginning.
 """
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from raykube.kv.core.mvcc.digest import SUM_MASK, checksum, lease_checksum
@@ -12,8 +12,6 @@ from raykube.kv.core.mvcc.version import Version
 
 if TYPE_CHECKING:
     from raykube.kv.core.mvcc.store import Store
-
-_KEYS_AT_ONCE = 64
 
 
 class Rotten(ValueError):
@@ -31,35 +29,42 @@ class Scrub:
         self._wanted = store.written - store.released
         self._found = 0
         self._next = b""
+        self._passed = 0  # how many versions of key `_next`, its oldest, were looked at
         store.scrub = self
 
     def on_released(self, version: Version, value: int) -> None:
-        """Compaction gave `version`, with checksum `value`, back."""
-        if version.key >= self._next and version.mod <= self._revision:
+        """Compaction gave `version`, the oldest of its key, with checksum `value`, back."""
+        if self._passed and version.key == self._next:
+            self._passed -= 1
+        elif version.key >= self._next and version.mod <= self._revision:
             self._wanted -= value
 
     def step(self, versions_max: int) -> bool:
-        """Looks at about `versions_max` versions; returns whether that was the last. Raises Rotten."""
+        """Looks at `versions_max` versions at most; returns whether that was the last. Raises Rotten."""
         store, revision = self.store, self._revision
         histories, dead = store.index.histories, store.index.dead
-        seen = found = 0
-        while seen < versions_max:
-            keys = list(islice(store.index.keys(self._next, None), _KEYS_AT_ONCE))
-            for key in keys:
-                history = histories.get(key, [])
-                if not history or (history[-1].value is None) != (key in dead):
-                    raise Rotten(f"the index does not agree with the versions of key {key!r}")
-                for version in history:
-                    if version.key is not key and version.key != key:
-                        raise Rotten(f"a version of key {version.key!r} is kept under {key!r}")
-                    if version.mod <= revision:
-                        found += checksum(version)
-                seen += len(history)
-            if len(keys) < _KEYS_AT_ONCE:
-                self._found += found
-                self._end()
-                return True
-            self._next = keys[-1] + b"\0"
+        found, left, last = 0, versions_max, self._next
+        for key in store.index.keys(self._next, None):
+            history = histories.get(key, [])
+            if not history or (history[-1].value is None) != (key in dead):
+                raise Rotten(f"the index does not agree with the versions of key {key!r}")
+            start = self._passed if key == last else 0
+            part = history[start : start + left]
+            for version in part:
+                if version.key is not key and version.key != key:
+                    raise Rotten(f"a version of key {version.key!r} is kept under {key!r}")
+                left -= 1
+                if version.mod > revision:
+                    break  # so are the rest. A key may be written to faster than it is looked through
+                found += checksum(version)
+            else:
+                if start + len(part) < len(history):
+                    self._next, self._passed = key, start + len(part)
+                    break
+        else:
+            self._found += found
+            self._end()
+            return True
         self._found += found
         return False
 
