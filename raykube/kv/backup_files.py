@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from raykube.kv.core import backup, snapshot_codec
-from raykube.kv.core.identity import cluster_id, parse_initial_cluster, token_id
+from raykube.kv.core.identity import cluster_id, parse_initial_cluster, require_advertised, token_id
 from raykube.kv.core.mvcc import image
 from raykube.kv.core.mvcc.machine import Machine
 from raykube.kv.core.raft.messages import HardState, Snapshot, Write
@@ -111,11 +111,7 @@ def restore(found: Backup, cluster: NewCluster, data_dir: Path, bump_revision: i
     own = next((member for member in membership.members if member.name == cluster.name), None)
     if own is None:
         raise ValueError(f"--initial-cluster does not name this member, {cluster.name!r}")
-    if own.peer_urls != tuple(sorted(cluster.peer_urls)):
-        raise ValueError(
-            f"--initial-cluster has {','.join(own.peer_urls)} for {cluster.name!r}, "
-            f"and --initial-advertise-peer-urls has {','.join(cluster.peer_urls)}"
-        )
+    require_advertised(cluster.name, own, cluster.peer_urls)
     store = read_machine(found).store
     store.revision += bump_revision
     if compact and store.revision > store.compact_revision:

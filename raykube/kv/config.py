@@ -30,7 +30,7 @@ class Config(BaseModel):
     max_txn_ops: int = Field(128, description="most operations in a transaction", gt=0)
     max_request_bytes: int = Field(1_572_864, description="largest request of etcd's API", gt=0)
     initial_advertise_peer_urls: list[str] = Field(
-        [], description="addresses told to members; empty: --listen-peer-urls"
+        [], description="addresses told to members; empty: those of --initial-cluster, or --listen-peer-urls"
     )
     initial_cluster: list[str] = Field([], description="the members: m1=https://10.0.0.1:2380,m2=…; empty: this one")
     initial_cluster_state: Literal["new", "existing"] = Field("new", description="'existing' joins a cluster that runs")
@@ -142,8 +142,9 @@ class Config(BaseModel):
 
     @property
     def peer_urls(self) -> list[str]:
-        """Where other members find this one."""
-        return self.initial_advertise_peer_urls or self.listen_peer_urls
+        """Where other members find this one: where it may listen (0.0.0.0) says less than what all members are told."""
+        named = [item.partition("=")[2] for item in self.initial_cluster if item.startswith(f"{self.name}=")]
+        return self.initial_advertise_peer_urls or named or self.listen_peer_urls
 
     @property
     def client_urls(self) -> list[str]:

@@ -31,7 +31,7 @@ class Incoming(Receiver):
         if batch.to != self._member.id:
             raise RpcError(Code.FAILED_PRECONDITION, f"this is member {self._member.id:x}, not {batch.to:x}")
         if self._transport.is_removed(batch.sender):
-            self._refuse(raft_pb2.StreamState(removed=True))
+            self.tell_removed()
             return
         if not self._sender:
             known = noted(self._member.replica, batch.sender)
@@ -44,6 +44,10 @@ class Incoming(Receiver):
             self._requests.send(raft_pb2.StreamState())
         if batch.messages:
             self._member.step([wire.decode(message) for message in batch.messages])
+
+    def tell_removed(self) -> None:
+        """The sender is no member any more: it is to stop."""
+        self._refuse(raft_pb2.StreamState(removed=True))
 
     def _refuse(self, state: raft_pb2.StreamState) -> None:
         self._requests.send(state)

@@ -104,6 +104,8 @@ class Member:
         """Begins to tick. A member alone leads at once."""
         if self.replica.node.membership.voters == {self.id}:
             self.replica.node.campaign()
+        if self.replica.is_removed:
+            self._leave()
         self._ticked_at = time.monotonic()
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
         self.wake()
@@ -283,14 +285,18 @@ class Member:
 
     def _applied(self) -> None:
         if self.replica.is_removed and not self._is_leaving:
-            self._is_leaving = True  # not at once: what says so to the others, and to who asked for it, is on its way
-            self._loop.call_later(REMOVED_GRACE_S, self.fail, Removed(self.id))
+            self._leave()
         self._notify()
         replica = self.replica
         if replica.machine.store.compact_revision and not self._is_sweeping:
             self._is_sweeping = True
             self._loop.call_soon(self._sweep)
         self.snapshotter.on_applied()
+
+    def _leave(self) -> None:
+        """Not at once: what says so to the others, and to who asked for it, is on its way."""
+        self._is_leaving = True
+        self._loop.call_later(REMOVED_GRACE_S, self.fail, Removed(self.id))
 
     def _notify(self) -> None:
         for callback in self.on_applied:

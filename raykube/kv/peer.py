@@ -1,12 +1,12 @@
 """The way to one other member: what waits for it, and the stream that takes it."""
 
 import asyncio
+import ssl
 from functools import partial
 
 from raykube.kv import wire
 from raykube.kv.core.identity import address_of
 from raykube.pb import raft_pb2
-from raykube.rpc import Tls
 from raykube.rpc.channel import Channel
 from raykube.rpc.pushed import PushedCall
 
@@ -21,7 +21,7 @@ class Peer:
     `opening`: what each batch for it begins with. Without a stream, messages wait.
     """
 
-    def __init__(self, member: int, urls: tuple[str, ...], tls: Tls | None, opening: bytes) -> None:
+    def __init__(self, member: int, urls: tuple[str, ...], tls: ssl.SSLContext | None, opening: bytes) -> None:
         self.member = member
         self.urls = urls
         self.refusal = ""  # the last one, which is logged once
@@ -51,8 +51,9 @@ class Peer:
     # Messages
 
     def put(self, message: bytes) -> bool:
-        """Queues a message; False when the queue is full. `flush` sends what waits."""
-        if self._waiting_bytes + len(message) > WAITING_BYTES_MAX:
+        """Queues a message; False when the queue is full: one that nothing waits before may be of any size. `flush`
+        sends what waits."""
+        if self._waiting and self._waiting_bytes + len(message) > WAITING_BYTES_MAX:
             return False
         self._waiting.append(message)
         self._waiting_bytes += len(message)

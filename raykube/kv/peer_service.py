@@ -7,6 +7,7 @@ from typing import Any
 
 from raykube.kv import wire
 from raykube.kv.at_leader import NOT_LEADER, AtLeader
+from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.incoming import Incoming
 from raykube.kv.joins import Joins
@@ -28,6 +29,17 @@ class PeerService:
         self._leader = leader
         self._joins = Joins(member)
         self._inbound: dict[int, Incoming] = {}
+        self._settled: Membership | None = None
+        member.on_applied.append(self._tell_removed)
+
+    def _tell_removed(self) -> None:
+        """Ends the streams of those who were removed: a learner, which may hear nothing of it, would ask nobody."""
+        settled = self._member.replica.node.settled
+        if settled is self._settled:
+            return
+        self._settled = settled
+        for sender in settled.removed & self._inbound.keys():
+            self._inbound[sender].tell_removed()
 
     def _require_leader(self) -> None:
         if not self._member.replica.node.is_leader:

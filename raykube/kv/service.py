@@ -14,7 +14,14 @@ from raykube.kv.batch_service import BATCH_BYTES_MAX, BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
 from raykube.kv.core.compactor import Compactor
-from raykube.kv.core.identity import address_of, cluster_id, parse_initial_cluster, takes_ipv4, token_id
+from raykube.kv.core.identity import (
+    address_of,
+    cluster_id,
+    parse_initial_cluster,
+    require_advertised,
+    takes_ipv4,
+    token_id,
+)
 from raykube.kv.core.mvcc.machine import LEVEL, Command
 from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
@@ -92,6 +99,8 @@ class Service:
             if config.is_described and found.token != meta.token:
                 raise ValueError(foreign(config.data_dir, found, meta))
             meta = found  # ids that a restore or an addition gave are not made of the flags
+        else:
+            require_advertised(config.name, own, config.peer_urls)
         peer_tls = _tls(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
         addresses = {record.id: record.peer_urls for record in members.members}
         founders: Membership | None = None
@@ -148,6 +157,7 @@ class Service:
         for number, address in enumerate(await self._monitor.start(config.listen_metrics_urls)):
             self._addresses["metrics" if number == 0 else f"metrics-{number}"] = address
         member.start()
+        self._transport.connect()
         self._scrubber = Scrubber(member)
         self._scrubber.start()
         self._memory = Memory(member)

@@ -10,6 +10,7 @@ opens a stream (this one may lack the membership that names it), and at first fr
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from raykube.kv.peer import Peer
 from raykube.kv.recall import Removed, Replaced
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError, Tls
+from raykube.rpc.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ class Transport:
         self._urls = list(urls)
         self._incarnation = incarnation
         self._addresses = dict(addresses)
-        self._tls = tls
+        # One for all ways, made now: while a renewal is half done, its files could not be read.
+        self._tls: ssl.SSLContext | None = None if tls is None else client_context(tls)
         self._told: dict[int, tuple[str, ...]] = {}  # what those who are connected say of themselves
         self._newest = self._settled = Membership()
         self._peers: dict[int, Peer] = {}
@@ -79,6 +82,13 @@ class Transport:
         peer = self._peer(self._member.replica.node.leader)
         return None if peer is None else peer.stub
 
+    def connect(self) -> None:
+        """Opens ways to all others, though there is nothing to say: so this member hears that it was removed."""
+        node = self._member.replica.node
+        self._follow(node.membership, node.settled)
+        for member in {*node.membership.ids, *self._addresses}:  # its own log may know nobody yet
+            self._peer(member)
+
     # ---- who is where
 
     def _follow(self, newest: Membership, settled: Membership) -> None:
@@ -106,12 +116,13 @@ class Transport:
             self._check_address(member)
 
     def on_disconnected(self, member: int) -> None:
-        """Its stream ended: from now on the log counts."""
+        """Its stream ended: what it said is no news any more, when somebody asks where it is."""
+        # The way to it stays as it is. To end it would end what the other one was told by it, and so on for ever.
         self._told.pop(member, None)
-        self._check_address(member)
 
     def _address(self, member: int) -> tuple[str, ...]:
-        return self._told.get(member) or self._addresses.get(member) or ()
+        """Where to try: what it says of itself first, and what the log says, as it may name what only it can reach."""
+        return tuple(dict.fromkeys((*self._told.get(member, ()), *self._addresses.get(member, ()))))
 
     def _check_address(self, member: int) -> None:
         peer = self._peers.get(member)

@@ -147,17 +147,17 @@ class Channel:
     the call either. After an attempt to connect failed, calls fail at once until the time for another has come. With
     `tls`, the peer must prove the host's name or address and speak HTTP/2.
 
-    Raises ValueError when the certificates cannot be read.
+    Raises ValueError when the certificates cannot be read; with a context, which many channels may share, they were.
     """
 
-    def __init__(self, address: str, tls: Tls | None = None, timing: Timing | None = None) -> None:
+    def __init__(self, address: str, tls: Tls | ssl.SSLContext | None = None, timing: Timing | None = None) -> None:
         self.address = address
         self.attempts = 0  # to connect
         self.link: Link | None = None  # takes calls, or is spent
         self._timing = timing or Timing()
         self._context: ssl.SSLContext | None = None
         if tls is not None:
-            self._context = client_context(tls)
+            self._context = client_context(tls) if isinstance(tls, Tls) else tls
             self._context.set_alpn_protocols(["h2"])
         self._connecting: asyncio.Task[Link] | None = None
         self._failures = 0  # attempts in a row

@@ -79,3 +79,14 @@ def test_a_lease_that_its_owner_revoked_is_nobody_s_deadline() -> None:
     member.tick(BOOTED_S + 9)
     member.tick(BOOTED_S + 50)
     assert LEASE in member.replica.machine.store.leases
+
+
+def test_a_lease_that_was_renewed_and_revoked_leaves_no_clock_to_the_next_of_its_name() -> None:
+    lone = LoneReplica()
+    lone.tick(0.0)
+    lone.propose(Command.LEASE_GRANT, etcd_pb2.LeaseGrantRequest(ID=7, TTL=10))
+    lone.tick(0.1)
+    assert lone.replica.renew(7)
+    lone.propose(Command.LEASE_REVOKE, etcd_pb2.LeaseRevokeRequest(ID=7))
+    lone.tick(0.2)
+    assert lone.replica.lease_clock.remaining_s(7, 0.2) is None

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from raykube.kv.config import Config
 from raykube.kv.recall import Removed
 from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
 from raykube.pb.batch_pb2 import Write
 from raykube.rpc import Code, RpcError
 from tests.kit import pki
+from tests.kit.ports import free_ports
 from tests.kit.waiting import until
 from tests.kv.group import Group, running_group
 
@@ -255,3 +257,58 @@ async def test_a_leader_that_stood_still_knows_it_before_its_next_tick(
         await group.add("m2", learner=True)
     assert asked[0] == (True, False) and asked[-1] == (False, True)
     assert (False, False) in asked, "nor right after the tick, before it has listened"
+
+
+async def test_a_learner_that_is_removed_hears_it_though_it_says_nothing(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1) as group:
+        added = await group.add("m2", learner=True)
+        await group.start("m2")
+        await group.started("m2")
+        await group.agree()
+        await group.call("m1", "Cluster", "MemberRemove", etcd_pb2.MemberRemoveRequest(ID=added.ID))
+        async with asyncio.timeout(15):
+            with pytest.raises(Removed):
+                await group.services["m2"].wait()
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_learner_of_several_that_is_removed_hears_it(tmp_path: Path, is_away: bool) -> None:
+    async with running_group(tmp_path, 3) as group:
+        await until(group.all_started)
+        added = await group.add("m4", learner=True)
+        await group.start("m4")
+        await group.started("m4")
+        if is_away:
+            await group.stop("m4")
+        await group.call_any("Cluster", "MemberRemove", etcd_pb2.MemberRemoveRequest(ID=added.ID))
+        if is_away:
+            await group.start("m4")
+        async with asyncio.timeout(15):
+            with pytest.raises(Removed):
+                await group.services["m4"].wait()
+
+
+def test_where_members_listen_is_not_what_they_tell() -> None:
+    """All addresses, as in a container: the others know them by --initial-cluster."""
+    listens = {"name": "m1", "listen_peer_urls": ["http://0.0.0.0:2380"]}
+    named = ["m1=http://10.0.0.1:2380", "m2=http://10.0.0.2:2380"]
+    assert Config(**listens, initial_cluster=named).peer_urls == ["http://10.0.0.1:2380"]
+    advertised = ["http://10.0.0.9:2380"]
+    assert Config(**listens, initial_cluster=named, initial_advertise_peer_urls=advertised).peer_urls == advertised
+    assert Config(**listens).peer_urls == ["http://0.0.0.0:2380"]
+
+
+async def test_a_member_that_would_tell_another_address_than_all_know_does_not_start(tmp_path: Path) -> None:
+    client, peer, other = free_ports(3)
+    config = Config(
+        name="m1",
+        data_dir=tmp_path / "m1",
+        listen_client_urls=[f"http://127.0.0.1:{client}"],
+        listen_peer_urls=[f"http://127.0.0.1:{peer}"],
+        initial_advertise_peer_urls=[f"http://127.0.0.1:{other}"],
+        initial_cluster=[f"m1=http://127.0.0.1:{peer}"],
+    )
+    with pytest.raises(ValueError, match="--initial-advertise-peer-urls has"):
+        await Service(config).start()
+    with pytest.raises(ValueError, match="is not of the form"):
+        Config(name="m1", listen_peer_urls=[f"http://127.0.0.1:{peer}/"])

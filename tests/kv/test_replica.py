@@ -6,7 +6,7 @@ from raykube.kv.core.mvcc.machine import Command, Machine, encode
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, Kind, Message
 from raykube.kv.core.raft.node import Limits, Node
-from raykube.kv.core.replica import Replica
+from raykube.kv.core.replica import READ_RETRY_TICKS, Replica
 from raykube.pb import etcd_pb2, raft_pb2
 
 LEADER, OWN, OTHER, TERM = 1, 2, 3, 5
@@ -27,6 +27,12 @@ class Follower:
     def hear(self, message: Message) -> None:
         self.replica.step(message)
         self.work()
+
+    def ticks(self, count: int) -> None:
+        """So many ticks, in each of which the leader is heard of."""
+        for _ in range(count):
+            self.replica.tick(0.0)
+            self.hear(Message(Kind.HEARTBEAT, OWN, LEADER, TERM))
 
     def read(self, reader: int) -> None:
         self.replica.read(reader)
@@ -85,6 +91,55 @@ def test_readers_who_came_during_a_round_get_the_next() -> None:
     follower.answered(follower.asked[1])
     assert follower.released == [1, 2, 3]
     assert len(follower.asked) == 2
+
+
+def test_an_answer_counts_however_long_its_way_was() -> None:
+    follower = Follower()
+    follower.read(1)
+    follower.ticks(READ_RETRY_TICKS - 1)
+    follower.read(2)
+    follower.ticks(1)
+    assert len(follower.asked) == 2
+    follower.ticks(READ_RETRY_TICKS)
+    assert len(follower.asked) == 3
+    follower.answered(follower.asked[0])
+    assert follower.released == [1], "the other one came after it was asked"
+    follower.answered(follower.asked[0])
+    follower.answered(follower.asked[1])
+    assert follower.released == [1, 2]
+    follower.ticks(2 * READ_RETRY_TICKS)
+    assert len(follower.asked) <= 4
+
+
+def test_the_answer_to_a_later_question_is_for_all_who_asked_before() -> None:
+    follower = Follower()
+    follower.read(1)
+    follower.ticks(READ_RETRY_TICKS)
+    follower.answered(follower.asked[1])
+    assert follower.released == [1]
+    follower.read(2)
+    follower.answered(follower.asked[0])
+    assert follower.released == [1], "it was asked before the second reader came"
+
+
+def test_nobody_asks_for_readers_who_have_gone() -> None:
+    follower = Follower()
+    follower.read(1)
+    follower.replica.forget_reader(1)
+    follower.ticks(3 * READ_RETRY_TICKS)
+    assert len(follower.asked) == 1
+
+
+def test_requests_that_were_given_up_without_a_leader_leave_nothing() -> None:
+    follower = Follower()
+    follower.replica.node.on_peer_lost(LEADER)
+    follower.replica.propose(1, Command.PUT, b"x")
+    for request in range(2, 10_000):
+        follower.replica.propose(request, Command.PUT, b"x")
+        assert follower.replica.forget(request)
+    assert len(follower.replica._unbound) < 2000
+    follower.hear(Message(Kind.HEARTBEAT, OWN, LEADER, TERM))
+    assert follower.proposed == [(TERM, len(encode(1, Command.PUT, b"x")))]
 
 
 def test_readers_without_a_leader_wait_for_one() -> None:

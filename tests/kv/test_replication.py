@@ -1,5 +1,7 @@
 """A leader and its followers' windows: bounded in messages and bytes, opened again after losses, shut for the dead."""
 
+from dataclasses import replace
+
 import pytest
 
 from raykube.kv.core.raft.log import Log
@@ -83,6 +85,42 @@ def test_a_lost_answer_does_not_shut_the_window_for_ever() -> None:
     assert after[0].entries[0].index == before[-1].entries[-1].index + 1
 
 
+def test_readers_do_not_open_a_window() -> None:
+    node = leader()
+    answer(node, 2, 1)
+    answer(node, 3, 1)
+    take(node)
+    for _ in range(50):
+        node.propose([bytes(90)])
+    last = sent(node, 3)[-1].entries[-1].index
+    for context in range(1, 30):
+        node.read_index(context)
+        take(node)
+        for member in (2, 3):
+            node.step(Message(Kind.HEARTBEAT_ANSWER, 1, member, node.term, context=context))
+        assert sent(node, 3) == [], "the disk of this one stands still: it would hold all that its leader writes"
+    node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 3, node.term, context=29))
+    assert sent(node, 3)[0].entries[0].index == last + 1
+
+
+@pytest.mark.parametrize("reason", ["learner", "lacking"])
+def test_who_cannot_be_elected_does_not_believe_in_a_silent_leader_for_ever(reason: str) -> None:
+    log = Log(entries=[Entry(1, 1, 0, b"")])
+    if reason == "lacking":
+        log.answers_for = (1, 9)
+    membership = Membership.of(1, 2, 3)
+    if reason == "learner":
+        membership = Membership(tuple(replace(each, learner=each.id == 3) for each in membership.members))
+    node = Node(3, membership, lambda _: 0, log, HardState(1, 0, 1), LIMITS)
+    node.step(Message(Kind.HEARTBEAT, 3, 1, 1))
+    assert node.leader == 1
+    for _ in range(2 * LIMITS.election_ticks):
+        node.tick()
+    assert node.leader == 0
+    node.step(Message(Kind.HEARTBEAT, 3, 1, 1))
+    assert node.leader == 1
+
+
 def test_a_dead_follower_far_behind_gets_no_snapshot_and_holds_nobody_up() -> None:
     node = leader(entries=20)
     answer(node, 2, 21)
@@ -160,11 +198,33 @@ def test_no_proposals_while_leadership_is_handed_over() -> None:
     node.transfer(2)
     assert not node.propose([b"lost if it were taken"])
     node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, b"also")]))
+    node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, b"and this")]))
     assert node.log.last == 1
     for _ in range(LIMITS.election_ticks):
         node.tick()
         node.step(Message(Kind.HEARTBEAT_ANSWER, 1, 2, node.term))
-    assert node.propose([b"it did not take over"])
+    # It did not take over. Who asked from elsewhere will not ask again in this term.
+    assert [entry.data for entry in node.log.entries[1:]] == [b"also", b"and this"]
+    assert node.progress[3].awaited == node.log.last
+    assert node.propose([b"more"])
+
+
+def test_proposals_of_others_wait_for_room_and_so_many_only() -> None:
+    node = leader()
+    node.limits = Limits(uncommitted_bytes_max=1000)
+    answer(node, 2, 1)
+    take(node)
+    assert node.propose([bytes(900)])
+    for size in (200, 300, 600):
+        node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, bytes(size))]))
+    take(node)
+    answer(node, 2, node.log.last)
+    node.tick()
+    assert [len(entry.data) for entry in node.log.entries[1:]] == [900, 200, 300]
+    node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, bytes(900))]))
+    node.step(Message(Kind.HEARTBEAT, 1, 2, node.term + 1))
+    node.tick()
+    assert len(node.log.entries) == 4, "what waited at a leader is lost with its term, and asked for again"
 
 
 def test_a_joiner_that_never_heard_of_a_commit_may_come_to_lead() -> None:

@@ -39,6 +39,15 @@ def parse_initial_cluster(items: Iterable[str], token: str) -> Membership:
     return Membership(tuple(sorted(members, key=lambda member: member.id)))
 
 
+def require_advertised(name: str, own: Member, advertised: Iterable[str]) -> None:
+    """Raises ValueError when a member would tell other addresses than all others were told of it."""
+    if own.peer_urls != tuple(sorted(advertised)):
+        raise ValueError(
+            f"--initial-cluster has {','.join(own.peer_urls)} for {name!r}, "
+            f"and --initial-advertise-peer-urls has {','.join(advertised)}"
+        )
+
+
 def address_of(url: str) -> tuple[str, str]:
     """`https://127.0.0.2:2380` → ("https", "127.0.0.2:2380"). Raises ValueError."""
     parts = urlsplit(url)
@@ -46,7 +55,7 @@ def address_of(url: str) -> tuple[str, str]:
         port = parts.port
     except ValueError:
         port = None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path not in ("", "/"):
+    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path:
         raise ValueError(f"{url!r} is not of the form http://address:port or https://address:port")
     return parts.scheme, parts.netloc
 

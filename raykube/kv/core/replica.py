@@ -28,6 +28,7 @@ from raykube.pb import etcd_pb2
 
 READ_RETRY_TICKS = 5
 UNBOUND = -1  # the term of a proposal that no leader has seen
+FORGOTTEN_MAX = 1000  # of those that wait for a leader
 REVOCATIONS_MAX = 500  # of leases that ran out, in one entry
 ENTRY_BYTES_MAX = 1 << 20  # of proposals that share an entry; a larger one has an entry for itself
 # Sets, as to reach and compare an enumeration's members is slow.
@@ -86,8 +87,8 @@ class Replica:
         self._proposals: dict[int, _Proposal] = {}
         self._unbound: list[int] = []
         self._new_readers: list[int] = []
-        self._round: tuple[int, list[int]] | None = None  # context, readers
-        self._round_ticks = 0
+        self._asked: list[tuple[int, list[int]]] = []  # context, readers: questions without an answer, oldest first
+        self._asked_ticks = 0  # since the last of them
         self._at_index: list[tuple[int, list[int]]] = []  # readers who wait for an index to be applied
         self.is_removed = node.id in node.membership_at(self.applied).removed  # for good, as of what is applied
         self._changes: dict[int, tuple[int, int, int]] = {}  # index of a new membership → request, term, member
@@ -107,6 +108,8 @@ class Replica:
     def forget(self, request: int) -> bool:
         """Nobody waits for `request` any more; returns whether it surely never took and never will take effect."""
         proposal = self._proposals.pop(request, None)
+        if len(self._unbound) > 2 * len(self._proposals) + FORGOTTEN_MAX:
+            self._unbound = [waiting for waiting in self._unbound if waiting in self._proposals]
         return proposal is not None and proposal.term == UNBOUND
 
     def renew(self, lease: int) -> bool:
@@ -144,7 +147,7 @@ class Replica:
 
     def forget_reader(self, reader: int) -> None:
         """The reader has gone."""
-        for readers in (self._new_readers, *([self._round[1]] if self._round else []), *(r for _, r in self._at_index)):
+        for readers in (self._new_readers, *(readers for _, readers in (*self._asked, *self._at_index))):
             if reader in readers:
                 readers.remove(reader)
 
@@ -160,12 +163,12 @@ class Replica:
         self._note_role()
         granted, self._granted = self._granted, []
         for lease, ttl_s in granted:
-            self.lease_clock.start(lease, ttl_s, now)
-        if self._round is not None:
-            self._round_ticks += 1
-            if self._round_ticks >= READ_RETRY_TICKS:
-                self._new_readers = self._round[1] + self._new_readers
-                self._round = None
+            if lease in self.machine.store.leases:  # else it was revoked since: a clock would end the next of its name
+                self.lease_clock.start(lease, ttl_s, now)
+        if self._asked:
+            self._asked_ticks += 1
+            if self._asked_ticks >= READ_RETRY_TICKS:
+                self._ask_again()
         self._compact(now)
         if self.node.is_leader:
             self._expire_leases(now)
@@ -297,7 +300,7 @@ class Replica:
         if self.node.log.has_to_hand or (has_applied and (self._unbound or self.prover.has_to_vouch)):
             return True
         # Readers who came while a round ran, which has ended: nothing else may wake this member before a heartbeat.
-        return bool(self._new_readers) and self._round is None and self.node.leader != 0
+        return bool(self._new_readers) and not self._asked and self.node.leader != 0
 
     def persisted(self, write: Write, restored: Restored | None = None) -> None:
         """The write is durable; a snapshot in it becomes this member's state: `restored`, when it was read already."""
@@ -363,16 +366,29 @@ class Replica:
 
     def _start_round(self) -> None:
         """One round at a time; all who come while it runs share the next."""
-        if self._round is None and self._new_readers and self.node.leader:
-            context = self._new_id()
-            self._round, self._new_readers, self._round_ticks = (context, self._new_readers), [], 0
-            self.node.read_index(context)
+        if self._new_readers and not self._asked and self.node.leader:
+            self._ask()
+
+    def _ask(self) -> None:
+        context = self._new_id()
+        self._asked.append((context, self._new_readers))
+        self._new_readers, self._asked_ticks = [], 0
+        self.node.read_index(context)
+
+    def _ask_again(self) -> None:
+        """The question or its answer may be lost. Or both are still on a long way: an answer counts when it comes."""
+        first = next((n for n, (_, readers) in enumerate(self._asked) if readers), len(self._asked))
+        del self._asked[:first]  # whose readers have gone
+        if self.node.leader and (self._asked or self._new_readers):
+            self._ask()
 
     def _on_read_states(self, states: list[ReadState]) -> None:
         for context, index in states:
-            if self._round is not None and self._round[0] == context:
-                self._at_index.append((index, self._round[1]))
-                self._round = None
+            place = next((n for n, (asked, _) in enumerate(self._asked) if asked == context), None)
+            if place is not None:
+                # It was asked after those came who asked before.
+                self._at_index += [(index, readers) for _, readers in self._asked[: place + 1]]
+                del self._asked[: place + 1]
 
     def _release_readers(self) -> list[int]:
         released: list[int] = []

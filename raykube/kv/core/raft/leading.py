@@ -163,16 +163,19 @@ class Leading(State):
 
     def _on_heartbeat_answer(self, message: Message, progress: Progress) -> None:
         progress.on_heard()
-        progress.is_probe_sent = False
         if progress.is_disk_full is not message.reject:
             progress.is_disk_full = message.reject
             self._look_for_full_disks()
-        progress.round_confirmed = max(progress.round_confirmed, message.context)
+        if message.context > progress.round_confirmed:
+            progress.round_confirmed = message.context
+            self._confirm_reads()
+            return
+        # It was sent because time went by, not for readers: those may be thousands a second, and so much is not lost.
+        progress.is_probe_sent = False
         if progress.sending is Sending.REPLICATE and not self._may_send(progress):
             progress.forget_oldest()
         if progress.match < self._released:
             self._send_append(message.sender)
-        self._confirm_reads()
 
     def _held_by_quorum(self, membership: Membership) -> int:
         """The last index that a quorum of `membership` has on disk."""

@@ -29,8 +29,11 @@ class Node(Elections, Following):
         """A tick of time went by."""
         self._elapsed += 1
         if self.role is not Role.LEADER:
-            if self._elapsed >= self._timeout and self._may_campaign():
-                self.campaign()
+            if self._elapsed >= self._timeout:
+                if self._may_campaign():
+                    self.campaign()
+                else:
+                    self.leader = 0  # who cannot be elected must not believe for ever in who is silent
             return
         self._heartbeat_elapsed += 1
         self._unsure_ticks = max(0, self._unsure_ticks - 1)
@@ -49,6 +52,7 @@ class Node(Elections, Following):
         if self._heartbeat_elapsed >= self.limits.heartbeat_ticks:
             self._heartbeat_elapsed = 0
             self._broadcast_heartbeat()
+        self._take_postponed()
 
     def on_stalled(self, missed_ticks: int) -> None:
         """This member stood still, and heard nobody meanwhile. Its leader may have stood still as well, with the same
@@ -182,8 +186,8 @@ class Node(Elections, Following):
             self._read_states.append(ReadState(message.context, message.index))
         elif self.role is Role.LEADER:
             if kind is Kind.PROPOSE:
-                if self.propose([entry.data for entry in message.entries]):
-                    self._await(message.sender, self.log.last)
+                self._postponed.append(message)
+                self._take_postponed()
             elif kind is Kind.READ_INDEX:
                 self._on_read(message.context, message.sender)
             elif message.sender in self.progress:
@@ -191,6 +195,20 @@ class Node(Elections, Following):
                     self._on_append_answer(message, self.progress[message.sender])
                 elif kind is Kind.HEARTBEAT_ANSWER:
                     self._on_heartbeat_answer(message, self.progress[message.sender])
+
+    def _take_postponed(self) -> None:
+        """Proposals of others, in their order, as far as they can be appended: their members will not ask again in this
+        term. They wait for the end of a transfer that fails, or for room; beyond some bytes they are lost."""
+        postponed, taken = self._postponed, 0
+        for message in postponed:
+            if not self.propose([entry.data for entry in message.entries]):
+                break
+            self._await(message.sender, self.log.last)
+            taken += 1
+        del postponed[:taken]
+        size = sum(len(entry.data) for message in postponed for entry in message.entries)
+        while size > self.limits.uncommitted_bytes_max:
+            size -= sum(len(entry.data) for entry in postponed.pop().entries)
 
     # ---- output
 

@@ -80,6 +80,7 @@ class State:
         self._votes: dict[int, bool] = {}
         self._reads = Reads()
         self._uncommitted_bytes = 0
+        self._postponed: list[Message] = []  # a leader's: proposals of others that it cannot take yet
         self._released = 0  # a leader's entries up to here may leave
         self._has_left = False  # since the last `ready`, something did
         self._gathering = Gathering(self.limits.gathered_bytes_max)  # of those behind them
@@ -160,6 +161,7 @@ class State:
         self._elapsed = self._unsure_ticks = 0
         self._votes = {}
         self._reads.clear()
+        self._postponed.clear()
         self._uncommitted_bytes = self._released = self._full_member = 0
         self._gathering.clear()
         self._reset_timeout()
