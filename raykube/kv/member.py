@@ -150,6 +150,11 @@ class Member:
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
         self._waiters.give_up(now)
         self.replica.node.is_disk_full = self.room.is_full
+        if self.room.problem is not None:
+            self.fail(self.room.problem)  # its files may be gone, though what is open takes writes as before
+            return
+        if self.room.is_full:
+            self.snapshotter.make_room(self.room.bytes_free)
         self._guard(lambda: self.replica.tick(now, stalled_s, int(stalled_s / self.tick_s)))
 
     def _is_late(self) -> bool:

@@ -19,6 +19,7 @@ class Room:
         self._retry = retry
         self._checked_at = float("-inf")
         self.bytes_free = 0
+        self.problem: OSError | None = None  # the disk could not be asked
 
     @property
     def is_full(self) -> bool:
@@ -26,7 +27,10 @@ class Room:
         now = time.monotonic()
         if now - self._checked_at >= CHECK_S:
             self._checked_at = now
-            self.bytes_free = shutil.disk_usage(self._data_dir).free
+            try:
+                self.bytes_free = shutil.disk_usage(self._data_dir).free
+            except OSError as error:
+                self.problem = error
             if self._is_log_short():
                 self._retry()
         return self.bytes_free < BYTES_KEPT or self._is_log_short()

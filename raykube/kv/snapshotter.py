@@ -10,7 +10,7 @@ from raykube.kv.core.raft.messages import Snapshot
 from raykube.kv.core.replica import Replica
 from raykube.kv.disk_thread import DiskThread
 from raykube.kv.snapshot_files import Abandoned, SnapshotFiles
-from raykube.kv.wal import PASSING, Wal
+from raykube.kv.wal import PASSING, SEGMENT_BYTES_MAX, Wal
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ class Snapshotter:
         self._count = count
         self._fail = fail
         self._index = self._purge_index = replica.applied
-        self._log_at = 0  # what the log had appended when the last one was taken
+        self._purged = 0  # the log has nothing up to here
+        self._is_short = False  # the one that is under way is to make room
+        self._log_at = -wal.bytes_behind(replica.applied)  # what the log had appended when the last one was taken
         self._log_bytes = 0  # how much more it must have before the next
         self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -57,6 +59,33 @@ class Snapshotter:
     def on_installed(self, snapshot: Snapshot) -> None:
         """A leader's snapshot took the place of all."""
         self._index = self._purge_index = snapshot.index
+
+    def make_room(self, bytes_free: int) -> None:
+        """The disk is short: a log that takes more than what it made goes, though it is not due to go yet.
+
+        While growth is refused, nothing would make it due, and the disk would stay full.
+        """
+        if self._task is not None or self._is_closed:
+            return
+        stored = self._replica.machine.store.bytes_stored  # about the size of a snapshot
+        if self._purged < self._purge_index:
+            self._task = asyncio.create_task(self._cut())
+        elif self._wal.bytes_appended - self._log_at > stored + SEGMENT_BYTES_MAX and stored < bytes_free:
+            self._begin()
+            self._is_short = self._task is not None
+
+    async def _cut(self) -> None:
+        """Drops the log up to the newest snapshot. That is then the only copy here, as an etcd has no other either."""
+        try:
+            await self._purge(self._purge_index)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._task = None
+
+    async def _purge(self, index: int) -> None:
+        await self._disk.run(lambda: self._wal.purge(index))
+        self._purged = index
 
     def renew(self) -> None:
         """The file of the newest snapshot cannot be used: another takes its place, soon."""
@@ -79,7 +108,7 @@ class Snapshotter:
             self._fail(error)
         finally:
             picture.forget()
-            self._task = None
+            self._task, self._is_short = None, False
 
     async def _save(self, snapshot: Snapshot, picture: Image) -> None:
         try:
@@ -97,7 +126,7 @@ class Snapshotter:
         self._replica.node.on_snapshot_saved(snapshot, ENTRIES_KEPT)
         # Keep what the older of the two snapshots needs, in case the newer one cannot be read one day.
         purge, self._purge_index = self._purge_index, snapshot.index
-        await self._disk.run(lambda: self._wal.purge(purge))
+        await self._purge(snapshot.index if self._is_short else purge)
 
     async def close(self) -> None:
         """Begins no other, and gives up the one that is under way."""

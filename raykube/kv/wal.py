@@ -230,6 +230,11 @@ class Wal:
                 break
             path.unlink()
 
+    def bytes_behind(self, index: int) -> int:
+        """The size of the segments before the present one that may hold something behind the entry at `index`."""
+        paths = sorted(self._folder.glob(f"*{SUFFIX}"))
+        return sum(path.stat().st_size for path, following in pairwise(paths) if _first_index(following) > index + 1)
+
     def abandon(self) -> None:
         """Ends a wait for room: the append that waits fails."""
         self._abandoned.set()

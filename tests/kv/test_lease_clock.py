@@ -52,3 +52,14 @@ def test_a_lease_whose_revocation_is_in_the_log_is_not_named_again() -> None:
     clock.start(1, 5, 100.0)
     assert clock.expired(104.9) == []
     assert clock.expired(105.0) == [1]
+
+
+def test_leases_that_are_gone_and_renewals_leave_nothing() -> None:
+    clock = LeaseClock()
+    for lease in range(20_000):
+        clock.start(lease, 86_400, 0.0)
+        clock.forget(lease)
+    for _ in range(20_000):
+        clock.start(1, 3600, 0.0)
+    assert len(clock._queue) < 2000
+    assert clock.expired(3600.0) == [1]

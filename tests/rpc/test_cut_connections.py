@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import random
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from raykube.base.backoff import Backoff
 from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel, Timing
 from tests.kit.waiting import until
-from tests.rpc.echo import ECHO, Bytes, Handler, served
+from tests.rpc.echo import ECHO, Bytes, Handler, say, served, serving
 
 
 @contextlib.asynccontextmanager
@@ -102,3 +104,17 @@ async def test_every_call_ends(kind: str, seed: int) -> None:
     assert {"answered", "unavailable"} == set(ends)
     if kind == "ours":
         await until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_a_connection_that_is_closed_leaves_nothing_to_the_collector() -> None:
+    """The store's processes collect seldom: a cycle of each connection that ever was would stay."""
+    async with serving(Handler()) as (server, channel):
+        await channel.stub(ECHO).Unary(say("hello"))
+        known = [weakref.ref(one) for connection in server._connections for one in (connection, connection.core)]
+        gc.collect()
+        gc.disable()
+        try:
+            await channel.close()
+            await until(lambda: not any(one() for one in known), 5, "all of it is gone")
+        finally:
+            gc.enable()

@@ -2,6 +2,7 @@
 
 import heapq
 
+OUTDATED_MAX = 1000  # entries of the queue that stand for nothing any more
 RETRY_S = 2.0  # a revocation that the log did not take now is proposed again
 
 
@@ -19,6 +20,13 @@ class LeaseClock:
         self._over.discard(lease)
         self._deadlines[lease] = deadline
         heapq.heappush(self._queue, (deadline, lease))
+        if len(self._queue) > 2 * len(self._deadlines) + OUTDATED_MAX:
+            self._sort_out()
+
+    def _sort_out(self) -> None:
+        """Drops what leases that were renewed or forgotten left in the queue: some would wait there for a day."""
+        self._queue = [(deadline, lease) for lease, deadline in self._deadlines.items()]
+        heapq.heapify(self._queue)
 
     def forget(self, lease: int) -> None:
         self._deadlines.pop(lease, None)
@@ -50,8 +58,7 @@ class LeaseClock:
     def delay(self, seconds: float) -> None:
         """Moves every deadline: this process stood still, and could not hear who kept a lease alive."""
         self._deadlines = {lease: deadline + seconds for lease, deadline in self._deadlines.items()}
-        self._queue = [(deadline, lease) for lease, deadline in self._deadlines.items()]
-        heapq.heapify(self._queue)
+        self._sort_out()
 
     def expired(self, now: float) -> list[int]:
         """The leases whose time is over; each is named again after `RETRY_S` unless it was settled or forgotten."""

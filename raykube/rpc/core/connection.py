@@ -12,7 +12,8 @@ consumer delays its own call only.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from raykube.rpc.core import frames
 from raykube.rpc.core.events import ConnectionEnded, Event, GoingAway, MessageReceived, PingAnswered, SettingsReceived
@@ -28,6 +29,22 @@ from raykube.rpc.errors import Code, RpcError
 
 class Connection(ABC):
     """One end of an HTTP/2 connection; `ServerConnection` and `ClientConnection` are its roles."""
+
+    # A role's, not a connection's: its own methods in a table of its own would keep it when nobody has it any more, in
+    # processes whose collector of garbage seldom looks.
+    _handlers: ClassVar[Mapping[int, Callable[[Any, int, int, bytes], None]]]
+
+    def __init_subclass__(cls) -> None:
+        cls._handlers = {
+            frames.HEADERS: cls._on_headers,
+            frames.PRIORITY: cls._on_priority,
+            frames.RST_STREAM: cls._on_rst_stream,
+            frames.SETTINGS: cls._on_settings,
+            frames.PUSH_PROMISE: cls._on_push_promise,
+            frames.PING: cls._on_ping,
+            frames.GOAWAY: cls._on_goaway,
+            frames.WINDOW_UPDATE: cls._on_window_update,
+        }
 
     def __init__(self, limits: Limits, preface: bytes) -> None:
         self._limits = limits
@@ -46,16 +63,6 @@ class Connection(ABC):
         self._now_s = 0.0
         self.ended = False  # by a fault of the peer
         self.going_away = False  # we sent GOAWAY
-        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            frames.HEADERS: self._on_headers,
-            frames.PRIORITY: self._on_priority,
-            frames.RST_STREAM: self._on_rst_stream,
-            frames.SETTINGS: self._on_settings,
-            frames.PUSH_PROMISE: self._on_push_promise,
-            frames.PING: self._on_ping,
-            frames.GOAWAY: self._on_goaway,
-            frames.WINDOW_UPDATE: self._on_window_update,
-        }
 
     def _greet(self, *settings: tuple[Setting, int]) -> None:
         limits = self._limits
@@ -114,7 +121,7 @@ class Connection(ABC):
                     if kind == frames.DATA:
                         self._on_data(stream, flags, payload)
                     elif kind in handlers:
-                        handlers[kind](stream, flags, payload)
+                        handlers[kind](self, stream, flags, payload)
                 except StreamFault as fault:
                     self._break(stream, fault)
         except ConnectionFault as fault:

@@ -27,8 +27,9 @@ CHUNK_BYTES = 1 << 20
 class Image:
     """A picture of a store as bytes; to encode it may take its time, and run in a thread."""
 
-    def __init__(self, head: raft_pb2.StoreHead, picture: Picture) -> None:
+    def __init__(self, head: raft_pb2.StoreHead, leases: list[Lease], picture: Picture) -> None:
         self._head = head
+        self._leases = leases
         self._picture = picture
 
     def forget(self) -> None:
@@ -36,8 +37,12 @@ class Image:
         self._picture.forget()
 
     def _encoded_head(self) -> bytes:
-        self._head.held = self._picture.held
-        return self._head.SerializeToString(deterministic=True)
+        head = self._head
+        head.held = self._picture.held
+        if not head.leases:
+            found = sorted((lease.id, lease.ttl_s) for lease in self._leases)
+            head.leases.extend(raft_pb2.LeaseRecord(id=number, ttl=ttl_s) for number, ttl_s in found)
+        return head.SerializeToString(deterministic=True)
 
     @property
     def size(self) -> int:
@@ -71,13 +76,13 @@ def capture(store: Store, rest: raft_pb2.StoreHead | None = None) -> Image:
     head = raft_pb2.StoreHead(
         revision=store.revision,
         compact_revision=store.compact_revision,
-        leases=[raft_pb2.LeaseRecord(id=lease.id, ttl=lease.ttl_s) for _, lease in sorted(store.leases.items())],
         written=store.written & SUM_MASK,
         leases_sum=store.leases_sum,
     )
     if rest is not None:
         head.MergeFrom(rest)
-    return Image(head, store.capture())
+    # A lease says the same as long as it is: records of a hundred thousand are made by whoever encodes the picture.
+    return Image(head, list(store.leases.values()), store.capture())
 
 
 class Restorer:
