@@ -40,7 +40,7 @@ class Limits:
 # window was used up in a part of it. And several full messages of the store's streams fit: with less, the sender of
 # one waits for leave in its middle. Too long a header list ends its connection, with the watches on it: there is room
 # for the metadata of clients who pass on what they were called with.
-WIDE = Limits(header_bytes_max=MIB // 4, stream_window_bytes=4 * MIB, connection_window_bytes=16 * MIB)
+WIDE = Limits(header_bytes_max=MIB // 16, stream_window_bytes=4 * MIB, connection_window_bytes=16 * MIB)
 
 
 class Allowance:
