@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raykube.base.duration import Duration, parse_duration
-from raykube.kv.core.identity import address_of, parse_initial_cluster
+from raykube.kv.core.identity import check_url, parse_initial_cluster
 
 
 class Config(BaseModel):
@@ -89,7 +89,7 @@ class Config(BaseModel):
     @classmethod
     def _check_urls(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            address_of(url)
+            check_url(url)
         return urls
 
     @field_validator("auto_compaction_retention")

@@ -92,7 +92,7 @@ class Member:
         self._is_closed = False
         self._is_leaving = False
         self._is_sweeping = False
-        self.snapshotter = Snapshotter(self.replica, self.files, self._wal, self._disk, snapshot_count, self.fail)
+        self.snapshotter = Snapshotter(self.replica, self.files, self._wal, snapshot_count, self.fail)
         self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
         self._left_at = 0.0  # when this leader's last round began
         self._ticked_at = time.monotonic()
@@ -104,8 +104,6 @@ class Member:
         """Begins to tick. A member alone leads at once."""
         if self.replica.node.membership.voters == {self.id}:
             self.replica.node.campaign()
-        if self.replica.is_removed:
-            self._leave()
         self._ticked_at = time.monotonic()
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
         self.wake()
@@ -154,7 +152,7 @@ class Member:
             self.fail(self.room.problem)  # its files may be gone, though what is open takes writes as before
             return
         if self.room.is_full:
-            self.snapshotter.make_room(self.room.bytes_free)
+            self._guard(lambda: self.snapshotter.make_room(self.room.bytes_free))
         self._guard(lambda: self.replica.tick(now, stalled_s, int(stalled_s / self.tick_s)))
 
     def _is_late(self) -> bool:
@@ -289,8 +287,8 @@ class Member:
         self._guard(run)
 
     def _applied(self) -> None:
-        if self.replica.is_removed and not self._is_leaving:
-            self._leave()
+        if self.replica.is_removed:
+            self.leave()
         self._notify()
         replica = self.replica
         if replica.machine.store.compact_revision and not self._is_sweeping:
@@ -298,10 +296,11 @@ class Member:
             self._loop.call_soon(self._sweep)
         self.snapshotter.on_applied()
 
-    def _leave(self) -> None:
-        """Not at once: what says so to the others, and to who asked for it, is on its way."""
-        self._is_leaving = True
-        self._loop.call_later(REMOVED_GRACE_S, self.fail, Removed(self.id))
+    def leave(self) -> None:
+        """This member was removed. It stops, but not at once: what says so to who asked for it is on its way."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._loop.call_later(REMOVED_GRACE_S, self.fail, Removed(self.id))
 
     def _notify(self) -> None:
         for callback in self.on_applied:

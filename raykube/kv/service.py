@@ -17,6 +17,7 @@ from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.identity import (
     address_of,
     cluster_id,
+    is_same_place,
     parse_initial_cluster,
     require_advertised,
     takes_ipv4,
@@ -181,7 +182,7 @@ class Service:
         attributes = member.replica.machine.attributes.get(member.id)
         name = attributes.name if attributes is not None else known.name
         # Its own log may not know yet that it moves.
-        has_moved = self.config.initial_cluster_state == "new" and set(known.peer_urls) != set(wanted.peer_urls)
+        has_moved = self.config.initial_cluster_state == "new" and not is_same_place(known.peer_urls, wanted.peer_urls)
         if name not in ("", wanted.name) or has_moved:
             raise ValueError(
                 f"{self.config.data_dir} belongs to member {name} at {','.join(known.peer_urls)}: check --name, "

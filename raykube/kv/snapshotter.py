@@ -8,7 +8,6 @@ from collections.abc import Callable
 from raykube.kv.core.mvcc.image import Image
 from raykube.kv.core.raft.messages import Snapshot
 from raykube.kv.core.replica import Replica
-from raykube.kv.disk_thread import DiskThread
 from raykube.kv.snapshot_files import Abandoned, SnapshotFiles
 from raykube.kv.wal import PASSING, SEGMENT_BYTES_MAX, Wal
 
@@ -21,21 +20,19 @@ RETRY_S = 10.0  # after one for which there was no room
 
 
 class Snapshotter:
-    """One at a time. Files are written in a thread; the log is purged in its own, `disk`."""
+    """One at a time, written in a thread. So is the log purged: its own may wait for the very room that this makes."""
 
     def __init__(
         self,
         replica: Replica,
         files: SnapshotFiles,
         wal: Wal,
-        disk: DiskThread,
         count: int,
         fail: Callable[[BaseException], None],
     ) -> None:
         self._replica = replica
         self._files = files
         self._wal = wal
-        self._disk = disk
         self._count = count
         self._fail = fail
         self._index = self._purge_index = replica.applied
@@ -59,13 +56,14 @@ class Snapshotter:
     def on_installed(self, snapshot: Snapshot) -> None:
         """A leader's snapshot took the place of all."""
         self._index = self._purge_index = snapshot.index
+        self._log_at = self._wal.bytes_appended
 
     def make_room(self, bytes_free: int) -> None:
         """The disk is short: a log that takes more than what it made goes, though it is not due to go yet.
 
         While growth is refused, nothing would make it due, and the disk would stay full.
         """
-        if self._task is not None or self._is_closed:
+        if self._task is not None or self._is_closed or self._replica.node.is_installing:
             return
         stored = self._replica.machine.store.bytes_stored  # about the size of a snapshot
         if self._purged < self._purge_index:
@@ -75,7 +73,7 @@ class Snapshotter:
             self._is_short = self._task is not None
 
     async def _cut(self) -> None:
-        """Drops the log up to the newest snapshot. That is then the only copy here, as an etcd has no other either."""
+        """Drops the log up to the newest snapshot, with the way back to the older one: room is worth more now."""
         try:
             await self._purge(self._purge_index)
         except Exception as error:
@@ -84,7 +82,7 @@ class Snapshotter:
             self._task = None
 
     async def _purge(self, index: int) -> None:
-        await self._disk.run(lambda: self._wal.purge(index))
+        await asyncio.to_thread(self._wal.purge, index)
         self._purged = index
 
     def renew(self) -> None:
@@ -96,12 +94,12 @@ class Snapshotter:
         if self._task is None and not self._is_closed and time.monotonic() >= self._not_before:
             snapshot, picture = self._replica.capture()
             self._index = snapshot.index
-            self._log_at = self._wal.bytes_appended
-            self._task = asyncio.create_task(self._take(snapshot, picture))
+            log_at, self._log_at = self._log_at, self._wal.bytes_appended
+            self._task = asyncio.create_task(self._take(snapshot, picture, log_at))
 
-    async def _take(self, snapshot: Snapshot, picture: Image) -> None:
+    async def _take(self, snapshot: Snapshot, picture: Image, log_at: int) -> None:
         try:
-            await self._save(snapshot, picture)
+            await self._save(snapshot, picture, log_at)
         except Abandoned:
             pass  # by `close`
         except Exception as error:
@@ -110,7 +108,8 @@ class Snapshotter:
             picture.forget()
             self._task, self._is_short = None, False
 
-    async def _save(self, snapshot: Snapshot, picture: Image) -> None:
+    async def _save(self, snapshot: Snapshot, picture: Image, log_at: int) -> None:
+        """`log_at`: what the log had appended at the snapshot before, which counts again when this one fails."""
         try:
             size = await asyncio.to_thread(self._files.save, snapshot, picture.chunks())
         except OSError as error:
@@ -118,7 +117,7 @@ class Snapshotter:
                 raise
             log.warning("no snapshot now, the log grows: %s", error)
             self._index -= self._count
-            self._log_bytes = 0
+            self._log_at, self._log_bytes = log_at, 0
             self._not_before = time.monotonic() + RETRY_S
             return
         # Writing a large store out again and again would cost more than all its writes: the log grows as large first.

@@ -21,7 +21,7 @@ from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.raft.messages import Kind, Message
 from raykube.kv.member import Member
 from raykube.kv.peer import Peer
-from raykube.kv.recall import Removed, Replaced
+from raykube.kv.recall import Replaced
 from raykube.pb import raft_pb2
 from raykube.rpc import Code, RpcError, Tls
 from raykube.rpc.tls import client_context
@@ -86,7 +86,8 @@ class Transport:
         """Opens ways to all others, though there is nothing to say: so this member hears that it was removed."""
         node = self._member.replica.node
         self._follow(node.membership, node.settled)
-        for member in {*node.membership.ids, *self._addresses}:  # its own log may know nobody yet
+        # Where the log knows members, ids made of the flags may be nobody's.
+        for member in node.membership.ids or tuple(self._addresses):
             self._peer(member)
 
     # ---- who is where
@@ -181,8 +182,10 @@ class Transport:
     def _on_state(self, peer: Peer, state: Any) -> None:
         """What the receiver of a stream says of it."""
         peer.refusal = ""
-        if state.removed or state.replaced:
-            self._member.fail((Removed if state.removed else Replaced)(self._member.id))
+        if state.removed:
+            self._member.leave()
+        elif state.replaced:
+            self._member.fail(Replaced(self._member.id))
 
     def _opening(self, to: int, urls: Iterable[str] = (), incarnation: int = 0) -> bytes:
         """A batch without messages."""

@@ -31,6 +31,7 @@ def sorted_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         update(order, listed)
 
     monkeypatch.setattr(key_index, "PIECE_KEYS", PIECE)
+    monkeypatch.setattr(key_index, "FRESH_MAX", PIECE)
     monkeypatch.setattr(key_index, "sorted", noted, raising=False)
     monkeypatch.setattr(key_index.SortedList, "update", updated)
     monkeypatch.setattr(key_index.SortedList, "_update", updated)

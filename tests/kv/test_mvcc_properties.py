@@ -23,6 +23,7 @@ def small_pieces() -> Iterator[None]:
     """So that a handful of keys is put in order in several pieces, at once or in a range."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(key_index, "PIECE_KEYS", 2)
+        patch.setattr(key_index, "FRESH_MAX", 2)
         yield
 
 

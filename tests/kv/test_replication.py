@@ -211,17 +211,17 @@ def test_no_proposals_while_leadership_is_handed_over() -> None:
 
 def test_proposals_of_others_wait_for_room_and_so_many_only() -> None:
     node = leader()
-    node.limits = Limits(uncommitted_bytes_max=1000)
+    node.limits = Limits(uncommitted_bytes_max=2000)
     answer(node, 2, 1)
     take(node)
-    assert node.propose([bytes(900)])
-    for size in (200, 300, 600):
+    assert node.propose([bytes(1900)])
+    for size in (200, 300, 1000):
         node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, bytes(size))]))
     take(node)
     answer(node, 2, node.log.last)
     node.tick()
-    assert [len(entry.data) for entry in node.log.entries[1:]] == [900, 200, 300]
-    node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, bytes(900))]))
+    assert [len(entry.data) for entry in node.log.entries[1:]] == [1900, 200, 300]
+    node.step(Message(Kind.PROPOSE, 1, 3, node.term, entries=[Entry(0, 0, 0, bytes(1800))]))
     node.step(Message(Kind.HEARTBEAT, 1, 2, node.term + 1))
     node.tick()
     assert len(node.log.entries) == 4, "what waited at a leader is lost with its term, and asked for again"

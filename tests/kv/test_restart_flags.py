@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raykube.kv.config import Config
+from raykube.kv.core.identity import address_of, is_same_place, parse_initial_cluster
 from raykube.kv.service import Service
 from raykube.pb.batch_pb2 import Write
 from tests.kv.group import Group, running_group
@@ -63,3 +64,11 @@ async def test_a_start_that_is_refused_for_its_lost_log_changes_nothing(tmp_path
         await group.start("m1")
         found = await group.client.range(b"a")
         assert found.kvs[0].value == b"39"
+
+
+def test_addresses_of_an_old_log_may_have_a_slash_and_flags_may_not() -> None:
+    """etcd's do not; a log of ours may have been written with one, and must be read."""
+    assert address_of("http://10.0.0.1:2380/") == address_of("http://10.0.0.1:2380")
+    assert is_same_place(["http://10.0.0.1:2380/"], ["http://10.0.0.1:2380"])
+    with pytest.raises(ValueError, match="has a path"):
+        parse_initial_cluster(["m1=http://10.0.0.1:2380/"], "token")

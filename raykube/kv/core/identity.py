@@ -31,7 +31,7 @@ def parse_initial_cluster(items: Iterable[str], token: str) -> Membership:
         name, sign, url = item.partition("=")
         if not sign or not name:
             raise ValueError(f"--initial-cluster: {item!r} is not of the form name=url")
-        address_of(url)
+        check_url(url)
         urls.setdefault(name, []).append(url)
     members = [Member(member_id(peers, token), name, tuple(sorted(peers))) for name, peers in urls.items()]
     if len({member.id for member in members}) != len(members):
@@ -55,11 +55,24 @@ def address_of(url: str) -> tuple[str, str]:
         port = parts.port
     except ValueError:
         port = None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path not in ("", "/"):
         raise ValueError(f"{url!r} is not of the form http://address:port or https://address:port")
     return parts.scheme, parts.netloc
 
 
+def check_url(url: str) -> None:
+    """Raises ValueError on what etcd refuses as a URL of a member. (A log may have one with a slash at the end.)"""
+    address_of(url)
+    if urlsplit(url).path:
+        raise ValueError(f"{url!r} is not of the form http://address:port or https://address:port: it has a path")
+
+
+def is_same_place(urls: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether both are the same addresses."""
+    return {address_of(url) for url in urls} == {address_of(url) for url in others}
+
+
 def takes_ipv4(url: str, urls: Iterable[str]) -> bool:
-    """Whether a server that listens on `url` takes IPv4 on `[::]`, as etcd does: unless another of `urls` has it."""
-    return not any(urlsplit(other)[1] == f"0.0.0.0:{urlsplit(url).port}" for other in urls)
+    """Whether a server that listens on `url` takes IPv4 on `[::]`, as etcd does: unless others of `urls` do, there."""
+    others = [urlsplit(other) for other in urls]
+    return not any(other.port == urlsplit(url).port and ":" not in (other.hostname or "") for other in others)

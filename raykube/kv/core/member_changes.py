@@ -7,7 +7,7 @@ voter is removed when too few of the rest do, and a learner is promoted only whe
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from raykube.kv.core.identity import address_of, member_id
+from raykube.kv.core.identity import check_url, member_id
 from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.raft.membership import Member, Membership
 
@@ -144,7 +144,7 @@ def _find(member: int, membership: Membership) -> Member:
 def _check_urls(urls: Sequence[str]) -> None:
     try:
         for url in urls:
-            address_of(url)
+            check_url(url)
     except ValueError:
         urls = ()
     if not urls:

@@ -35,6 +35,7 @@ class Connection(ABC):
     _handlers: ClassVar[Mapping[int, Callable[[Any, int, int, bytes], None]]]
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         cls._handlers = {
             frames.HEADERS: cls._on_headers,
             frames.PRIORITY: cls._on_priority,

@@ -154,7 +154,7 @@ class Restorer:
         store = self._store
         if self._head is None or self._rest:
             raise ValueError("the snapshot's body is cut")
-        store.index.restored()
+        store.index.put_in_order()
         for key, history in store.index.histories.items():
             newest = history[-1]
             if newest.value is None:

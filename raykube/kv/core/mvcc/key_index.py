@@ -18,7 +18,8 @@ _mod = attrgetter("mod")
 
 # etcd's notation: this range end means "up to the last key".
 UNBOUNDED = b"\0"
-PIECE_KEYS = 16_384
+FRESH_MAX = 2048  # keys that wait to be put in order: some milliseconds in a store of a million
+PIECE_KEYS = 16_384  # that are sorted at a time: some milliseconds, too
 
 
 def at(history: list[Version], revision: int) -> Version | None:
@@ -43,7 +44,7 @@ class KeyIndex:
         """A first version of a key that is not in the index."""
         self.histories[key] = [version]
         self._fresh.append(key)
-        if len(self._fresh) >= PIECE_KEYS:
+        if len(self._fresh) >= FRESH_MAX:
             self._ordered()
 
     def remove(self, key: bytes) -> None:
@@ -52,7 +53,7 @@ class KeyIndex:
         self.dead.discard(key)
         self._ordered().remove(key)
 
-    def restored(self) -> None:
+    def put_in_order(self) -> None:
         """Puts in order what was put into the empty `histories` by hand.
 
         In pieces, which takes twice as long: a thread may call this, and Python stands still while it sorts.

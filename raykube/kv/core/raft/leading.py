@@ -166,9 +166,10 @@ class Leading(State):
         if progress.is_disk_full is not message.reject:
             progress.is_disk_full = message.reject
             self._look_for_full_disks()
-        if message.context > progress.round_confirmed:
-            progress.round_confirmed = message.context
-            self._confirm_reads()
+        is_of_round = message.context > progress.round_confirmed
+        progress.round_confirmed = max(progress.round_confirmed, message.context)
+        self._confirm_reads()
+        if is_of_round:
             return
         # It was sent because time went by, not for readers: those may be thousands a second, and so much is not lost.
         progress.is_probe_sent = False

@@ -18,6 +18,12 @@ __all__ = ["Limits", "Node", "Role"]
 
 _FROM_LEADER = frozenset({Kind.APPEND, Kind.HEARTBEAT, Kind.COMMIT, Kind.SNAPSHOT})
 _VOTES = frozenset({Kind.VOTE, Kind.PRE_VOTE})
+MESSAGE_BYTES = 256  # of a message beside its data
+
+
+def _size(message: Message) -> int:
+    """About what a message with proposals takes in memory, in bytes."""
+    return MESSAGE_BYTES + sum(len(entry.data) for entry in message.entries)
 
 
 class Node(Elections, Following):
@@ -186,7 +192,7 @@ class Node(Elections, Following):
             self._read_states.append(ReadState(message.context, message.index))
         elif self.role is Role.LEADER:
             if kind is Kind.PROPOSE:
-                self._postponed.append(message)
+                self._postpone(message)
                 self._take_postponed()
             elif kind is Kind.READ_INDEX:
                 self._on_read(message.context, message.sender)
@@ -196,19 +202,21 @@ class Node(Elections, Following):
                 elif kind is Kind.HEARTBEAT_ANSWER:
                     self._on_heartbeat_answer(message, self.progress[message.sender])
 
+    def _postpone(self, message: Message) -> None:
+        """Keeps proposals of another member until they can be appended: it will not ask again in this term. They wait
+        for the end of a transfer that fails, or for room; what is too much is lost."""
+        size = _size(message)
+        if self._postponed_bytes + size <= self.limits.uncommitted_bytes_max or not self._postponed:
+            self._postponed.append(message)
+            self._postponed_bytes += size
+
     def _take_postponed(self) -> None:
-        """Proposals of others, in their order, as far as they can be appended: their members will not ask again in this
-        term. They wait for the end of a transfer that fails, or for room; beyond some bytes they are lost."""
-        postponed, taken = self._postponed, 0
-        for message in postponed:
-            if not self.propose([entry.data for entry in message.entries]):
-                break
+        """Appends what was postponed, in its order, as far as that goes now."""
+        postponed = self._postponed
+        while postponed and self.propose([entry.data for entry in postponed[0].entries]):
+            message = postponed.popleft()
+            self._postponed_bytes -= _size(message)
             self._await(message.sender, self.log.last)
-            taken += 1
-        del postponed[:taken]
-        size = sum(len(entry.data) for message in postponed for entry in message.entries)
-        while size > self.limits.uncommitted_bytes_max:
-            size -= sum(len(entry.data) for entry in postponed.pop().entries)
 
     # ---- output
 

@@ -8,6 +8,7 @@
     State
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -80,7 +81,8 @@ class State:
         self._votes: dict[int, bool] = {}
         self._reads = Reads()
         self._uncommitted_bytes = 0
-        self._postponed: list[Message] = []  # a leader's: proposals of others that it cannot take yet
+        self._postponed: deque[Message] = deque()  # a leader's: proposals of others that it cannot take yet
+        self._postponed_bytes = 0
         self._released = 0  # a leader's entries up to here may leave
         self._has_left = False  # since the last `ready`, something did
         self._gathering = Gathering(self.limits.gathered_bytes_max)  # of those behind them
@@ -162,7 +164,7 @@ class State:
         self._votes = {}
         self._reads.clear()
         self._postponed.clear()
-        self._uncommitted_bytes = self._released = self._full_member = 0
+        self._postponed_bytes = self._uncommitted_bytes = self._released = self._full_member = 0
         self._gathering.clear()
         self._reset_timeout()
 
