@@ -95,6 +95,10 @@ class Registry:
         self._metrics.append(metric)
         return metric
 
+    def include(self, metric: Counter | Histogram) -> None:
+        """Shows what somebody else keeps."""
+        self._metrics.append(metric)
+
     def before_render(self, collect: Callable[[], None]) -> None:
         """`collect` runs before each rendering, to set gauges."""
         self._collectors.append(collect)

@@ -105,8 +105,8 @@ def restore(found: Backup, cluster: NewCluster, data_dir: Path, bump_revision: i
     `bump_revision`, the store's revision moves on by as many, for clients that have seen later ones than the backup
     has; with `compact`, watchers that stood before it are told. Raises ValueError, OSError; then nothing is left.
     """
-    if data_dir.exists():
-        raise ValueError(f"{data_dir} exists: --data-dir must name a directory that is not there yet")
+    if data_dir.exists() and not (data_dir.is_dir() and not any(data_dir.iterdir())):
+        raise ValueError(f"{data_dir} exists: --data-dir must name a directory that is empty or not there yet")
     membership = parse_initial_cluster(cluster.initial_cluster, f"{cluster.token}/{found.digest.hex()}")
     own = next((member for member in membership.members if member.name == cluster.name), None)
     if own is None:

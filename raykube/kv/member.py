@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from raykube.base.metrics import Histogram
 from raykube.kv.collector import collector_paused
 from raykube.kv.core import wal_codec
 from raykube.kv.core.compactor import Compactor
@@ -84,7 +85,7 @@ class Member:
                 raise
         self._loop = asyncio.get_running_loop()
         self._disk = DiskThread("wal")
-        self._waiters = Waiters(self.replica.forget, self.replica.forget_reader)
+        self.waiters = Waiters(self.replica.forget, self.replica.forget_reader)
         self._is_scheduled = False
         self._reader = 0  # whom all who want to read in this turn of the loop share
         self._is_news_due = False
@@ -120,7 +121,7 @@ class Member:
         error = self.failed.exception() if self.failed.done() else None
         if isinstance(error, Diverged | Rotten):
             self.files.set_aside(error.sound)
-        self._waiters.close()
+        self.waiters.close()
 
     def fail(self, error: BaseException) -> None:
         """Something that must not happen did, or the member was removed: nothing more is promised."""
@@ -133,7 +134,7 @@ class Member:
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()
-        self._waiters.close()
+        self.waiters.close()
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -146,7 +147,7 @@ class Member:
             stalled_s = elapsed - self.tick_s
             self.stalls += 1
         self._tick_timer = self._loop.call_later(self.tick_s, self._tick)
-        self._waiters.give_up(now)
+        self.waiters.give_up(now)
         self.replica.node.is_disk_full = self.room.is_full
         if self.room.problem is not None:
             self.fail(self.room.problem)  # its files may be gone, though what is open takes writes as before
@@ -228,9 +229,9 @@ class Member:
             self._write(output.write)
         applied = self.replica.apply()
         for request, answer in applied.answers:
-            self._waiters.answer(request, answer)
+            self.waiters.answer(request, answer)
         for reader in applied.readers:
-            self._waiters.release(reader)
+            self.waiters.release(reader)
         if applied.has_applied:
             self._applied()
         return applied.may_have_more
@@ -322,6 +323,11 @@ class Member:
     # ---- requests
 
     @property
+    def syncs(self) -> Histogram:
+        """How long the log's syncs took."""
+        return self._wal.syncs
+
+    @property
     def store(self) -> Any:
         """The applied store; read it without awaiting in between."""
         return self.replica.machine.store
@@ -344,7 +350,7 @@ class Member:
             self.require_sound()
         self.require_alive()
         request = next(self._ids)
-        self._waiters.add(request, waiter, finish)
+        self.waiters.add(request, waiter, finish)
         self.replica.propose(request, command, body)
         self.wake()
 
@@ -385,7 +391,7 @@ class Member:
             self._reader = next(self._ids)
             self.replica.read(self._reader)
             self.wake()
-        self._waiters.add_reader(self._reader, waiter, finish)
+        self.waiters.add_reader(self._reader, waiter, finish)
 
     async def change_members(self, change: Change, timeout_s: float) -> Changed:
         """As leader, changes the membership; returns when that is applied.
@@ -396,7 +402,7 @@ class Member:
         self.require_alive()
         request = next(self._ids)
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._waiters.add(request, answer)
+        self.waiters.add(request, answer)
         is_proposed = False
         try:
             async with asyncio.timeout(timeout_s):

@@ -5,6 +5,7 @@ so that a file of that name is always whole; two are kept, in case the newer one
 import itertools
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 SUFFIX = ".snap"
 WRONG_SUFFIX = ".wrong"  # of what is damaged, or was taken of a state that turned out to be wrong; to be looked at
 KEPT = 2
+_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{16}")
 SYNC_BYTES = 1 << 20
 PAUSE_S_MAX = 0.1  # after a sync; a disk that needs as long is busy anyway
 
@@ -42,6 +44,10 @@ class SnapshotFiles:
 
     def path(self, snapshot: Snapshot) -> Path:
         return self._folder / f"{snapshot.index:016x}-{snapshot.term:016x}{SUFFIX}"
+
+    def _saved(self) -> list[Path]:
+        """The snapshots, oldest first. What somebody else put beside them, a copy of one say, is none of them."""
+        return sorted(path for path in self._folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.stem))
 
     def abandon(self) -> None:
         """Ends a save that is under way, from any thread: it raises Abandoned."""
@@ -82,7 +88,7 @@ class SnapshotFiles:
             self._save(path, iter(lambda: file.read(SYNC_BYTES), b""))
 
     def _drop_superfluous(self) -> None:
-        for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-KEPT]:
+        for old in self._saved()[:-KEPT]:
             old.unlink(missing_ok=True)  # a leader's snapshot and an own one may be saved at the same time
 
     def _save(self, path: Path, pieces: Iterable[bytes]) -> int:
@@ -122,7 +128,7 @@ class SnapshotFiles:
 
     def set_aside(self, sound: int) -> None:
         """Takes the snapshots behind the entry `sound` out of use: the state of which they were taken was wrong."""
-        wrong = [path for path in self._folder.glob(f"*{SUFFIX}") if int(path.name.partition("-")[0], 16) > sound]
+        wrong = [path for path in self._saved() if int(path.name.partition("-")[0], 16) > sound]
         for path in wrong:
             log.warning("%s is not used any more: its state was wrong", path)
         self._put_away(wrong)
@@ -140,7 +146,7 @@ class SnapshotFiles:
         """The newest snapshot that is whole; its data is read from the file. Damaged ones are put away."""
         damaged = []
         found = None
-        for path in sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True):
+        for path in reversed(self._saved()):
             try:
                 cluster_id, found = check(path)
             except ValueError as error:

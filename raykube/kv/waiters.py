@@ -29,6 +29,7 @@ class Waiters:
         self._forget_reader = forget_reader
         self._requests: dict[int, tuple[Waiter, Finish | None]] = {}
         self._readers: dict[int, list[tuple[Waiter, Finish | None]]] = {}
+        self.timed_out = 0  # requests, so far
         self._deadlines: deque[tuple[float, int]] = deque()  # in order of time, as all wait equally long
 
     def add(self, request: int, waiter: Waiter, finish: Finish | None = None) -> None:
@@ -46,6 +47,11 @@ class Waiters:
             self._deadlines.append((time.monotonic() + REQUEST_TIMEOUT_S, reader))
         else:
             together.append((waiter, finish))
+
+    @property
+    def pending(self) -> int:
+        """How many requests have no outcome yet."""
+        return len(self._requests)
 
     def answer(self, request: int, outcome: Any) -> None:
         """The outcome of a request, a StoreError if it was refused."""
@@ -68,6 +74,7 @@ class Waiters:
                 if deadline > now and not waiter.done():
                     return
                 del self._requests[number]
+                self.timed_out += not waiter.done()
                 # What no leader has seen is forgotten, and certainly will not happen.
                 if self._forget(number):
                     _refuse(waiter, RpcError(Code.UNAVAILABLE, "etcdserver: no leader"))

@@ -13,10 +13,13 @@ waits. (Allocation also makes fdatasync a third faster: appending changes no siz
 import contextlib
 import errno
 import os
+import re
+import time
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
 
+from raykube.base.metrics import Histogram
 from raykube.kv.core import wal_codec, wal_replay
 from raykube.kv.core.raft.messages import Write
 from raykube.kv.core.wal_codec import LogWriter, Meta, Place
@@ -25,7 +28,9 @@ from raykube.kv.core.wal_replay import Replay
 SEGMENT_BYTES_MAX = 16 << 20
 SUFFIX = ".wal"
 UNUSED = ".tmp"
+_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{16}")
 RETRY_S = 0.2
+SYNC_BOUNDS_S = tuple(0.001 * 2**power for power in range(14))  # etcd's
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})  # errors that may pass by themselves
 ENTRY_BYTES = wal_codec.RECORD.size + wal_codec.ENTRY_BODY.size
 FRAME_BYTES = 256  # a frame with all its records, beside the entries; a segment's head too
@@ -45,6 +50,11 @@ def pause(abandoned: Event) -> bool:
     return abandoned.wait(RETRY_S)
 
 
+def segments(folder: Path) -> list[Path]:
+    """The log's files, in order. What somebody else put beside them is none of them."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.stem))
+
+
 def _first_index(path: Path) -> int:
     return int(path.stem.partition("-")[2], 16)
 
@@ -60,7 +70,7 @@ def foreign(data_dir: Path, found: Meta, wanted: Meta) -> str:
 
 def owner(folder: Path) -> Meta | None:
     """Whose log is in `folder`; None when there is none, or nothing in it can be read. Raises OSError."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in segments(folder):
         with path.open("rb") as file:
             meta = wal_codec.read_meta(file.read(wal_codec.HEAD_BYTES_MAX))
         if meta is not None:
@@ -74,6 +84,7 @@ class Wal:
     def __init__(self, folder: Path, writer: LogWriter, sequence: int) -> None:
         self.is_short = False  # of room for the next segment: growth should be refused
         self.bytes_appended = 0  # since it was opened
+        self.syncs = Histogram("etcd_disk_wal_fsync_duration_seconds", "Syncs of the log.", (), SYNC_BOUNDS_S)
         self._folder = folder
         self._writer = writer
         self._sequence = sequence
@@ -92,7 +103,7 @@ class Wal:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"*{UNUSED}"):
             leftover.unlink()
-        paths = sorted(folder.glob(f"*{SUFFIX}"))
+        paths = segments(folder)
         replay = wal_replay.replay_lazily([(str(path), path.read_bytes) for path in paths])
         if replay.meta is not None and replay.meta != meta:
             raise ValueError(foreign(folder.parent, replay.meta, meta))
@@ -145,7 +156,9 @@ class Wal:
         try:
             while view:
                 view = view[os.write(self._file, view) :]
+            began = time.perf_counter()
             os.fdatasync(self._file)
+            self.syncs.observe((), time.perf_counter() - began)
         except OSError as error:
             error.filename = str(self._path)  # so that a person sees which disk it is
             raise
@@ -224,7 +237,7 @@ class Wal:
 
     def purge(self, index: int) -> None:
         """Removes segments of which a snapshot at `index` makes every entry superfluous, oldest first."""
-        paths = sorted(self._folder.glob(f"*{SUFFIX}"))
+        paths = segments(self._folder)
         for path, following in pairwise(paths):
             if _first_index(following) > index + 1:
                 break
@@ -232,7 +245,7 @@ class Wal:
 
     def bytes_behind(self, index: int) -> int:
         """The size of the segments before the present one that may hold something behind the entry at `index`."""
-        paths = sorted(self._folder.glob(f"*{SUFFIX}"))
+        paths = segments(self._folder)
         return sum(path.stat().st_size for path, following in pairwise(paths) if _first_index(following) > index + 1)
 
     def abandon(self) -> None:

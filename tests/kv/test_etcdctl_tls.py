@@ -127,8 +127,12 @@ async def test_metrics(secured: Secured) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{secured.metrics}/metrics") as answer:
         lines = (await answer.text()).splitlines()
     for expected in ("etcd_server_has_leader 1", "etcd_server_is_leader 1", "etcd_debugging_mvcc_current_revision 2",
-                     "etcd_debugging_mvcc_keys_total 1"):  # fmt: skip
+                     "etcd_debugging_mvcc_keys_total 1", "etcd_server_leader_changes_seen_total 1",
+                     "etcd_server_proposals_pending 0", "etcd_server_proposals_failed_total 0"):  # fmt: skip
         assert expected in lines
+    numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert int(numbers["etcd_disk_wal_fsync_duration_seconds_count"]) >= 2
+    assert float(numbers["process_resident_memory_bytes"]) > 1 << 20
 
 
 async def test_a_plain_client_is_told_nothing(secured: Secured) -> None:

@@ -174,6 +174,7 @@ async def test_save_status_and_restore_of_the_command_line(tmp_path: Path) -> No
         assert table[3].split("|")[2].strip() == str(facts["revision"])
         fields = await snapshot("status", str(file), "-w", "fields")
         assert f'"Revision" : {facts["revision"]}\n' in fields
+    (tmp_path / "n1").mkdir()  # as etcdctl, which takes one that is there and empty
     configs = await restore(file, tmp_path, 1, "--bump-revision=1000", "--mark-compacted")
     async with Restored(configs) as new:
         assert await content(new.client) == kept

@@ -16,7 +16,7 @@ from raykube.kv.core.raft.messages import Entry, HardState, Snapshot, Write
 from raykube.kv.core.wal_codec import Corrupt, LogWriter, Meta, Place
 from raykube.kv.disk import open_disk
 from raykube.kv.snapshot_files import SnapshotFiles
-from raykube.kv.wal import Wal
+from raykube.kv.wal import Wal, owner
 
 META = Meta(5, 9, 1, 0x5A17)
 
@@ -52,6 +52,19 @@ def test_what_is_appended_is_read_again(tmp_path: Path) -> None:
         wal, replay = Wal.open(tmp_path / "wal", META)
         wal.close()
     assert (replay.entries, replay.hard_state) == (written, HardState(1, 9, 4))
+
+
+def test_what_others_put_beside_a_log_is_none_of_it(tmp_path: Path) -> None:
+    written = fill(tmp_path / "wal")
+    for name in ("foo.wal", "copy of 0000000000000001-0000000000000001.wal"):
+        (tmp_path / "wal" / name).write_bytes(b"?")
+    wal, replay = Wal.open(tmp_path / "wal", META)
+    wal.purge(100)
+    assert wal.bytes_behind(100) == 0
+    wal.close()
+    assert replay.entries == written
+    assert owner(tmp_path / "wal") == META
+    assert (tmp_path / "wal" / "foo.wal").exists()
 
 
 def test_every_torn_tail_is_repaired(tmp_path: Path) -> None:
@@ -269,6 +282,21 @@ def test_rubbish_is_never_read(rubbish: bytes) -> None:
     assert replay.entries == []
     with pytest.raises(ValueError, match="snapshot"):
         snapshot_codec.decode(rubbish)
+
+
+def test_what_others_put_beside_snapshots_is_none_of_them(tmp_path: Path) -> None:
+    files = SnapshotFiles(tmp_path / "snap", 5)
+    files.save(Snapshot(10, 1, Membership.of(1)), [b"old"])
+    (tmp_path / "snap" / "old.snap").write_bytes(files.path(Snapshot(10, 1, Membership.of(1))).read_bytes())
+    for index in (20, 30):
+        files.save(Snapshot(index, 1, Membership.of(1)), [b"new"])
+    newest = files.newest()
+    assert newest is not None
+    assert newest.index == 30
+    files.set_aside(25)
+    newest = files.newest()
+    assert newest is not None
+    assert newest.index == 20
 
 
 def test_the_newest_whole_snapshot_is_used(tmp_path: Path) -> None:
