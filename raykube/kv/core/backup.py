@@ -47,7 +47,7 @@ def snapshot_size(end: bytes, wrapped_bytes: int) -> int:
     Raises ValueError on an impossible one.
     """
     (length,) = _LENGTH.unpack(end[-_LENGTH.size :])
-    if wrapped_size(length) != wrapped_bytes:
+    if not length or wrapped_size(length) != wrapped_bytes:
         raise ValueError("the file is cut or damaged")
     return int(length)
 
