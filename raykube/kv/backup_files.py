@@ -47,7 +47,7 @@ def open_backup(path: Path, skip_hash_check: bool = False) -> Backup:
     digest, length = _digest(path, wrapped), size
     if wrapped != size and digest != expected and not skip_hash_check:
         raise ValueError(f"{path} is damaged: it is not what its checksum says")
-    if wrapped != size or wrapped % backup.PAGE_BYTES == 0:
+    if wrapped != size or (wrapped and wrapped % backup.PAGE_BYTES == 0):
         try:
             length = backup.snapshot_size(end, wrapped)
         except ValueError as error:
