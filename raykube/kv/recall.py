@@ -12,6 +12,7 @@ from typing import Any
 
 from raykube.kv.core.identity import address_of
 from raykube.kv.core.raft.membership import Member, Membership
+from raykube.kv.wal import segments
 from raykube.pb import raft_pb2
 from raykube.rpc import RpcError, Tls
 from raykube.rpc.channel import Channel
@@ -44,7 +45,7 @@ class Replaced(ValueError):
 
 def has_log(data_dir: Path) -> bool:
     """Whether the member of this directory has ever written to its log."""
-    return any((data_dir / "wal").glob("*.wal"))
+    return bool(segments(data_dir / "wal"))
 
 
 def refuse_lost_log(data_dir: Path) -> None:

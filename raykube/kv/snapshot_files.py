@@ -5,7 +5,6 @@ so that a file of that name is always whole; two are kept, in case the newer one
 import itertools
 import logging
 import os
-import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,14 +13,13 @@ from threading import Event
 from raykube.kv.core import snapshot_codec
 from raykube.kv.core.raft.messages import Snapshot
 from raykube.kv.stored_snapshot import Arriving, StoredBody, check
-from raykube.kv.wal import sync_folder
+from raykube.kv.wal import numbered, sync_folder
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".snap"
 WRONG_SUFFIX = ".wrong"  # of what is damaged, or was taken of a state that turned out to be wrong; to be looked at
 KEPT = 2
-_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{16}")
 SYNC_BYTES = 1 << 20
 PAUSE_S_MAX = 0.1  # after a sync; a disk that needs as long is busy anyway
 
@@ -46,8 +44,8 @@ class SnapshotFiles:
         return self._folder / f"{snapshot.index:016x}-{snapshot.term:016x}{SUFFIX}"
 
     def _saved(self) -> list[Path]:
-        """The snapshots, oldest first. What somebody else put beside them, a copy of one say, is none of them."""
-        return sorted(path for path in self._folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.stem))
+        """The snapshots, oldest first."""
+        return numbered(self._folder, SUFFIX)
 
     def abandon(self) -> None:
         """Ends a save that is under way, from any thread: it raises Abandoned."""

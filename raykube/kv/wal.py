@@ -50,9 +50,14 @@ def pause(abandoned: Event) -> bool:
     return abandoned.wait(RETRY_S)
 
 
+def numbered(folder: Path, suffix: str) -> list[Path]:
+    """A member's own files in `folder`, in order. What somebody else put beside them, like a copy, is none of them."""
+    return sorted(path for path in folder.glob(f"*{suffix}") if _NAME.fullmatch(path.stem))
+
+
 def segments(folder: Path) -> list[Path]:
-    """The log's files, in order. What somebody else put beside them is none of them."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.stem))
+    """The log's files, in order."""
+    return numbered(folder, SUFFIX)
 
 
 def _first_index(path: Path) -> int:

@@ -1,5 +1,6 @@
 """With a log, a member needs no flags that say which cluster it is of; those it gets must agree with the log."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,14 @@ async def test_a_start_that_is_refused_for_its_lost_log_changes_nothing(tmp_path
         await group.stop("m1")
         folder = tmp_path / "m1"
         (folder / "wal").rename(tmp_path / "wal")
+        (folder / "wal").mkdir()
+        (folder / "wal" / "a copy.wal").touch()  # is no log
         before = sorted(path.name for path in folder.rglob("*"))
         assert any(name.endswith(".snap") for name in before)
         with pytest.raises(ValueError, match="has snapshots and no log"):
             await Service(group.configs["m1"]).start()
         assert sorted(path.name for path in folder.rglob("*")) == before
+        shutil.rmtree(folder / "wal")
         (tmp_path / "wal").rename(folder / "wal")
         await group.start("m1")
         found = await group.client.range(b"a")
