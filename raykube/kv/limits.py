@@ -32,6 +32,16 @@ class Admission:
         full_member = member.replica.node.full_member
         return 0 if full_member == member.id else full_member  # what the node knows of this disk is a tick old
 
+    @property
+    def shortage(self) -> str:
+        """Why writes are refused for want of room, "" while they are not."""
+        full_member = self.full_member
+        if full_member == self._member.id:
+            return f"no space: {self._member.room}"
+        if full_member:
+            return f"no space: the disk of member {full_member:x} is full"
+        return "mvcc: database space exceeded" if self.is_full else ""
+
     def check_size(self, size: int, size_max: int) -> None:
         """Raises RpcError when a request is larger than the store takes."""
         if size > size_max:
@@ -46,9 +56,4 @@ class Admission:
         self.check_size(size, size_max)
         if not self.is_full or not adds():
             return
-        full_member = self.full_member
-        if full_member == self._member.id:
-            raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: no space: {self._member.room}")
-        if full_member:
-            raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: no space: the disk of member {full_member:x} is full")
-        raise RpcError(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+        raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: {self.shortage}")

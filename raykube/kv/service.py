@@ -71,6 +71,7 @@ class Service:
         self._watch: WatchService | None = None
         self._health: HealthService | None = None
         self._monitor: Monitor | None = None
+        self._admission: Admission | None = None
         self._scrubber: Scrubber | None = None
         self._memory: Memory | None = None
         self._servers: list[Server] = []
@@ -132,7 +133,7 @@ class Service:
         peers = Server(config.peer_cert_allowed_cn, WIDE)
         peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(member, self._transport, leader))
         self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
-        admission = Admission(member, config.quota_bytes)
+        self._admission = admission = Admission(member, config.quota_bytes)
         self._watch = WatchService(member, config.watch_progress_notify_interval)
         # Nothing larger is read at all: who may send a message is only asked once it is there.
         message_bytes_max = max(config.max_request_bytes, BATCH_BYTES_MAX) + OVERHEAD_BYTES
@@ -278,6 +279,8 @@ class Service:
                 f"term {node.term}, revision {member.store.revision}, "
                 f"{len(node.membership.voters)} members, leader {node.leader:x}"
             )
+            if self._admission is not None and (shortage := self._admission.shortage):
+                detail += f", writes are refused: {shortage}"
         return {
             "role": "leader" if node.is_leader else "follower",
             "healthy": bool(node.leader) and not member.failed.done(),

@@ -1,8 +1,10 @@
 """Disks that are full or broken: writes are refused, or the member stops; what was acknowledged is there afterwards."""
 
+import asyncio
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,12 +97,44 @@ async def test_one_member_s_full_disk_is_everybody_s_until_there_is_room(
                 assert [(alarm.memberID, alarm.alarm) for alarm in alarms] == [(number, etcd_pb2.NOSPACE)]
                 # Reading and making room go on.
                 assert (await client.range(b"/a")).count == 1
+                assert "writes are refused: no space: " in str(group.services[name].status()["detail"])
                 await client.call("KV", "DeleteRange", etcd_pb2.DeleteRangeRequest(key=b"/none"))
             finally:
                 await client.close()
         monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", real)
         await until(lambda: nodes() == {0}, 5, "all know")
         assert (await group.client.write([put("/b")]))[0].applied
+
+
+async def test_a_learner_s_full_disk_is_its_own_and_it_gets_no_vote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost member's place may be given to a machine whose disk is full: that must not stop those who are left."""
+    monkeypatch.setattr("raykube.kv.room.CHECK_S", 0.02)
+    real = shutil.disk_usage
+
+    def usage(path: Path) -> NamedTuple:
+        return real(path)._replace(free=BYTES_KEPT - 1) if path.name == "m4" else real(path)
+
+    monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", usage)
+    async with running_group(tmp_path, 3) as group:
+        await group.client.write([put("/a")])
+        added = await group.add("m4", learner=True)
+        await group.start("m4")
+        await group.started("m4")
+        learner = group.services["m4"].member
+        await until(lambda: learner.replica.node.full_member == learner.id, 5, "it knows")
+        for _ in range(20):
+            assert (await group.client.write([put("/b")]))[0].applied
+            with pytest.raises(RpcError, match=r"disk is full|in sync with leader"):
+                await group.promote(added.ID)
+            await asyncio.sleep(0.05)
+        monkeypatch.setattr("raykube.kv.room.shutil.disk_usage", real)
+        async with asyncio.timeout(10):
+            while learner.id not in learner.replica.node.membership.voters:
+                with suppress(RpcError):
+                    await group.promote(added.ID)
+                await asyncio.sleep(0.05)
 
 
 async def test_a_log_without_room_for_its_next_segment_refuses_waits_and_goes_on(

@@ -1,6 +1,7 @@
 """Changes of the membership: etcd's conditions and words for each, and what a leader makes of them."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,7 @@ BAD_URLS = "INVALID_ARGUMENT: etcdserver: given member URLs are invalid"
 NOT_FOUND = "NOT_FOUND: etcdserver: member not found"
 NOT_READY = "FAILED_PRECONDITION: etcdserver: can only promote a learner member which is in sync with leader"
 NO_LEARNER = "FAILED_PRECONDITION: etcdserver: can only promote a learner member"
+NO_ROOM = "FAILED_PRECONDITION: etcdserver: no space: the learner's disk is full"
 TOO_MANY = "FAILED_PRECONDITION: etcdserver: too many learner members in cluster"
 GONE = Membership(members(1, 2).members, (7,))
 
@@ -85,6 +87,7 @@ GONE = Membership(members(1, 2).members, (7,))
         (PromoteMember(2), known(members(1, 2, learners=(2,)), m2=89), NOT_READY),
         (PromoteMember(2), known(members(1, 2, learners=(2,)), alive=(1,)), NOT_READY),
         (PromoteMember(4), known(members(1, 2, 3, 4, learners=(4,)), started=(4, 1)), NOT_STARTED),
+        (PromoteMember(2), replace(known(members(1, 2, learners=(2,))), full=frozenset({2})), NO_ROOM),
     ],
 )
 def test_refused(change: Change, circumstances: Circumstances, refusal: str) -> None:
@@ -110,7 +113,9 @@ def test_granted() -> None:
     moved = decide(UpdateMember(2, ("http://new:1",)), known(three))[1].get(2)
     assert moved == Member(2, "m2", ("http://new:1",))
     learning = members(1, 2, learners=(2,))
-    assert decide(PromoteMember(2), known(learning, m2=90))[1].voters == {1, 2}
+    ready = known(learning, m2=90)
+    assert decide(PromoteMember(2), ready)[1].voters == {1, 2}
+    assert decide(PromoteMember(2), replace(ready, full=frozenset({1})))[1].voters == {1, 2}
 
 
 def test_ids_are_never_given_out_again() -> None:

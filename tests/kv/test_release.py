@@ -9,7 +9,7 @@ import pytest
 
 from raykube.kv.core.raft.gathering import HOLD_ROUNDS, HOLD_ROUNDS_MAX, HOLD_S_MAX, PRICE, Gathering, hold_s
 from raykube.kv.core.raft.log import Log
-from raykube.kv.core.raft.membership import Membership
+from raykube.kv.core.raft.membership import Member, Membership
 from raykube.kv.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Write
 from raykube.kv.core.raft.node import Limits, Node
 
@@ -489,6 +489,15 @@ class TestFullDisks:
         self.full(leader, 3)
         assert leader.node.propose_membership(leader.node.membership.without(3))
         assert leader.node.full_member == 0
+
+    def test_a_learner_s_is_its_own_until_it_votes(self) -> None:
+        """Otherwise a member that is added where the disk is full would stop a group that lacks nothing."""
+        leader = Leader(2, 3)
+        leader.node.propose_membership(leader.node.membership.put(Member(4, learner=True)))
+        self.full(leader, 4)
+        assert leader.node.full_member == 0
+        self.full(leader, 3)
+        assert leader.node.full_member == 3
 
     def test_a_deposed_leader_does_not_remember(self) -> None:
         leader = Leader(2, 3)

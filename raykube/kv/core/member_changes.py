@@ -1,7 +1,8 @@
 """Changes of the membership, and etcd's conditions for them: a change and what the leader knows → a membership.
 
 etcd refuses what could cost the quorum ("strict reconfiguration"): no voter is added while one does not answer, no live
-voter is removed when too few of the rest do, and a learner is promoted only when it has caught up.
+voter is removed when too few of the rest do, and a learner is promoted only when it has caught up. Here its disk must
+have room, too: a voter's full disk is everybody's, and all writes would be refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ class Circumstances:
     started: frozenset[int]  # members that published their name
     alive: frozenset[int]  # members that answered lately
     matches: Mapping[int, int]  # member → last index on its disk
+    full: frozenset[int] = frozenset()  # members whose disk has no room, as they said last
 
     def are_most_started(self, added: int = 0, removed: int = 0) -> bool:
         """Whether a majority of the voters after the change has ever run, counting `added` voters that have not."""
@@ -126,6 +128,8 @@ def _promote(change: PromoteMember, known: Circumstances) -> Membership:
         raise StoreError(
             "FAILED_PRECONDITION", "etcdserver: can only promote a learner member which is in sync with leader"
         )
+    if found.id in known.full:
+        raise StoreError("FAILED_PRECONDITION", "etcdserver: no space: the learner's disk is full")
     voters = known.membership.voters
     if len(voters & known.started) + 1 < (len(voters) + 1) // 2 + 1:  # it runs: its log is here
         raise not_enough_started()

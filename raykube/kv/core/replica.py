@@ -135,7 +135,9 @@ class Replica:
             return False
         matches = {member: progress.match for member, progress in node.progress.items()}
         started = frozenset(member for member, found in self.machine.attributes.items() if found.name)
-        member, membership = decide(change, Circumstances(node.membership, node.id, started, node.alive(), matches))
+        full = frozenset(member for member, progress in node.progress.items() if progress.is_disk_full)
+        known = Circumstances(node.membership, node.id, started, node.alive(), matches, full)
+        member, membership = decide(change, known)
         if not node.propose_membership(membership):
             return False
         self._changes[node.log.last] = (request, node.term, member)

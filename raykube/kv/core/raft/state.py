@@ -183,10 +183,10 @@ class State:
             self._look_for_full_disks()
 
     def _look_for_full_disks(self) -> None:
-        """As leader: whose disk is full, of those that answer."""
+        """As leader: whose disk is full, of the voters that answer. Nothing is missed where a learner has no room."""
         full = [member for member, progress in self.progress.items() if progress.is_disk_full]
         alive = (m for m in full if self.progress[m].silent_ticks < self.limits.election_ticks)
-        self._full_member = min(alive, default=0)
+        self._full_member = min(self.membership.voters.intersection(alive), default=0)
 
     # ---- the ways out
 
