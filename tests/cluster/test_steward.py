@@ -1,12 +1,23 @@
 """What the steward decides, step by step, until every machine that should have a member of the store has one."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raykube.cluster import addresses
+from raykube.cluster.ray_nodes import MACHINE_LABEL
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.decide import Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
+from raykube.cluster.steward.service import Service
+from raykube.cluster.steward.voices import Heard
+from raykube.pb import etcd_pb2
 
 PATIENCE_S = 60.0
 LOST_S = 61.0
@@ -82,6 +93,24 @@ def test_a_member_that_is_silent_on_a_live_machine_is_replaced_on_another() -> N
     assert next_step(replace(silent, silent_s={1: LOST_S}), PATIENCE_S) == Add("d")
 
 
+def test_a_learner_without_room_makes_way_for_one_elsewhere() -> None:
+    """It is not promoted, and beginning anew on the same disk would make no room there."""
+    learner = Member(4, "d", learner=True)
+    seen = replace(view({"b": LOST_S}, A, B, C, learner), full_s={4: 59.0})
+    assert next_step(seen, PATIENCE_S) == Promote(4, "d")
+    assert next_step(replace(seen, full_s={4: LOST_S}), PATIENCE_S) == Remove(4, "d")
+    nowhere = replace(view({"b": LOST_S, "e": 1.0}, A, B, C, learner), full_s={4: LOST_S})
+    assert next_step(nowhere, PATIENCE_S) == Promote(4, "d")
+
+
+def test_a_new_steward_removes_who_is_away_and_not_who_has_just_replaced_it() -> None:
+    """It leads since a moment, so that nobody is lost yet in its eyes."""
+    voter = Member(4, "d")
+    assert next_step(view({"b": 0.001}, A, B, C, voter), PATIENCE_S) == Remove(2, "b")
+    silent = replace(view({}, A, B, C, voter), silent_s={2: 0.0})
+    assert next_step(silent, PATIENCE_S) == Remove(2, "b")
+
+
 def test_without_a_spare_machine_it_is_made_anew_where_it_was() -> None:
     silent = replace(view({"d": LOST_S, "e": LOST_S}, A, B, C), silent_s={1: LOST_S})
     assert next_step(silent, PATIENCE_S) == Remove(1, "a")
@@ -90,6 +119,36 @@ def test_without_a_spare_machine_it_is_made_anew_where_it_was() -> None:
     assert next_step(replace(silent, barred=frozenset("a")), PATIENCE_S) is None
     two = replace(silent, silent_s={1: LOST_S, 2: LOST_S})
     assert next_step(two, PATIENCE_S) is None, "the quorum is gone: who of them has which data, nobody knows"
+
+
+def test_a_machine_on_which_a_member_was_given_up_is_the_last_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one with a broken disk would be tried for ever, while another machine is free."""
+    machines = [Machine(name=name, address=f"127.9.9.{n}", index=n) for n, name in enumerate("abcde", 1)]
+    machines[:3] = [machine.model_copy(update={"control_plane": True}) for machine in machines[:3]]
+    state = ClusterState(name="c", id="0" * 32, subnet=9, local=True, machines=machines, control_plane_size=3)
+    service = Service(Config(state=state, machine="a", data_dir=tmp_path))
+
+    async def change(_method: str, _request: Any) -> None:
+        pass
+
+    monkeypatch.setattr(service, "_change", change)
+    nodes = [{"Labels": {MACHINE_LABEL: machine.name}} | {"Alive": True} for machine in machines if machine.name != "b"]
+    monkeypatch.setattr("raykube.cluster.ray_nodes.answers", lambda *_: False)
+    listed = [
+        etcd_pb2.Member(ID=machine.index, name=machine.name, peerURLs=[addresses.kv_peer_url(machine)])
+        for machine in state.control_plane
+    ]
+
+    def step() -> Step | None:
+        return next_step(service._view(listed, nodes, {"kv-a", "kv-b", "kv-c"}, Heard({}, {})), 1e-6)
+
+    assert step() == Add("d")
+    asyncio.run(service._take(Remove(4, "d"), listed))
+    assert step() == Add("e")
+    asyncio.run(service._take(Remove(5, "e"), listed))
+    assert step() == Add("d")
 
 
 def after(step: Step, seen: View) -> View:

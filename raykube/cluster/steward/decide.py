@@ -26,6 +26,8 @@ class View:
     barred: frozenset[str] = frozenset()  # machines that may not have a new member
     # For how long a member does not answer, by id, though its machine may live: it lost its disk, or cannot start.
     silent_s: Mapping[int, float] = field(default_factory=dict)
+    # For how long one that answers has no room on its disk, by id: a learner is not promoted then.
+    full_s: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +81,35 @@ def next_step(view: View, patience_s: float) -> Step | None:
     def is_lost(member: Member) -> bool:
         return max(view.lost_s.get(member.machine, patience_s), view.silent_s.get(member.id, 0.0)) >= patience_s
 
+    def is_away(member: Member) -> bool:
+        return view.lost_s.get(member.machine, patience_s) > 0 or member.id in view.silent_s
+
     voters = [member for member in view.members if not member.learner]
     learners = [member for member in view.members if member.learner]
     lost = [member for member in voters if is_lost(member)]
     is_enough = len(voters) - len(lost) >= view.wanted
+    homes = {member.machine for member in view.members}
+    spare = _spare(view.lost_s, homes | view.barred)
     for learner in learners:
-        if is_enough or is_lost(learner):
+        # One without room waits for it, unless there is another place: beginning anew on that disk makes none.
+        is_stuck = bool(spare) and view.full_s.get(learner.id, 0.0) >= patience_s
+        if is_enough or is_stuck or is_lost(learner):
             return Remove(learner.id, learner.machine)
     for member in view.members:
         if member.machine not in view.hosted and view.lost_s.get(member.machine, patience_s) == 0:
             return Host(member.id, member.machine)
-    homes = {member.machine for member in view.members}
     for machine in sorted(view.hosted - homes):
         return Dismiss(machine)
     for learner in learners:
         return Promote(learner.id, learner.machine) if learner.has_started else None
     if len(voters) > view.wanted:
-        # Somebody whose machine came back in the middle, if nobody is lost: the least preferred place is given up.
-        surplus = lost[0] if lost else max(voters, key=lambda member: list(view.lost_s).index(member.machine))
+        # If nobody is lost, a machine came back in the middle: the least preferred place is given up. Or another
+        # steward found it lost, and this one's patience begins only now: who does not answer goes before who does.
+        places = list(view.lost_s)
+        surplus = lost[0] if lost else max(voters, key=lambda each: (is_away(each), places.index(each.machine)))
         return Remove(surplus.id, surplus.machine)
     if not is_enough:
-        if spare := _spare(view.lost_s, homes | view.barred):
+        if spare:
             return Add(spare)
         for member in lost:
             # Its own machine is the spare one, once the store has forgotten it: no fewer failures are survived then.

@@ -18,7 +18,7 @@ from raykube.cluster.state import Machine
 from raykube.cluster.steward import decide
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.tending import Sight, Tending
-from raykube.cluster.steward.voices import Voices
+from raykube.cluster.steward.voices import Heard, Voices
 from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError, Tls
@@ -45,6 +45,7 @@ class Service:
         self._task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._missing_since: dict[str, float] = {}
+        self._given_up: dict[str, float] = {}  # machine → when a member of it was removed
         self._held_until = 0.0
         self._detail = ""
         # One thread for Ray, as its calls do not return while its head is dead: then all others would wait in vain.
@@ -150,8 +151,8 @@ class Service:
         nodes, actors = await self._on_ray(_ask_ray, RAY_TIMEOUT_S)
         live = [node for node in nodes if node["Alive"]]
         here = {machine.name for machine in self._state.machines if placement.is_alive(machine, self._state, live)}
-        silent_s = await self._voices.silent_s([member for member in listed if self._home_of(member) in here])
-        view = self._view(listed, nodes, actors, silent_s)
+        heard = await self._voices.hear([member for member in listed if self._home_of(member) in here])
+        view = self._view(listed, nodes, actors, heard)
         step = decide.next_step(view, self._config.replace_after)
         if step is not None:
             self._detail = f"{type(step).__name__.lower()} {step.machine}"
@@ -186,13 +187,11 @@ class Service:
 
     # ---- the store's members
 
-    def _view(
-        self, listed: Any, nodes: list[dict[str, Any]], actors: set[str], silent_s: dict[int, float]
-    ) -> decide.View:
+    def _view(self, listed: Any, nodes: list[dict[str, Any]], actors: set[str], heard: Heard) -> decide.View:
         now = time.monotonic()
         lost_s: dict[str, float] = {}
         live = [node for node in nodes if node["Alive"]]
-        for machine in sorted(self._state.machines, key=lambda machine: not machine.control_plane):
+        for machine in sorted(self._state.machines, key=self._preference):
             # Ray may be wrong about a machine: as long as its member answers, nothing is lost.
             port = f"{machine.address}:{addresses.KV_CLIENT_PORT}"
             if machine.phase:
@@ -211,8 +210,13 @@ class Service:
             frozenset(placement.store_hosts(self._state, actors)),
             self._state.members_wanted,
             frozenset(machine.name for machine in self._state.machines if not machine.eligible),
-            silent_s,
+            heard.silent_s,
+            heard.full_s,
         )
+
+    def _preference(self, machine: Machine) -> tuple[bool, float]:
+        """Sorts machines for a new member: where one was given up is tried last, or it would be tried for ever."""
+        return not machine.control_plane, self._given_up.get(machine.name, 0.0)
 
     def _home_of(self, member: Any) -> str:
         """The machine whose address is the member's."""
@@ -231,8 +235,9 @@ class Service:
                 await self._on_ray(lambda: self._host(member, machine, listed), START_TIMEOUT_S)
             case decide.Promote(member, _):
                 await self._change("MemberPromote", etcd_pb2.MemberPromoteRequest(ID=member))
-            case decide.Remove(member, _):
+            case decide.Remove(member, name):
                 await self._change("MemberRemove", etcd_pb2.MemberRemoveRequest(ID=member))
+                self._given_up[name] = time.monotonic()
             case decide.Dismiss(name):
                 item = kv_placement(state, state.machine(name), self._config.data_dir)
                 await self._on_ray(lambda: placement.end(item.name), RAY_TIMEOUT_S)
