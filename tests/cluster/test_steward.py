@@ -17,6 +17,9 @@ from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.decide import Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
 from raykube.cluster.steward.service import Service
 from raykube.cluster.steward.voices import Heard
+from raykube.kv import joins, recall
+from raykube.kv.core.wal_codec import Meta
+from raykube.kv.wal import Wal
 from raykube.pb import etcd_pb2
 
 PATIENCE_S = 60.0
@@ -149,6 +152,41 @@ def test_a_machine_on_which_a_member_was_given_up_is_the_last_to_be_tried_again(
     assert step() == Add("e")
     asyncio.run(service._take(Remove(5, "e"), listed))
     assert step() == Add("d")
+
+
+@pytest.mark.parametrize("disk", ["the machine's", "mounted", "linked"])
+def test_a_new_member_begins_with_nothing_where_a_former_one_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    """Also on a disk of its own, which stays where it is mounted or linked to: a mount cannot be renamed."""
+    machine = Machine(name="a", address="127.9.9.1", index=1, control_plane=True)
+    state = ClusterState(name="c", id="0" * 32, subnet=9, local=True, machines=[machine])
+    folder = tmp_path / "machines" / "a" / "kv"
+    if disk == "linked":
+        (tmp_path / "disk").mkdir()
+        folder.parent.mkdir(parents=True)
+        folder.symlink_to(tmp_path / "disk")
+    if disk == "mounted":
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
+    (folder / "snap").mkdir(parents=True)
+    (folder / "lost+found").mkdir()
+    (folder / "snap" / "1.snap").write_bytes(b"1")
+    (folder / joins.INCARNATION).write_text("1")
+    Wal.open(folder / "wal", Meta(7, 8, 9))[0].close()
+
+    def begin(member: int) -> None:
+        Service(Config(state=state, machine="a", data_dir=tmp_path, member=member))._set_aside()
+
+    begin(8)
+    assert recall.has_log(folder), "it is this very member"
+    begin(10)
+    begin(10)
+    has_stayed = (folder / "lost+found").is_dir()
+    assert has_stayed == (disk != "the machine's")
+    assert not any((folder / name).exists() for name in ("wal", "snap", joins.INCARNATION))
+    (aside,) = (folder if has_stayed else folder.parent).glob("kv.8.*")
+    assert recall.has_log(aside)
+    assert (aside / "snap" / "1.snap").read_bytes() == b"1"
 
 
 def after(step: Step, seen: View) -> View:

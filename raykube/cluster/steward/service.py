@@ -19,6 +19,7 @@ from raykube.cluster.steward import decide
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.tending import Sight, Tending
 from raykube.cluster.steward.voices import Heard, Voices
+from raykube.kv import joins
 from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError, Tls
@@ -71,7 +72,15 @@ class Service:
             return
         if found is not None or any(folder.glob("wal/*")) or any(folder.glob("snap/*")):
             whose = f"{found.member_id:x}" if found is not None else "unreadable"
-            folder.rename(folder.with_name(f"{folder.name}.{whose}.{time.time():.0f}"))
+            aside = f"{folder.name}.{whose}.{time.time():.0f}"
+            if folder.is_mount() or folder.is_symlink():
+                # A disk of its own is where members of this machine are to be: it cannot, or must not, move away.
+                (folder / aside).mkdir(mode=0o700, exist_ok=True)
+                for name in ("snap", joins.INCARNATION, "wal"):  # the log says whose they are: it goes last
+                    if (folder / name).exists():
+                        (folder / name).rename(folder / aside / name)
+            else:
+                folder.rename(folder.with_name(aside))
             log.info("the data of the former member (%s) is set aside", whose)
 
     async def wait(self) -> None:
