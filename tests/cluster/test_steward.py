@@ -106,6 +106,18 @@ def test_a_learner_without_room_makes_way_for_one_elsewhere() -> None:
     assert next_step(nowhere, PATIENCE_S) == Promote(4, "d")
 
 
+def test_a_new_steward_keeps_a_learner_for_as_long_as_it_waits_for_a_lost_member() -> None:
+    """What was fetched so far is not thrown away, as would be with each change of the leader."""
+    learner = Member(4, "d", learner=True)
+    assert next_step(view({"b": 0.001}, A, B, C, learner), PATIENCE_S) is None
+    assert next_step(view({"b": 0.001}, A, B, C, learner, hosted="abc"), PATIENCE_S) == Host(4, "d")
+    assert next_step(view({"b": LOST_S}, A, B, C, learner), PATIENCE_S) == Promote(4, "d")
+    assert next_step(replace(view({}, A, B, C, learner), silent_s={2: 0.0}), PATIENCE_S) is None
+    assert next_step(view({}, A, B, C, learner), PATIENCE_S) == Remove(4, "d")
+    surplus = Member(5, "e")
+    assert next_step(view({"b": LOST_S}, A, B, C, surplus, learner), PATIENCE_S) == Remove(4, "d")
+
+
 def test_a_new_steward_removes_who_is_away_and_not_who_has_just_replaced_it() -> None:
     """It leads since a moment, so that nobody is lost yet in its eyes."""
     voter = Member(4, "d")

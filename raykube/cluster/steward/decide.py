@@ -88,12 +88,14 @@ def next_step(view: View, patience_s: float) -> Step | None:
     learners = [member for member in view.members if member.learner]
     lost = [member for member in voters if is_lost(member)]
     is_enough = len(voters) - len(lost) >= view.wanted
+    # Perhaps for one of these another steward added a learner, and this one's patience only begins: it is kept.
+    are_waited_for = any(is_away(member) and not is_lost(member) for member in voters)
     homes = {member.machine for member in view.members}
     spare = _spare(view.lost_s, homes | view.barred)
     for learner in learners:
         # One without room waits for it, unless there is another place: beginning anew on that disk makes none.
         is_stuck = bool(spare) and view.full_s.get(learner.id, 0.0) >= patience_s
-        if is_enough or is_stuck or is_lost(learner):
+        if (is_enough and not are_waited_for) or is_stuck or is_lost(learner):
             return Remove(learner.id, learner.machine)
     for member in view.members:
         if member.machine not in view.hosted and view.lost_s.get(member.machine, patience_s) == 0:
@@ -101,7 +103,7 @@ def next_step(view: View, patience_s: float) -> Step | None:
     for machine in sorted(view.hosted - homes):
         return Dismiss(machine)
     for learner in learners:
-        return Promote(learner.id, learner.machine) if learner.has_started else None
+        return Promote(learner.id, learner.machine) if learner.has_started and not is_enough else None
     if len(voters) > view.wanted:
         # If nobody is lost, a machine came back in the middle: the least preferred place is given up. Or another
         # steward found it lost, and this one's patience begins only now: who does not answer goes before who does.
