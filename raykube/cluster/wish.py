@@ -242,10 +242,11 @@ def resolve(wish: Settings, held: ExitStack) -> tuple[ClusterState, bool]:
         if not state.local:
             raise ClusterError(f"cluster {state.name!r} lives on another Ray cluster: give its --address")
         held.enter_context(claims.claim(state.subnet))
-        if len(state.control_plane) != wish.control_plane:
+        # What was asked for, not what there is: a machine that is lost may have left fewer, until it is back.
+        if state.members_wanted != wish.control_plane:
             raise ClusterError(
-                f"cluster {state.name!r} has a control plane of {len(state.control_plane)} machines:"
-                f" give --control-plane {len(state.control_plane)}, or another --name"
+                f"cluster {state.name!r} has a control plane of {state.members_wanted} machines:"
+                f" give --control-plane {state.members_wanted}, or another --name"
             )
         if len(state.machines) > wish.machines:
             raise ClusterError(

@@ -1,4 +1,4 @@
-"""Two clusters that start at the same moment take different addresses."""
+"""Which cluster `up` means; two that start at the same moment take different addresses."""
 
 import uuid
 from contextlib import ExitStack
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raykube.cluster import claims
+from raykube.cluster import claims, machines
 from raykube.cluster import state as cluster_state
 from raykube.cluster.settings import Settings
 from raykube.cluster.wish import ClusterError, first_choice, resolve
@@ -47,3 +47,16 @@ def test_a_data_directory_of_another_name_is_refused(tmp_path: Path) -> None:
         cluster_state.save(tmp_path, resolve(wish(tmp_path, "one"), held)[0])
     with ExitStack() as held, pytest.raises(ClusterError, match="give --name one"):
         resolve(wish(tmp_path, "two"), held)
+
+
+def test_a_control_plane_of_which_a_machine_is_lost_is_still_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    """Its member was removed before another could be made. It comes back only if `up` may start the cluster again."""
+    asked = wish(tmp_path, "one").model_copy(update={"machines": 3, "control_plane": 3})
+    with ExitStack() as held:
+        known, _ = resolve(asked, held)
+    machines.set_control_plane(known, ["one-1", "one-3"])
+    cluster_state.save(tmp_path, known)
+    with ExitStack() as held:
+        assert len(resolve(asked, held)[0].control_plane) == 2
+    with ExitStack() as held, pytest.raises(ClusterError, match="give --control-plane 3"):
+        resolve(asked.model_copy(update={"control_plane": 1}), held)
