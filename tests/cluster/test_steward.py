@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykube.cluster import addresses
+from raykube.cluster.plan import Placement
 from raykube.cluster.ray_nodes import MACHINE_LABEL
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
@@ -164,6 +165,26 @@ def test_a_machine_on_which_a_member_was_given_up_is_the_last_to_be_tried_again(
     assert step() == Add("e")
     asyncio.run(service._take(Remove(5, "e"), listed))
     assert step() == Add("d")
+
+
+def test_a_member_elsewhere_with_the_machine_s_name_keeps_no_new_one_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`etcdctl member update` gave it an address that is no machine's: the new one is not at that address, too."""
+    machine = Machine(name="a", address="127.9.9.1", index=1)
+    state = ClusterState(name="c", id="0" * 32, subnet=9, local=True, machines=[machine])
+    service = Service(Config(state=state, machine="a", data_dir=tmp_path))
+    started: list[Placement] = []
+    monkeypatch.setattr("raykube.cluster.placement.start", lambda item, *_: started.append(item))
+    monkeypatch.setattr(service._tending, "certify", lambda _: None)
+    own = addresses.kv_peer_url(machine)
+    listed = [
+        etcd_pb2.Member(ID=0xD, name="a", peerURLs=["https://127.9.9.99:2380"]),
+        etcd_pb2.Member(ID=0xB, peerURLs=[own], isLearner=True),
+    ]
+    service._host(0xB, machine, listed)
+    flags = dict(started[0].services)["raykube.kv"]
+    assert flags["initial_cluster"] == ["d=https://127.9.9.99:2380", f"a={own}"]
 
 
 @pytest.mark.parametrize("disk", ["the machine's", "mounted", "linked"])

@@ -257,7 +257,8 @@ class Service:
 
     def _host(self, member: int, machine: Machine, listed: Any) -> None:
         """Starts the actor of an announced member. Blocks."""
-        names = {url: self._home_of(each) or each.name or f"{each.ID:x}" for each in listed for url in each.peerURLs}
+        # Who is at an address of no machine may have a machine's name all the same, even this one's.
+        names = {url: self._home_of(each) or f"{each.ID:x}" for each in listed for url in each.peerURLs}
         cluster = [f"{name}={url}" for url, name in names.items()]
         item = kv_placement(self._state, machine, self._config.data_dir, member=member, joins=cluster)
         self._tending.certify(self._state)
