@@ -8,6 +8,8 @@ from raykube.rpc.core.events import CallFinished, CallOpened, ConnectionEnded, E
 from raykube.rpc.core.limits import Limits
 from raykube.rpc.core.server import ServerConnection
 from raykube.rpc.errors import Code
+from tests.rpc.peer import INITIAL_WINDOW_SIZE, PREFACE, WINDOW_UPDATE, frame, settings
+from tests.rpc.test_rfc9113 import WHOLE, headers, u32
 
 KIB = 1024
 SMALL = Limits(stream_window_bytes=64 * KIB, connection_window_bytes=128 * KIB, frame_bytes_max=16 * KIB)
@@ -128,6 +130,25 @@ def test_a_call_that_ends_frees_who_waits_for_room() -> None:
     assert ends.server.drained() == [call]
     assert ends.server.send_message(call, b"to nobody") is True
     assert not ends.server.wants_write
+
+
+@pytest.mark.parametrize("lowered", [0, 10 * KIB, 40 * KIB])
+def test_a_window_lowered_while_its_stream_waits_for_the_connection_s(lowered: int) -> None:
+    """A stream that is ready to send may have a window of less than nothing by the time that it has its turn."""
+    server = ServerConnection()
+    server.receive(PREFACE + settings() + headers(1, WHOLE) + headers(3, WHOLE), 0.0)
+    server.respond(1, bytes(60 * KIB))
+    server.respond(3, bytes(60 * KIB))
+    sent = all_of(server)  # half of each: the connection's window is used up
+    server.receive(settings((INITIAL_WINDOW_SIZE, lowered)) + frame(WINDOW_UPDATE, 0, 0, u32(KIB * KIB)), 0.0)
+    sent += all_of(server)
+    for stream in (1, 3):
+        assert sum(size for number, size in data_frames(sent) if number == stream) <= max(lowered, 32 * KIB)
+    server.receive(settings((INITIAL_WINDOW_SIZE, 65_535)), 0.0)
+    sent += all_of(server)
+    for stream in (1, 3):
+        assert sum(size for number, size in data_frames(sent) if number == stream) == 60 * KIB + 5
+    assert server.calls == 0
 
 
 def test_streams_take_turns() -> None:

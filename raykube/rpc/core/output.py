@@ -70,9 +70,13 @@ class Output:
         return not stream.full
 
     def wake(self, stream: Stream) -> None:
-        """The stream may have something to send."""
-        if stream.pending and stream.send_window > 0:
+        """The stream's window or what it has to send has changed."""
+        if not stream.pending:
+            return
+        if stream.send_window > 0:
             self._ready[stream.id] = stream
+        else:  # it may have been ready, held back by the connection's window or a full transport
+            self._ready.pop(stream.id, None)
 
     def drop(self, stream: Stream) -> None:
         """Nothing of the stream will be sent any more."""
