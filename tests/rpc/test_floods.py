@@ -119,6 +119,40 @@ def test_what_all_calls_together_hold_is_bounded() -> None:
     assert not made.ended
 
 
+def test_windows_that_are_changed_over_and_over_with_many_calls_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 KiB of SETTINGS cost a look at every call, not ten thousand; and more of them end the connection."""
+    made = ServerConnection()
+    made.receive(wire.PREFACE + wire.settings(), 0.0)
+    content, calls = block(*REQUEST), 10_000
+    for stream in range(1, 2 * calls, 2):
+        made.receive(wire.frame(wire.HEADERS, wire.END_HEADERS, stream, content), 0.0)
+    looks = 0
+    widen = ServerConnection._widen
+
+    def counted(self: ServerConnection, stream: Any, more: int) -> None:
+        nonlocal looks
+        looks += 1
+        widen(self, stream, more)
+
+    monkeypatch.setattr(ServerConnection, "_widen", counted)
+    made.receive(wire.settings(*((4, 60_000 + number % 100) for number in range(10_000))), 0.0)
+    assert looks == calls
+    for number in range(200):
+        made.receive(wire.settings((4, 70_000 + number)), 0.0)
+        made.outgoing()
+    assert made.ended
+    assert looks <= 100 * calls
+
+
+def test_windows_may_change_often_with_few_calls_open() -> None:
+    made = ServerConnection()
+    made.receive(wire.PREFACE + wire.settings() + wire.frame(wire.HEADERS, 4, 1, block(*REQUEST)), 0.0)
+    for number in range(5000):
+        made.receive(wire.settings((4, 70_000 + number)), 0.0)
+        made.outgoing()
+    assert not made.ended
+
+
 def test_a_slow_flood_that_is_not_read_ends_too() -> None:
     """So slow that no allowance is used up; the answers pile up all the same."""
     made = ServerConnection(TIGHT)

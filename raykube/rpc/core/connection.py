@@ -26,6 +26,8 @@ from raykube.rpc.core.reader import FrameReader, unpadded
 from raykube.rpc.core.stream import Stream
 from raykube.rpc.errors import Code, RpcError
 
+STREAMS_A_CONTROL = 100  # whose windows are changed for the price of one control frame
+
 
 class Connection(ABC):
     """One end of an HTTP/2 connection; `ServerConnection` and `ClientConnection` are its roles."""
@@ -237,9 +239,15 @@ class Connection(ABC):
             if payload:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with content")
             return
+        before = self._peer_stream_window
         for name, value in frames.parse_settings(payload):
             self._set(name, value)
-        self._spend_control("SETTINGS")
+        more = self._peer_stream_window - before
+        # Every open stream is looked at, so once a frame, however often it names the window, and at a price.
+        self._spend_control("SETTINGS", 1 + len(self._streams) // STREAMS_A_CONTROL if more else 1)
+        if more:
+            for stream in self._streams.values():
+                self._widen(stream, more)
         self._output.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self._events.append(SettingsReceived())
 
@@ -247,10 +255,7 @@ class Connection(ABC):
         if name == Setting.INITIAL_WINDOW_SIZE:
             if value > frames.WINDOW_MAX:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is beyond 2^31-1")
-            more = value - self._peer_stream_window
             self._peer_stream_window = value
-            for stream in self._streams.values():
-                self._widen(stream, more)
         elif name == Setting.MAX_FRAME_SIZE:
             if not frames.FRAME_BYTES_MIN <= value <= frames.FRAME_BYTES_MAX:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
@@ -306,8 +311,8 @@ class Connection(ABC):
 
     # Faults of the peer
 
-    def _spend_control(self, what: str) -> None:
-        if not self._controls.spend(self._now_s):
+    def _spend_control(self, what: str, price: int = 1) -> None:
+        if not self._controls.spend(self._now_s, price):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a flood of {what}")
 
     def _spend_reset(self) -> None:

@@ -52,12 +52,12 @@ class Allowance:
         self._left = burst
         self._at_s: float | None = None
 
-    def spend(self, now_s: float) -> bool:
-        """False when nothing is left."""
+    def spend(self, now_s: float, price: int = 1) -> bool:
+        """False when less than that is left."""
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        self._left -= 1
+        self._left -= price
         return self._left >= 0
 
     def earn(self) -> None:
