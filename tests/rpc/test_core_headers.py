@@ -112,3 +112,12 @@ def test_what_is_remembered_is_bounded() -> None:
         decoder.decode(encode([(b"x", b"y" * 2000)]))
     assert len(decoder._remembered) <= 256
     assert max(map(len, decoder._remembered)) < 100
+
+
+def test_small_blocks_that_stand_for_large_lists_are_not_all_remembered() -> None:
+    """A byte each for a field of the table, of 4 KB: 256 such lists would be megabytes for every connection."""
+    decoder = HeaderDecoder(lambda fields: sum(len(value) for _, value in fields), 64 * 1024)
+    decoder.decode(b"\x40\x03abc\x7f\xa1\x1e" + b"v" * 4000)
+    held = [decoder.decode(b"\xbe" * 15 + encode([(b"x", b"%d" % number)])) for number in range(1000)]
+    assert min(held) > 60_000
+    assert sum(decoder._remembered.values()) < 512 * 1024

@@ -32,6 +32,7 @@ class FieldReader:
         self._table_bytes = 0
         self._table_bytes_max = TABLE_BYTES_MAX
         self.changes = 0  # of the table
+        self.list_bytes = 0  # of the latest block's fields, as RFC 9113 counts
 
     def read(self, block: bytes) -> list[Field]:
         """The block's fields. Raises ConnectionFault: no HPACK, or longer than `list_bytes_max` (RFC 9113, 6.5.2)."""
@@ -63,6 +64,7 @@ class FieldReader:
                 fields.append(field)
         except (IndexError, HPACKDecodingError) as error:
             raise _fault("a field is cut short or its Huffman code is wrong") from error
+        self.list_bytes = total
         return fields
 
     def _at(self, index: int) -> Field:

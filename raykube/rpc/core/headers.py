@@ -13,7 +13,8 @@ from raykube.rpc.core.fields import Field, FieldReader
 T = TypeVar("T")
 
 REMEMBERED_MAX = 256
-REMEMBERED_BYTES_MAX = 1024
+REMEMBERED_BYTES_MAX = 1024  # of one block
+REMEMBERED_LISTS_BYTES_MAX = 256 * 1024  # of all their lists: with the table's help small blocks stand for large ones
 
 # Indices in RFC 7541's static table, appendix A
 METHOD_POST, SCHEME = b"\x83", {"http": b"\x86", "https": b"\x87"}
@@ -54,6 +55,7 @@ class HeaderDecoder(Generic[T]):
         self._parse = parse
         self._reader = FieldReader(list_bytes_max)
         self._remembered: dict[bytes, T] = {}
+        self._lists_bytes = 0  # of those
 
     def decode(self, block: bytes) -> T:
         """What the block means; the value may be shared by calls.
@@ -66,9 +68,11 @@ class HeaderDecoder(Generic[T]):
         before = self._reader.changes
         fields = self._reader.read(block)
         same = before == self._reader.changes
-        if not same or len(self._remembered) >= REMEMBERED_MAX:
+        if not same or len(self._remembered) >= REMEMBERED_MAX or self._lists_bytes >= REMEMBERED_LISTS_BYTES_MAX:
             self._remembered.clear()
+            self._lists_bytes = 0
         value = self._parse(fields)
         if same and len(block) <= REMEMBERED_BYTES_MAX:
             self._remembered[block] = value
+            self._lists_bytes += self._reader.list_bytes
         return value
