@@ -21,6 +21,7 @@ from raykube.rpc.tls import Identity, identity_of
 from raykube.rpc.turn import Turn
 
 WRITE_BUFFER_BYTES = 256 * 1024
+LINGER_S = 0.5  # for a client to leave, who was told to and has its answers
 STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
 _identity_of = lru_cache(maxsize=4096)(identity_of)
 
@@ -52,6 +53,7 @@ class ServedConnection(asyncio.Protocol):
         self._denied: RpcError | None = None
         self._asked_s: float | None = None  # when a sign of life was asked for
         self._closed_s: float | None = None  # when closing began
+        self._leaving: asyncio.TimerHandle | None = None  # closes it, if the client does not
 
     # Of the transport
 
@@ -103,6 +105,8 @@ class ServedConnection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
+        if self._leaving is not None:
+            self._leaving.cancel()
         for event in self.core.lost("the connection is lost"):
             if isinstance(event, CallCancelled):
                 self._drop(event.stream)
@@ -199,6 +203,10 @@ class ServedConnection(asyncio.Protocol):
                 call.room.set_result(None)
         if core.ended:
             self.close()
+        elif self._stopping and self._leaving is None and not core.calls and not core.wants_write:
+            # Not at once: to close while the client's frames lie unread resets the connection, and takes from the
+            # client what it was sent and has not read. It leaves by itself as soon as it has all.
+            self._leaving = self.loop.call_later(LINGER_S, self.close)
 
     def check(self, now_s: float, silent_s: float, answer_s: float) -> None:
         """Asks a client that is silent for `silent_s` for a sign of life; aborts when none comes for `answer_s`."""
@@ -230,9 +238,9 @@ class ServedConnection(asyncio.Protocol):
         return [call.task for call in calls if call.task is not None]
 
     def _close_when_done(self) -> None:
-        if self._stopping and not self._calls:
+        """A call is done when its client's windows, and the transport, have let the whole answer pass."""
+        if self._stopping:
             self._write()
-            self.close()
 
     def close(self) -> None:
         """Closes the connection once what was written is sent."""

@@ -14,7 +14,7 @@ import pytest
 from raykube.rpc import Code, RpcError
 from raykube.rpc.core.client import ClientConnection
 from raykube.rpc.core.events import CallFinished
-from raykube.rpc.core.limits import Limits
+from raykube.rpc.core.limits import WIDE, Limits
 from raykube.rpc.server import Server
 from tests.kit.waiting import until
 from tests.rpc import peer
@@ -199,6 +199,27 @@ async def test_stop_lets_calls_end(served: Served) -> None:
     assert len([m async for m in calls[1]]) == 3
     async with asyncio.timeout(10):
         await stopped
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_stop_lets_answers_arrive(served: Served, reads: bool) -> None:
+    """Their handlers are done, but the client's windows or its reading hold them back."""
+    server, handler, client = served
+    core = ClientConnection(f"127.0.0.1:{client.port}", limits=Limits() if reads else WIDE)
+    for _ in range(4):
+        core.send_message(core.open_call("/tests.rpc.Echo/Unary"), say(f"bytes {MIB}").SerializeToString(), end=True)
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1024)
+    writer.write(core.outgoing())
+    await until(lambda: handler.started == 4 and not any(each._calls for each in server._connections))
+    stopped = asyncio.create_task(server.stop(25))
+    finished: list[Code] = []
+    async with asyncio.timeout(20):
+        while data := await reader.read(1 << 16):
+            finished += [event.code for event in core.receive(data, 0.0) if isinstance(event, CallFinished)]
+            writer.write(core.outgoing())
+        await stopped
+    writer.close()
+    assert finished == [Code.OK] * 4
 
 
 async def test_stop_ends_calls_after_the_grace(served: Served) -> None:
