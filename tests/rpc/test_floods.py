@@ -119,6 +119,42 @@ def test_what_all_calls_together_hold_is_bounded() -> None:
     assert not made.ended
 
 
+def test_what_all_answers_together_hold_is_bounded() -> None:
+    """A client without a window asks for more and more: large answers beyond the bound are refused, small ones not."""
+    made = ServerConnection(TIGHT)
+    made.receive(wire.PREFACE + wire.settings((wire.INITIAL_WINDOW_SIZE, 0)), 0.0)
+    for stream in range(1, 81, 2):
+        made.receive(wire.frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, stream, block(*REQUEST)), 0.0)
+        made.respond(stream, bytes(100_000))
+        answered = made.outgoing()
+        assert (b"grpc-status\x018" in answered) == (stream // 2 >= TIGHT.buffered_bytes_max // 100_000)
+    held = made.calls
+    assert held == TIGHT.buffered_bytes_max // 100_000
+    made.receive(wire.frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 101, block(*REQUEST)), 0.0)
+    made.respond(101, b"small")
+    assert made.calls == held + 1
+    # One that is given up makes room for another.
+    made.receive(wire.frame(wire.RST_STREAM, 0, 1, bytes(4)), 0.0)
+    made.receive(wire.frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 103, block(*REQUEST)), 0.0)
+    made.respond(103, bytes(100_000))
+    assert made.calls == held + 1
+    # All that was held arrives.
+    made.receive(wire.frame(wire.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 24)), 0.0)
+    made.receive(wire.settings((wire.INITIAL_WINDOW_SIZE, 1 << 20)), 0.0)
+    while made.wants_write:
+        made.outgoing()
+    assert made.calls == 0
+    assert made._output.pending_bytes == 0
+
+
+def test_an_answer_larger_than_the_bound_is_sent_where_none_waits() -> None:
+    made = ServerConnection(TIGHT)
+    made.receive(wire.PREFACE + wire.settings(), 0.0)
+    made.receive(wire.frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 1, block(*REQUEST)), 0.0)
+    made.respond(1, bytes(TIGHT.buffered_bytes_max + 1))
+    assert made.calls == 1
+
+
 def test_windows_that_are_changed_over_and_over_with_many_calls_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 KiB of SETTINGS cost a look at every call, not ten thousand; and more of them end the connection."""
     made = ServerConnection()

@@ -19,6 +19,7 @@ class Output:
         self._control_frames = 0
         self._ready: dict[int, Stream] = {}  # an ordered set: have pending bytes and a window
         self._drained: list[int] = []
+        self.pending_bytes = 0  # of all streams
         self.sent: list[Stream] = []  # all their DATA is framed: their trailers may follow
 
     def put(self, data: bytes) -> None:
@@ -64,6 +65,7 @@ class Output:
             stream.ended = end
             return True
         stream.put(b"\0" + (size - PREFIX_BYTES).to_bytes(4, "big"), payload)
+        self.pending_bytes += size
         stream.end_wanted = end
         self.wake(stream)
         stream.full = stream.pending_bytes > self._limits.stream_queue_bytes
@@ -82,6 +84,7 @@ class Output:
         """Nothing of the stream will be sent any more."""
         if stream.pending:
             self._ready.pop(stream.id, None)
+            self.pending_bytes -= stream.pending_bytes
             stream.clear()
         if stream.full:
             stream.full = False
@@ -119,6 +122,7 @@ class Output:
         """One DATA frame of the stream's pending bytes."""
         size = min(stream.pending_bytes, stream.send_window, self.window, self.frame_bytes_max)
         chunks = stream.take(size)
+        self.pending_bytes -= size
         stream.send_window -= size
         self.window -= size
         end = stream.end_wanted and not stream.pending

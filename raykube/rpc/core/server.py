@@ -39,11 +39,22 @@ class ServerConnection(Connection):
     # Answers
 
     def respond(self, number: int, message: bytes) -> bool:
-        """The whole answer of a call with one response: head, message, status OK. False: see `send_message`."""
+        """The whole answer of a call with one response: head, message, status OK. False: see `send_message`.
+
+        A large one becomes RESOURCE_EXHAUSTED where the client takes none of those that it has asked for before.
+        """
         stream = self._streams.get(number)
         if stream is None:
             return True
         if stream.answered or self._block_prefix or not self._output.room_for(stream, message):
+            size = len(message)
+            if (
+                size > self._limits.stream_queue_bytes
+                and self._output.pending_bytes > self._limits.buffered_bytes_max - size
+                and self._output.pending_bytes
+            ):
+                self.finish(number, Code.RESOURCE_EXHAUSTED, "too many answers wait on this connection to be taken")
+                return True
             room = self.send_message(number, message)
             self.finish(number)
             return room
