@@ -53,6 +53,7 @@ class Server:
         self._paths: dict[Path, int] = {}  # of our unix sockets, with their inodes
         self._servers: list[asyncio.Server] = []
         self._connections: set[ServedConnection] = set()
+        self._is_stopping = False
         self._none_left = asyncio.Event()
         self._stopped = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -95,14 +96,18 @@ class Server:
 
     def _connection(self) -> ServedConnection:
         assert self._turn is not None
-        connection = ServedConnection(self._methods, self._users, self._limits, self._lost, self._turn)
-        self._connections.add(connection)
-        return connection
+        # Nobody's yet: the event loop says nothing to a protocol whose TLS handshake fails, not even that it is over.
+        return ServedConnection(self._methods, self._users, self._limits, self._made, self._lost, self._turn)
 
     def flush(self) -> None:
         """Writes what answers there are now, not at the end of this turn: who answers many knows when that was all."""
         if self._turn is not None:
             self._turn.flush()
+
+    def _made(self, connection: ServedConnection) -> None:
+        self._connections.add(connection)
+        if self._is_stopping:  # its handshake was under way
+            connection.abort()
 
     def _lost(self, connection: ServedConnection) -> None:
         self._connections.discard(connection)
@@ -120,6 +125,7 @@ class Server:
 
     async def stop(self, grace_s: float = 0.5) -> None:
         """Stops accepting, lets running calls end for `grace_s` seconds, then cancels them."""
+        self._is_stopping = True
         for path, inode in self._paths.items():
             with suppress(OSError):
                 if path.lstat().st_ino == inode:  # else another server's by now

@@ -34,6 +34,7 @@ class ServedConnection(asyncio.Protocol):
         methods: Mapping[str, Served],
         users: frozenset[str],
         limits: Limits,
+        on_made: Callable[["ServedConnection"], None],
         on_lost: Callable[["ServedConnection"], None],
         turn: Turn,
     ) -> None:
@@ -42,6 +43,7 @@ class ServedConnection(asyncio.Protocol):
         self._heard_s = self.loop.time()
         self._methods = methods
         self._users = users
+        self._on_made = on_made
         self._on_lost = on_lost
         self._turn = turn
         self._calls: dict[int, ServedCall] = {}
@@ -70,6 +72,7 @@ class ServedConnection(asyncio.Protocol):
                 self._identity = error
         self._denied = self._denial()
         self._write()
+        self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
         now_s = self._heard_s = self.loop.time()

@@ -1,9 +1,11 @@
 """Our server behind mutual TLS, for clients that are not ours: grpcio's and etcd's."""
 
 import asyncio
+import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -12,8 +14,10 @@ import pytest
 from raykube.pb import etcd_pb2
 from raykube.rpc import Identity, Tls
 from raykube.rpc.server import Call, Server
+from raykube.rpc.serving import ServedConnection
 from tests.kit import pki
 from tests.kit.require import require_program
+from tests.kit.waiting import until
 from tests.rpc.echo import ECHO, Bytes, Handler, say
 
 KV = etcd_pb2.DESCRIPTOR.services_by_name["KV"]
@@ -98,6 +102,53 @@ async def test_who_shows_no_certificate_of_the_ca_hears_nothing(who: str) -> Non
         except (ssl.SSLError, ConnectionError):
             pass
         assert b"\0\0\0\4\1" not in heard  # an acknowledgement of SETTINGS
+
+
+@pytest.mark.parametrize("who", ["nobody", "plain", "probe"])
+async def test_a_handshake_that_fails_leaves_nothing(who: str) -> None:
+    """Balancers that look whether the port is open, scanners, clients with the wrong certificate: all day long."""
+    server = Server()
+    server.add(ECHO, Handler())
+    port = server.listen("127.0.0.1:0", pki.tls("kube-apiserver", server=True))
+    await server.start()
+    context = ssl.create_default_context(cafile=pki.tls("alice").ca_file)
+    for _ in range(10):
+        with suppress(ssl.SSLError, ConnectionError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context if who == "nobody" else None)
+            if who == "plain":
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            if who != "probe":
+                await reader.read()
+            writer.close()
+
+    def left() -> int:
+        gc.collect()
+        return sum(isinstance(each, ServedConnection) for each in gc.get_objects())
+
+    await until(lambda: not left())
+    async with asyncio.timeout(0.5):  # nobody is left whose answers were to be waited for
+        await server.stop(5)
+
+
+async def test_a_handshake_that_ends_after_the_server_has_no_server() -> None:
+    server = Server()
+    server.add(ECHO, Handler())
+    port = server.listen("127.0.0.1:0", pki.tls("kube-apiserver", server=True))
+    await server.start()
+    slow = socket.create_connection(("127.0.0.1", port))
+    slow.setblocking(False)
+    await until(lambda: any(isinstance(each, ServedConnection) for each in gc.get_objects()))
+    await server.stop(0)
+    context = pki.client_context("alice")
+    context.set_alpn_protocols(["h2"])
+    heard = b""
+    with suppress(ssl.SSLError, ConnectionError):
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(sock=slow, ssl=context, server_hostname="127.0.0.1")
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+            heard = await reader.read()
+            writer.close()
+    assert b"\0\0\0\4\1" not in heard
 
 
 async def test_etcdctl_puts_over_tls() -> None:
