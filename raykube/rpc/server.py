@@ -117,9 +117,14 @@ class Server:
     async def _watch(self) -> None:
         """Finds clients that vanished without a word."""
         loop = asyncio.get_running_loop()
+        pause_s = min(self._keepalive_s, self._keepalive_timeout_s) / 4
+        now_s = loop.time()
         while True:
-            await asyncio.sleep(min(self._keepalive_s, self._keepalive_timeout_s) / 4)
+            due_s = now_s + pause_s
+            await asyncio.sleep(pause_s)
             now_s = loop.time()
+            if now_s - due_s > self._keepalive_timeout_s / 2:
+                continue  # this process stood still: clients may not have been asked yet, or their answers lie unread
             for connection in list(self._connections):
                 connection.check(now_s, self._keepalive_s, self._keepalive_timeout_s)
 

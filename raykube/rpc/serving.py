@@ -218,7 +218,7 @@ class ServedConnection(asyncio.Protocol):
                 self.abort()
         elif now_s - self._heard_s < silent_s:
             self._asked_s = None
-        elif self._asked_s is None:
+        elif self._asked_s is None or self._asked_s <= self._heard_s:  # the last one was answered
             self._asked_s = now_s
             self.core.ping()
             self._write()

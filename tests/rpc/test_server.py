@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import time
 import warnings
 from collections.abc import AsyncIterator
 from typing import Any
@@ -369,4 +370,32 @@ async def test_a_client_that_vanished_is_found() -> None:
             pass
     mute.close()
     await client.channel.close(None)
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("answers", ["before", "after"])
+async def test_a_client_that_answers_stays_though_the_server_stood_still(answers: str) -> None:
+    server = Server(keepalive_s=0.4, keepalive_timeout_s=0.4)
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    client = socket.create_connection(("127.0.0.1", port))
+    client.settimeout(10)
+    client.sendall(peer.PREFACE + peer.settings() + peer.frame(peer.SETTINGS, peer.ACK))
+    await until(lambda: server._connections)
+    (connection,) = server._connections
+    await until(lambda: connection._asked_s is not None)
+    heard_s, answer = connection._heard_s, peer.frame(peer.PING, peer.ACK, 0, bytes(8))
+    if answers == "before":
+        client.sendall(answer)
+        await until(lambda: connection._heard_s != heard_s)
+    asked_s = connection._asked_s
+    time.sleep(1)  # noqa: ASYNC251 - it is the loop that stands still
+    if answers == "after":
+        await asyncio.sleep(0.05)
+    else:
+        await until(lambda: connection._asked_s != asked_s)
+    client.sendall(answer)
+    await asyncio.sleep(0.2)
+    assert connection in server._connections
+    client.close()
     await server.stop(0)
