@@ -1,5 +1,7 @@
 """What each end may send when: windows of streams and of the connection, turns, and what waits."""
 
+import tracemalloc
+
 import pytest
 
 from raykube.rpc.core import frames
@@ -100,6 +102,19 @@ def test_a_message_larger_than_every_window_needs_nobody_to_take_it() -> None:
     events = ends.settle()
     assert messages(events) == [large]
     assert isinstance(events[-1], CallFinished) and events[-1].code is Code.OK
+
+
+def test_what_was_handed_over_is_not_kept() -> None:
+    ends = Ends()
+    (call,) = ends.calls
+    tracemalloc.start()
+    try:
+        ends.server.send_message(call, bytes(60 * KIB))
+        assert len(messages(ends.to_client())) == 1
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10 * KIB
 
 
 def test_a_sender_is_told_to_wait_and_when_to_go_on() -> None:

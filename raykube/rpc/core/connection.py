@@ -115,8 +115,7 @@ class Connection(ABC):
         if self.ended:
             return []
         self._now_s = now_s
-        events: list[Event] = []
-        self._events = events
+        events = self._events
         handlers = self._handlers
         try:
             for kind, stream, flags, payload in self._reader.feed(data):
@@ -129,6 +128,7 @@ class Connection(ABC):
                     self._break(stream, fault)
         except ConnectionFault as fault:
             self._fail(fault)
+        self._events = []  # else the last messages of a connection that is silent are kept until it speaks again
         return events
 
     def _on_data(self, number: int, flags: int, payload: bytes) -> None:
