@@ -45,6 +45,7 @@ from raykube.pb import batch_pb2, etcd_pb2, health_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
 from raykube.rpc.core.limits import WIDE
 from raykube.rpc.folder_lock import FolderLock
+from raykube.rpc.listen import allow_many_files
 from raykube.rpc.server import Server
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Service:
     async def _start(self) -> None:
         config = self.config
         sys.setswitchinterval(SWITCH_S)
+        allow_many_files()
         members = parse_initial_cluster(config.members_given, config.initial_cluster_token)
         own = next(member for member in members.members if member.name == config.name)
         heartbeat_s = config.heartbeat_interval / 1000

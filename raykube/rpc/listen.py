@@ -3,11 +3,23 @@
 import errno
 import ipaddress
 import os
+import resource
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 BACKLOG = 1024
+
+
+def allow_many_files() -> None:
+    """Raises this process' limit of open files as far as it may: the usual one of 1024 is for programs that `select`.
+
+    At the limit clients are not let in, and worse, files cannot be opened.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:

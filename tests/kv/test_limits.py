@@ -1,5 +1,6 @@
 """What clients may not send."""
 
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -56,3 +57,14 @@ async def test_much_metadata_costs_nobody_the_connection(group: Group) -> None:
         await put(etcd_pb2.PutRequest(key=b"a"), metadata=(("baggage", "x" * 50_000),), timeout=10)
         assert (await watch.read()).events[0].kv.key == b"a"
         watch.cancel()
+
+
+async def test_a_member_may_open_as_many_files_as_it_is_allowed(tmp_path: Path) -> None:
+    """Connections beyond the usual 1024 would leave none for the log's next segment."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        async with running_group(tmp_path, 1):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
