@@ -83,6 +83,8 @@ class Link(asyncio.Protocol):
         slot: asyncio.Future[None] = self._loop.create_future()
         self._slots.append(slot)
         self._grant()
+        if self._alive is None:
+            self._watch()  # there may be no calls, where the server allows none for now
         try:
             await slot
         except asyncio.CancelledError:
@@ -290,7 +292,7 @@ class Link(asyncio.Protocol):
     # Keep-alive
 
     def _watch(self) -> None:
-        """Called when a call begins on a connection that nobody watches."""
+        """Called when a call begins, or waits for its slot, on a connection that nobody watches."""
         if self._timing.keepalive_s <= 0:
             return
         silent_s = self._loop.time() - self._received_at
@@ -298,7 +300,7 @@ class Link(asyncio.Protocol):
 
     def _check(self) -> None:
         self._alive = None
-        if not self._answers:
+        if not self._answers and not self._slots:
             return  # idle: the next call watches again
         silent_s = self._loop.time() - self._received_at
         if silent_s < self._timing.keepalive_s:

@@ -365,6 +365,24 @@ async def test_no_more_streams_than_the_peer_allows() -> None:
     assert most == 2
 
 
+async def test_a_peer_that_vanished_is_found_by_a_call_that_waits_for_its_turn() -> None:
+    """No call is under way: the peer allowed none, and said no more."""
+
+    async def frozen(peer: Peer) -> None:
+        await peer.greet((MAX_CONCURRENT_STREAMS, 0))
+        await asyncio.Event().wait()
+
+    async def well(peer: Peer) -> None:
+        await peer.greet()
+        await peer.echo()
+
+    async with scripted(frozen, well) as address:
+        channel = Channel(address, timing=QUICK)
+        stub: Any = channel.stub(ECHO)
+        assert await asyncio.wait_for(stub.Unary(say("x")), 10) == say("x")
+        await channel.close()
+
+
 async def test_a_call_that_waits_for_its_turn_can_time_out_and_be_cancelled() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet((MAX_CONCURRENT_STREAMS, 1))
