@@ -27,6 +27,8 @@ from raykube.rpc.core.events import (
 from raykube.rpc.core.frames import ErrorCode
 from raykube.rpc.errors import Code, RpcError, Unprocessed
 
+TOO_MANY_PINGS = "too_many_pings"  # gRPC's word for it, in its proposal A8: calm is asked for in other cases, too
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -236,7 +238,7 @@ class Link(asyncio.Protocol):
                 self.ready.set_result(None)
             self._grant()
         elif isinstance(event, GoingAway):
-            if event.code == ErrorCode.ENHANCE_YOUR_CALM:
+            if event.code == ErrorCode.ENHANCE_YOUR_CALM and event.reason == TOO_MANY_PINGS:
                 self._on_too_many_pings()
             self._on_spent()
         elif isinstance(event, ConnectionEnded):

@@ -17,6 +17,7 @@ from tests.rpc.peer import (
     ACK,
     DATA,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
@@ -290,6 +291,27 @@ async def test_a_peer_that_vanished_is_found_by_pings() -> None:
         begun = time.monotonic()
         assert (await failing(stub.Unary(say("x")))).code is Code.UNAVAILABLE
         assert time.monotonic() - begun >= 0.39
+        await channel.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "keepalive_s"), [(b"too_many_pings", 0.4), (b"a flood of calls that are reset", 0.2)]
+)
+async def test_pings_become_rarer_when_the_peer_says_they_are_too_many(reason: bytes, keepalive_s: float) -> None:
+    """Not when it asks for calm for another reason: peers that vanish would be found later and later."""
+
+    async def annoyed(peer: Peer) -> None:
+        await peer.greet()
+        stream, _, body = await peer.call()
+        peer.send(frame(GOAWAY, payload=struct.pack(">II", stream, 11) + reason))
+        peer.answer(stream, body)
+        await peer.until_closed()
+
+    async with scripted(annoyed) as address:
+        channel = Channel(address, timing=QUICK)
+        stub: Any = channel.stub(ECHO)
+        assert await stub.Unary(say("x")) == say("x")
+        assert channel._timing.keepalive_s == keepalive_s
         await channel.close()
 
 
