@@ -4,6 +4,7 @@ With a certificate it is HTTPS, and `/metrics` is for clients with a certificate
 about workloads; health is for everybody. Without one it is plain HTTP: for tests, and on loopback.
 """
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,9 @@ from raykube.rpc.listen import bind
 from raykube.rpc.tls import Tls, server_context
 
 Page = Callable[[], web.Response]
+LIFE_S = 60.0  # of a connection, whatever it is used for: who asks again makes another
+CONNECTIONS_MAX = 1000
+CHECK_S = 1.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # what Prometheus asks for
 
 
@@ -32,6 +36,7 @@ class HealthServer:
         self._tls = tls
         self._pages = dict.fromkeys(("/healthz", "/livez", "/readyz"), self._health) | dict(pages or {})
         self._runner: web.AppRunner | None = None
+        self._watcher: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, *, dual: bool = False) -> int:
         """Listens (`dual`: see `bind`); returns the port. Raises OSError or ValueError with a line for the user."""
@@ -47,10 +52,14 @@ class HealthServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, ssl_context=context).start()
+        assert self._runner.server is not None
+        self._watcher = asyncio.create_task(_watch(self._runner.server))
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Closes the port; idempotent."""
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._runner is not None:
             with suppress(OSError):
                 await self._runner.cleanup()
@@ -64,6 +73,22 @@ class HealthServer:
         if self._tls is not None and request.transport is not None and not request.transport.get_extra_info("peercert"):
             return web.Response(status=401, text="Unauthorized: show a client certificate of the cluster\n")
         return web.Response(body=self._metrics().encode(), headers={"Content-Type": METRICS_TYPE})
+
+
+async def _watch(server: web.Server) -> None:
+    """Ends connections that are old or too many: anybody may connect, and to aiohttp one that says nothing is for ever.
+    They would use up the files of a process that needs them to store what it is told."""
+    loop = asyncio.get_running_loop()
+    since: dict[web.RequestHandler, float] = {}  # oldest first
+    while True:
+        await asyncio.sleep(CHECK_S)
+        now_s = loop.time()
+        since = {each: since.get(each, now_s) for each in server.connections}
+        for number, (each, since_s) in enumerate(since.items()):
+            if len(since) - number > CONNECTIONS_MAX or now_s - since_s > 2 * LIFE_S:
+                each.force_close()
+            elif now_s - since_s > LIFE_S:
+                each.close()  # when its request is answered
 
 
 def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:

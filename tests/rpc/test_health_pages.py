@@ -1,0 +1,54 @@
+"""Who connects to the health pages, and stays: anybody may."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from raykube.rpc import health
+from raykube.rpc.health import HealthServer
+from tests.kit import pki
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(params=["plain", "tls"])
+async def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    monkeypatch.setattr(health, "CHECK_S", 0.02)
+    monkeypatch.setattr(health, "LIFE_S", 0.3)
+    monkeypatch.setattr(health, "CONNECTIONS_MAX", 20)
+    tls = pki.tls("kube-apiserver", server=True) if request.param == "tls" else None
+    server = HealthServer(lambda: None, lambda: "", tls)
+    yield await server.start("127.0.0.1", 0)
+    await server.stop()
+
+
+async def connect(port: int, request: pytest.FixtureRequest) -> Ends:
+    tls = request.node.callspec.params["port"] == "tls"
+    return await asyncio.open_connection("127.0.0.1", port, ssl=pki.client_context("alice") if tls else None)
+
+
+@pytest.mark.parametrize("says", [b"", GET[:9], GET])
+async def test_a_connection_is_not_for_ever(port: int, request: pytest.FixtureRequest, says: bytes) -> None:
+    reader, writer = await connect(port, request)
+    writer.write(says)
+    async with asyncio.timeout(10):
+        heard = await reader.read()
+    assert heard.startswith(b"HTTP/1.1 200") == (says == GET)
+    writer.close()
+
+
+async def test_the_oldest_of_too_many_make_room(
+    port: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "LIFE_S", 60.0)
+    ends = [await connect(port, request) for _ in range(30)]
+    async with asyncio.timeout(10):
+        for reader, _ in ends[:10]:
+            assert await reader.read() == b""
+    reader, writer = ends[-1]
+    writer.write(GET)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    for _, writer in ends:
+        writer.close()
