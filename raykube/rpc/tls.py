@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,15 @@ class _Context(ssl.SSLContext):
     """A context that looks at its files whenever a connection begins."""
 
     followed: "Followed | None" = None
+    protocols: Sequence[str] = ()
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        self.protocols = tuple(alpn_protocols)
+        super().set_alpn_protocols(self.protocols)
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        if self.followed is not None:
-            self.followed.refresh()
-        return super().wrap_bio(*arguments, **options)
+        latest = self if self.followed is None else self.followed.latest()
+        return super(_Context, latest).wrap_bio(*arguments, **options)
 
 
 def _followed(tls: Tls, context: _Context) -> _Context:
@@ -76,10 +81,12 @@ def _context(tls: Tls, purpose: ssl.Purpose, check_hostname: bool) -> _Context:
 
 
 class Followed:
-    """A context that follows its files, which are renewed while it is in use: new connections show the new ones."""
+    """A context that follows its files, which are renewed while it is in use: new connections show the new ones, and
+    are of an authority that is among the new ones."""
 
-    def __init__(self, tls: Tls, context: ssl.SSLContext) -> None:
-        self.context = context
+    def __init__(self, tls: Tls, context: _Context) -> None:
+        self._context = context
+        self._latest = context
         self._tls = tls
         self._seen = self._stamp()
 
@@ -95,20 +102,30 @@ class Followed:
                 found.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(found)
 
-    def refresh(self) -> None:
-        """Takes over files that changed. Those that cannot be used wait for a change: one of a pair may be older."""
+    def latest(self) -> _Context:
+        """The context of the files as they are. Those that cannot be used wait for a change: one of a pair may be
+        older."""
         stamp = self._stamp()
-        if stamp == self._seen:
-            return
-        self._seen = stamp
-        try:
-            _context(self._tls, ssl.Purpose.SERVER_AUTH, False)  # a bad pair would leave the one in use broken
-        except ValueError as error:
-            log.warning("renewed certificates are not used: %s", error)
-            return
-        self.context.load_verify_locations(self._tls.ca_file)
-        self.context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
-        log.info("%s and its key are read anew", self._tls.cert_file)
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._latest = self._anew()
+            except ValueError as error:
+                log.warning("renewed certificates are not used: %s", error)
+            else:
+                log.info("%s and its key are read anew", self._tls.cert_file)
+        return self._latest
+
+    def _anew(self) -> _Context:
+        """A context as ours, with what the files hold: one in use never forgets an authority."""
+        ours = self._context
+        is_client = ours.protocol is ssl.PROTOCOL_TLS_CLIENT
+        purpose = ssl.Purpose.SERVER_AUTH if is_client else ssl.Purpose.CLIENT_AUTH
+        fresh = _context(self._tls, purpose, ours.check_hostname)
+        fresh.verify_mode, fresh.minimum_version, fresh.options = ours.verify_mode, ours.minimum_version, ours.options
+        if ours.protocols:
+            fresh.set_alpn_protocols(ours.protocols)
+        return fresh
 
 
 @dataclass(frozen=True, slots=True)

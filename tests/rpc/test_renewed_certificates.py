@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raykube.rpc import Identity, Tls
+from raykube.rpc import Code, Identity, RpcError, Tls
 from raykube.rpc.channel import Channel
 from raykube.rpc.server import Call, Server
 from raykube.rpc.tls import client_context, server_context
@@ -112,6 +112,34 @@ async def test_contexts_of_other_protocols_follow_their_files(tmp_path: Path) ->
         replace(mine, pki.tls("bob"))
         assert await seen() == der(second)
     assert names == ["alice", "bob"]
+
+
+async def test_an_authority_that_is_taken_away_is_trusted_no_more(tmp_path: Path) -> None:
+    """By a server of its clients, and by a client of its servers: on new connections."""
+    own, mine = files(tmp_path / "server", pki.tls("kube-apiserver", server=True)), files(tmp_path, pki.tls("alice"))
+    server = Server()
+    server.add(ECHO, Named())
+    port = server.listen("127.0.0.1:0", own)
+    await server.start()
+    context = client_context(mine)
+
+    async def ask() -> bytes:
+        channel = Channel(f"127.0.0.1:{port}", context)
+        try:
+            return bytes((await channel.stub(ECHO).Unary(Bytes(), timeout=5)).value)
+        finally:
+            await channel.close()
+
+    assert await ask() == b"alice"
+    for side in (own, mine):
+        before = side.ca_file.read_bytes()
+        side.ca_file.write_bytes(pki.other_ca().cert)
+        with pytest.raises(RpcError) as caught:
+            await ask()
+        assert caught.value.code is Code.UNAVAILABLE
+        side.ca_file.write_bytes(before)
+        assert await ask() == b"alice"
+    await server.stop(0)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
