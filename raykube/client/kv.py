@@ -28,6 +28,9 @@ ETCD = etcd_pb2.DESCRIPTOR.services_by_name
 
 CALL_TIMEOUT_S = 10.0
 MEMBERS_PERIOD_S = 10.0
+# A member without a leader ends a stream that asks so. One that is cut off from the others answers pings as ever, and
+# would keep a watch for as long without an event.
+_LED = (("hasleader", "true"),)
 
 
 class Compacted(Exception):
@@ -184,6 +187,7 @@ class KvClient:
         """
         next_revision = start_revision
         number = self._stream.current
+        is_told = False
         while not self._is_closed:
             create = etcd_pb2.WatchCreateRequest(
                 key=key, range_end=range_end, start_revision=next_revision, prev_kv=prev_kv, progress_notify=True
@@ -191,8 +195,10 @@ class KvClient:
             request = etcd_pb2.WatchRequest(create_request=create)
             endpoint = self._endpoints[number % len(self._endpoints)]
             try:
-                async with contextlib.aclosing(endpoint.stub(ETCD["Watch"]).Watch(_then_silence(request))) as responses:
+                answers = endpoint.stub(ETCD["Watch"]).Watch(_then_silence(request), metadata=_LED)
+                async with contextlib.aclosing(answers) as responses:
                     async for response in responses:
+                        is_told = False
                         batch = _read_watch(response, next_revision)
                         # A member that lags may report an older revision: never go back.
                         next_revision = max(next_revision, batch.revision + 1)
@@ -200,7 +206,9 @@ class KvClient:
             except RpcError as error:
                 if error.code in (Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED, Code.UNAUTHENTICATED):
                     raise
-                log.info("watch at %s broke, goes on at the next member: %s", endpoint.address, error)
+                if not is_told:  # while there is no leader, all members refuse
+                    log.info("watch at %s broke, goes on at the next member: %s", endpoint.address, error)
+                is_told = True
             number += 1
             await asyncio.sleep(RETRY_S)
 

@@ -82,24 +82,55 @@ class Gate:
 
     async def _while_led(self, responses: Any) -> AsyncIterator[Any]:
         """The same responses, until there has been no leader for too long."""
-        node = self._member.replica.node
-        looks_left = LEADERLESS_TIMEOUTS
-        coming: asyncio.Future[Any] | None = None
+        led = _Led(self._member, self._election_s)
         try:
             while True:
-                coming = coming or asyncio.ensure_future(anext(responses))
-                await asyncio.wait({coming}, timeout=self._election_s)
-                if coming.done():
-                    response, coming = coming.result(), None
-                    yield response
-                    continue
-                looks_left = LEADERLESS_TIMEOUTS if node.leader else looks_left - 1
-                if not looks_left:
-                    raise _no_leader()
-        except StopAsyncIteration:
-            return
+                try:
+                    response = await led.wait_for(responses)
+                except StopAsyncIteration:
+                    return
+                yield response
         finally:
-            if coming is not None:
-                coming.cancel()
-                await asyncio.wait({coming})
+            led.close()
             await responses.aclose()
+
+
+class _Led:
+    """Interrupts who waits for the next response of a stream, once there has been no leader for too long.
+
+    By a timer beside it: a task for each response would make each of them late.
+    """
+
+    def __init__(self, member: Member, election_s: float) -> None:
+        self._node = member.replica.node
+        self._election_s = election_s
+        self._looks_left = LEADERLESS_TIMEOUTS
+        self._waiting: asyncio.Task[Any] | None = None
+        self._is_interrupted = False
+        self._timer = asyncio.get_running_loop().call_later(election_s, self._look)
+
+    async def wait_for(self, responses: Any) -> Any:
+        """The next response. Raises RpcError, StopAsyncIteration."""
+        if not self._looks_left:
+            raise _no_leader()
+        task = self._waiting = asyncio.current_task()
+        try:
+            return await anext(responses)
+        except asyncio.CancelledError:
+            if self._is_interrupted and task is not None and task.uncancel() == 0:
+                raise _no_leader() from None
+            raise
+        finally:
+            self._waiting = None
+
+    def _look(self) -> None:
+        self._looks_left = LEADERLESS_TIMEOUTS if self._node.leader else self._looks_left - 1
+        if self._looks_left:
+            self._timer = asyncio.get_running_loop().call_later(self._election_s, self._look)
+        elif self._waiting is not None:
+            self._is_interrupted = True
+            self._waiting.cancel()
+
+    def close(self) -> None:
+        """It looks no more."""
+        self._timer.cancel()

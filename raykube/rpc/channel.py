@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from raykube.base.encoded import Encoded
 from raykube.rpc.answers import StreamedAnswer, UnaryAnswer
 from raykube.rpc.core.client import ClientConnection
+from raykube.rpc.core.heads import Metadata
 from raykube.rpc.errors import Code, RpcError, Unprocessed
 from raykube.rpc.link import Link, Timing, pump
 from raykube.rpc.listen import split_address
@@ -87,7 +88,7 @@ class _UnaryAnswer(_Callable):
 
 
 class _StreamedAnswer(_Callable):
-    async def __call__(self, request: Any, timeout: float | None = None) -> AsyncIterator[Any]:
+    async def __call__(self, request: Any, timeout: float | None = None, metadata: Metadata = ()) -> AsyncIterator[Any]:
         channel, loop = self._channel, asyncio.get_running_loop()
         if not self._is_stream:
             request = self._encode(request)
@@ -95,7 +96,7 @@ class _StreamedAnswer(_Callable):
         for attempt in range(1, ATTEMPTS_MAX + 1):
             link, timeout = await channel.connect(deadline)
             answer = StreamedAnswer(loop)
-            number = link.open(self._path, None if timeout is None else _coarse(timeout), answer)
+            number = link.open(self._path, None if timeout is None else _coarse(timeout), answer, metadata)
             pumping = self._send(link, number, request)
             timer = None if deadline is None else loop.call_at(deadline, _expire, link, number)
             try:

@@ -25,6 +25,7 @@ from raykube.rpc.core.events import (
     SettingsReceived,
 )
 from raykube.rpc.core.frames import ErrorCode
+from raykube.rpc.core.heads import Metadata
 from raykube.rpc.errors import Code, RpcError, Unprocessed
 
 TOO_MANY_PINGS = "too_many_pings"  # gRPC's word for it, in its proposal A8: calm is asked for in other cases, too
@@ -97,9 +98,9 @@ class Link(asyncio.Protocol):
         self._granted -= 1
         return self._core.can_open
 
-    def open(self, path: str, timeout_s: float | None, answer: Answer) -> int:
+    def open(self, path: str, timeout_s: float | None, answer: Answer, metadata: Metadata = ()) -> int:
         """Begins a call; returns its stream."""
-        number = self._core.open_call(path, timeout_s)
+        number = self._core.open_call(path, timeout_s, metadata)
         self._answers[number] = answer
         if self._alive is None:
             self._watch()
