@@ -114,9 +114,9 @@ class Writer:
                     await self.turns.next()
                 if attempt.outcome is None:
                     self._plan_one(attempt, now)
+            if any(map(_is_doubtful, attempts)) and await self._confirm(attempts):
+                continue
             if any(attempt.outcome is not None for attempt in attempts):
-                if await self._confirm(attempts):
-                    continue
                 break
             if await self._write_together(attempts, now):
                 return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
@@ -138,7 +138,7 @@ class Writer:
             attempt.outcome = broken(op)
 
     async def _confirm(self, attempts: list[_Attempt]) -> bool:
-        """Whether what was refused may have been so for an old state: then all is planned again."""
+        """Whether what was refused, or left as it is, may have been so for an old state: then all is planned again."""
         if all(attempt.confirmed for attempt in attempts):
             return False
         try:
@@ -178,11 +178,13 @@ class Writer:
     # -- what is known at the start
 
     def _look(self, attempt: _Attempt) -> None:
-        op = attempt.op
-        if op.verb != planning.CREATE:
-            stored = conversion.stored(op.resource)
-            item = self.store.cache(stored).get(f"{op.namespace}/{op.name}" if stored.namespaced else op.name)
-            attempt.current = _current(item)
+        if attempt.op.verb != planning.CREATE:
+            attempt.current = _current(self._item(attempt.op))
+
+    def _item(self, op: Operation) -> Item | None:
+        """The operation's object, as it is cached."""
+        stored = conversion.stored(op.resource)
+        return self.store.cache(stored).get(f"{op.namespace}/{op.name}" if stored.namespaced else op.name)
 
     async def _wait_for_seen(self, attempts: list[_Attempt]) -> None:
         """Clients may have read (or written) through another apiserver what has not arrived here yet."""
@@ -217,6 +219,7 @@ class Writer:
         missing: list[tuple[_Attempt, Missing]] = []
         doubtful: list[tuple[_Attempt, ApiError]] = []
         planned: list[_Attempt] = []
+        unchanged: list[_Attempt] = []
         for number, attempt in enumerate(attempts):
             if len(attempts) > SHORT and number % PLANS_AT_ONCE == 0:
                 await self.turns.next()
@@ -231,15 +234,39 @@ class Writer:
             except Exception:
                 attempt.outcome = broken(attempt.op)
             else:
-                if attempt.plan.write:
-                    planned.append(attempt)
-                elif attempt.op.dry_run and self._is_refused(attempt, doubtful):
-                    continue
-                else:
-                    self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
+                (planned if attempt.plan.write else unchanged).append(attempt)
         again = await self._write(planned, now) if planned else []
+        again += await self._leave(unchanged, doubtful) if unchanged else []
         again += await self._look_again(missing) if missing else []
         return again + (await self._doubt(doubtful) if doubtful else [])
+
+    async def _leave(self, unchanged: list[_Attempt], refused: list[tuple[_Attempt, ApiError]]) -> list[_Attempt]:
+        """Nothing is to be written, as far as what was cached goes. The store compares nothing then: that it is what is
+        there has to be asked. Those to be planned again, as it was not; those that were only tried may be `refused`."""
+        doubted = {id(attempt) for attempt in unchanged if not attempt.confirmed}
+        if doubted:
+            try:
+                await self.store.fresh()
+            except ApiError as unavailable:
+                for attempt in unchanged:
+                    if id(attempt) in doubted:
+                        attempt.outcome = failed(unavailable, attempt.op)
+        again = []
+        for attempt in unchanged:
+            if attempt.outcome is not None:
+                continue
+            if id(attempt) in doubted:
+                before, attempt.confirmed = attempt.current, True
+                self._look(attempt)
+                if attempt.current != before:
+                    again.append(attempt)
+                    continue
+            if attempt.op.verb == planning.CREATE and self._item(attempt.op) is not None:
+                if self._is_taken(attempt):
+                    again.append(attempt)
+            elif not (attempt.op.dry_run and self._is_refused(attempt, refused)):
+                self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
+        return again
 
     async def _doubt(self, refused: list[tuple[_Attempt, ApiError]]) -> list[_Attempt]:
         """Refusals because of what was cached hold only if that is what is there: those are planned again that were
@@ -363,18 +390,22 @@ class Writer:
         attempt.tries += 1
         there = result.current if result.HasField("current") else None
         if plan.created and op.verb == planning.CREATE:
-            attempt.names += 1
-            if plan.retry_name and attempt.names < NAMES_MAX:
-                return True
-            error = ApiError.already_exists(op.resource, op.name)
-        elif attempt.tries < ATTEMPTS_MAX:
+            return self._is_taken(attempt)
+        if attempt.tries < ATTEMPTS_MAX:
             attempt.confirmed = True
             data = with_resource_version(there.value, there.mod_revision) if there is not None else b""
             attempt.current = Current(data, there.mod_revision) if there is not None else None
             return True
-        else:
-            error = planning.stale(op.resource, op.name)
-        attempt.outcome = failed(error, op)
+        attempt.outcome = failed(planning.stale(op.resource, op.name), op)
+        return False
+
+    def _is_taken(self, attempt: _Attempt) -> bool:
+        """After a create that found its name in use: whether to draw another."""
+        assert attempt.plan is not None
+        attempt.names += 1
+        if attempt.plan.retry_name and attempt.names < NAMES_MAX:
+            return True
+        attempt.outcome = failed(ApiError.already_exists(attempt.op.resource, attempt.op.name), attempt.op)
         return False
 
     async def _look_again(self, missing: list[tuple[_Attempt, Missing]]) -> list[_Attempt]:
@@ -423,6 +454,11 @@ def _write(plan: Plan | None, lease: int = 0) -> batch_pb2.Write:
     if plan.value is None:
         return batch_pb2.Write(key=plan.key.encode(), expected_revision=plan.expected, lease=lease)
     return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
+
+
+def _is_doubtful(attempt: _Attempt) -> bool:
+    """Whether what becomes of it rests on what was cached alone: the store is asked to compare nothing."""
+    return attempt.outcome is not None or (attempt.plan is not None and not attempt.plan.write)
 
 
 def _is_service(op: Operation) -> bool:
