@@ -9,6 +9,7 @@ import aiohttp
 import orjson
 import pytest
 
+
 MAPS = "/api/v1/namespaces/default/configmaps"
 JSON = {"Content-Type": "application/json"}
 
@@ -289,6 +290,18 @@ async def test_deletecollection_deletes_what_the_selector_chooses(admin) -> None
     assert (code, [item["metadata"]["name"] for item in gone["items"]]) == (200, ["a", "b"])
     _, left = await call(admin, "GET", MAPS)
     assert [item["metadata"]["name"] for item in left["items"]] == ["c"]
+
+
+async def test_deletecollection_with_a_limit_deletes_one_page(admin) -> None:
+    for name in "abcde":
+        await call(admin, "POST", MAPS, {"metadata": {"name": name, "labels": {"c": "red"}}})
+    code, gone = await call(admin, "DELETE", f"{MAPS}?limit=2")
+    assert (code, [item["metadata"]["name"] for item in gone["items"]]) == (200, ["a", "b"])
+    assert gone["metadata"]["remainingItemCount"] == 3
+    code, gone = await call(admin, "DELETE", f"{MAPS}?limit=2&continue={gone['metadata']['continue']}")
+    assert (code, [item["metadata"]["name"] for item in gone["items"]]) == (200, ["c", "d"])
+    _, left = await call(admin, "GET", MAPS)
+    assert [item["metadata"]["name"] for item in left["items"]] == ["e"]
 
 
 async def test_server_side_apply_creates_updates_and_conflicts(admin) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from raykube.apiserver.core import options
+from raykube.apiserver.core import continuation, options
 from raykube.apiserver.core.negotiation import YAML, Form, takes_gzip
+from raykube.apiserver.core.scan import Page
+from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.rest import render
 from raykube.apiserver.rest.context import Context
 from raykube.apiserver.turns import Turns
@@ -19,6 +21,16 @@ _TURN_BYTES_MIN = 16 * 1024  # a piece of a list that took some time to make
 _GZIP_BYTES_MIN = 128 * 1024
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 _GZIP_LEVEL = 1  # the answer goes over a fast network: little CPU counts for more than few bytes
+
+
+def metadata(page: Page) -> Object:
+    """A list's metadata: its revision, and how to go on where it is a chunk."""
+    found: Object = {"resourceVersion": str(page.revision)}
+    if page.next_key:
+        found["continue"] = continuation.encode(page.revision, page.next_key)
+        if page.remaining is not None:
+            found["remainingItemCount"] = page.remaining
+    return found
 
 
 async def answer(context: Context, pieces: Iterator[bytes], form: Form, turns: Turns) -> web.StreamResponse:

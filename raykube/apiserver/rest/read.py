@@ -6,11 +6,10 @@ import time
 
 from aiohttp import web
 
-from raykube.apiserver.core import continuation, options, selecting
+from raykube.apiserver.core import options, selecting
 from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.negotiation import Form
 from raykube.apiserver.core.scan import Scan
-from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.core.watcher import Watcher
 from raykube.apiserver.measures import Measures
 from raykube.apiserver.reader import Reader
@@ -49,12 +48,7 @@ class Reads:
             wanted.field_selector,
         )
         page = await self._reader.page(resource, selection, wanted)
-        metadata: Object = {"resourceVersion": str(page.revision)}
-        if page.next_key:
-            metadata["continue"] = continuation.encode(page.revision, page.next_key)
-            if page.remaining is not None:
-                metadata["remainingItemCount"] = page.remaining
-        pieces = render.list_pieces(resource, page.items, form, query, metadata)
+        pieces = render.list_pieces(resource, page.items, form, query, lists.metadata(page))
         return await lists.answer(context, pieces, form, self._reader.turns)
 
     async def watch(self, context: Context) -> web.StreamResponse:

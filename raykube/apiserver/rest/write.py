@@ -10,7 +10,7 @@ from raykube.api.errors import ApiError
 from raykube.api.schema import Typed
 from raykube.apiserver.authz import Authorization
 from raykube.apiserver.core import options, planning, selecting, strategy
-from raykube.apiserver.core.options import ListOptions, WriteOptions
+from raykube.apiserver.core.options import WriteOptions
 from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
 from raykube.apiserver.core.strategy import Object
@@ -76,14 +76,15 @@ class Writes:
         return self._answer(context, await self._writer.one(op))
 
     async def delete_collection(self, context: Context) -> web.StreamResponse:
-        """Deletes what the selectors choose, and answers with the list of it."""
+        """Deletes what the same list would show, and answers with it. With a `limit` that is one page: who deletes a
+        hundred at a time means to delete no more."""
         resource, info = context.target, context.info
         form = render.form_of(context.request.headers.get("Accept", ""), ())
         deletion = strategy.delete_options(await decode_options(context), context.query)
         wanted = options.list_options(context.query, watch=False)
         namespace = info.namespace if resource.namespaced else ""
         selection = selecting.selection(resource, namespace, wanted.label_selector, wanted.field_selector)
-        page = await self._reader.page(resource, selection, ListOptions())
+        page = await self._reader.page(resource, selection, wanted)
         template = self._operation(context, planning.DELETE)
         for start in range(0, len(page.items), _COLLECTION_CHUNK):
             ops = [
@@ -97,8 +98,7 @@ class Writes:
                 if outcome.code >= 400 and outcome.code != 404:
                     raise ApiError.from_status(orjson.loads(outcome.body))
             await self._reader.turns.next()
-        metadata: Object = {"resourceVersion": str(page.revision)}
-        pieces = render.list_pieces(resource, page.items, form, context.query, metadata)
+        pieces = render.list_pieces(resource, page.items, form, context.query, lists.metadata(page))
         return await lists.answer(context, pieces, form, self._reader.turns)
 
     def _operation(self, context: Context, verb: str) -> Operation:
