@@ -304,6 +304,21 @@ async def test_deletecollection_with_a_limit_deletes_one_page(admin) -> None:
     assert [item["metadata"]["name"] for item in left["items"]] == ["e"]
 
 
+@pytest.mark.parametrize("path", [f"{MAPS}/a", MAPS])
+async def test_a_deletion_that_is_to_be_tried_somehow_is_not_done(admin, path) -> None:
+    """The server knows one way to try. Who asks for another does not want it done."""
+    await call(admin, "POST", MAPS, config_map())
+    for way, code in (["Some"], 422), (["All", "Some"], 422), (["All"], 200):
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "dryRun": way}
+        answered, status = await call(admin, "DELETE", path, options)
+        assert answered == code
+        if code == 422:
+            assert status["message"] == (
+                'DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"'
+            )
+        assert (await call(admin, "GET", f"{MAPS}/a"))[0] == 200
+
+
 async def test_server_side_apply_creates_updates_and_conflicts(admin) -> None:
     apply = {"Content_Type": "application/apply-patch+yaml"}
     body = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"x": "1"}}

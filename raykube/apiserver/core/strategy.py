@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raykube.api import schema, serialization
-from raykube.api.errors import ApiError
+from raykube.api.errors import ApiError, Cause
 from raykube.api.resources import Resource
 from raykube.apiserver.core.preparation import SERVER_METADATA, prepare_update
 from raykube.base.clock import parse_rfc3339, rfc3339
@@ -168,12 +168,17 @@ def delete_options(body: Object, query: Any) -> DeleteOptions:
     dry_run = body.get("dryRun") or []
     if not isinstance(preconditions, dict) or not isinstance(dry_run, list):
         raise ApiError.bad_request("DeleteOptions: preconditions must be an object, and dryRun a list")
+    for value in dry_run:
+        if value != "All":
+            # Not passed over: whoever meant to try a deletion would have it done.
+            cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: "All"', "dryRun")
+            raise ApiError.invalid("DeleteOptions.meta.k8s.io", "", [cause])
     return DeleteOptions(
         grace_s=grace,
         propagation=propagation,
         uid=preconditions.get("uid") or "",
         resource_version=str(preconditions.get("resourceVersion") or ""),
-        dry_run="All" in dry_run or query.get("dryRun") == "All",
+        dry_run=bool(dry_run) or query.get("dryRun") == "All",
     )
 
 
