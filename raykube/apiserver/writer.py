@@ -188,27 +188,26 @@ class Writer:
 
     async def _wait_for_seen(self, attempts: list[_Attempt]) -> None:
         """Clients may have read (or written) through another apiserver what has not arrived here yet."""
-        needed = 0
-        absent = False
+        seen = self.store.feed.revision
+        is_behind = is_known = False
         for attempt in attempts:
-            op = attempt.op
-            if op.verb == planning.CREATE:
+            if attempt.op.verb == planning.CREATE:
                 continue
-            version = _wanted_version(op)
-            if version and attempt.current is not None and version > attempt.current.revision:
-                needed = max(needed, version)
-            absent = absent or attempt.current is None
-        try:
-            if absent:
+            if attempt.current is None:
+                is_behind = True
+            elif _wanted_version(attempt.op) > attempt.current.revision:
+                is_known = True
+                is_behind = is_behind or _wanted_version(attempt.op) > seen
+        if is_behind:
+            try:
+                # Not until it has that version: one of a store before it was restored never comes, and is a conflict.
                 await self.store.fresh()
-            if needed > self.store.feed.revision:
-                await self.store.not_older_than(needed)
-        except ApiError as error:
-            for attempt in attempts:
-                if attempt.op.verb != planning.CREATE:
-                    attempt.outcome = failed(error, attempt.op)
-            return
-        if absent or needed:
+            except ApiError as error:
+                for attempt in attempts:
+                    if attempt.op.verb != planning.CREATE:
+                        attempt.outcome = failed(error, attempt.op)
+                return
+        if is_behind or is_known:
             for attempt in attempts:
                 self._look(attempt)
 

@@ -9,6 +9,8 @@ import aiohttp
 import orjson
 import pytest
 
+from raykube.api.resources import builtin
+from raykube.client import operations
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 JSON = {"Content-Type": "application/json"}
@@ -317,6 +319,18 @@ async def test_a_deletion_that_is_to_be_tried_somehow_is_not_done(admin, path) -
                 'DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"'
             )
         assert (await call(admin, "GET", f"{MAPS}/a"))[0] == 200
+
+
+async def test_an_update_of_a_version_that_never_was_is_a_conflict_at_once(admin, api) -> None:
+    """A client may have read it from a store that was then restored: it is to read again, not to come again."""
+    _, made = await call(admin, "POST", MAPS, config_map())
+    metadata = made["metadata"] | {"resourceVersion": str(int(made["metadata"]["resourceVersion"]) + 10_000)}
+    code, status = await call(admin, "PUT", f"{MAPS}/a", made | {"metadata": metadata})
+    assert (code, status["reason"]) == (409, "Conflict")
+    # And what is asked for beside it is done.
+    other = operations.patch(builtin("v1", "ConfigMap"), "default", "a", {"data": {"y": "2"}})
+    results = await api.write([operations.update(made | {"metadata": metadata}), other])
+    assert [result.code for result in results] == [409, 200]
 
 
 async def test_server_side_apply_creates_updates_and_conflicts(admin) -> None:
