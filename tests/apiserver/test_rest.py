@@ -333,6 +333,13 @@ async def test_an_update_of_a_version_that_never_was_is_a_conflict_at_once(admin
     assert [result.code for result in results] == [409, 200]
 
 
+async def test_version_0_of_an_update_says_no_more_than_none(admin) -> None:
+    await call(admin, "POST", MAPS, config_map())
+    body = config_map(metadata={"name": "a", "resourceVersion": "0"}, data={"x": "2"})
+    code, changed = await call(admin, "PUT", f"{MAPS}/a", body)
+    assert (code, changed["data"]) == (200, {"x": "2"})
+
+
 async def test_server_side_apply_creates_updates_and_conflicts(admin) -> None:
     apply = {"Content_Type": "application/apply-patch+yaml"}
     body = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"x": "1"}}

@@ -300,7 +300,7 @@ class Planner:
     def _check_expected(self, op: Operation, new: Object, old: Object, current: Current) -> None:
         """Raises Conflict when `current` is not what the client means to change."""
         wanted = op.resource_version or str(new["metadata"].get("resourceVersion") or "")
-        if wanted and wanted != str(current.revision):
+        if wanted and wanted != str(current.revision) and wanted != "0":  # 0 says no more than none does
             raise stale(op.resource, op.name)
         if op.uid and op.uid != old["metadata"].get("uid"):
             strategy.check_preconditions(op.resource, old, current.revision, op.uid, "")
