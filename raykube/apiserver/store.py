@@ -17,6 +17,7 @@ from raykube.api.resources import Resource
 from raykube.apiserver.core.feed import PREFIX, Feed, Loading
 from raykube.apiserver.core.watchcache import ResourceCache
 from raykube.client.kv import Compacted, KvClient, UnknownOutcome
+from raykube.client.kv_stream import TOO_LARGE
 from raykube.client.residents import residents
 from raykube.pb import batch_pb2, mvcc_pb2
 from raykube.rpc.errors import RpcError
@@ -145,7 +146,8 @@ class Store:
     # -- writing
 
     async def write(self, writes: list[batch_pb2.Write]) -> list[batch_pb2.WriteResult]:
-        """All writes in one batch, each with its own comparison. Raises ApiError when the store is away."""
+        """All writes in one batch, each with its own comparison. Raises ApiError when the store is away, or when they
+        are more than it takes at once."""
         try:
             try:
                 return await self.kv.write(writes)
@@ -157,6 +159,8 @@ class Store:
         except UnknownOutcome as error:
             raise ApiError.timeout(f"the request may or may not have been carried out: {error}", 1) from None
         except (RpcError, OSError) as error:
+            if isinstance(error, RpcError) and error.message == TOO_LARGE:
+                raise ApiError.too_large(f"{error.message}, all that is to be written together counts") from None
             raise _unavailable(error) from None
 
     async def _with_living_leases(self, writes: list[batch_pb2.Write]) -> list[batch_pb2.Write]:

@@ -13,6 +13,7 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -34,6 +35,7 @@ from raykube.pb import batch_pb2
 
 ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again
 PLANS_AT_ONCE = 100  # in a turn of the loop: a bulk of thousands must not stop watches and leases
+PIECE_BYTES_MAX = 16 << 20  # of objects that are written at once, half of what the store takes
 SHORT = 10  # so many operations of one request wait for no turn
 _WRITTEN_WITH_MORE = frozenset({"services", "events"})  # their addresses, their leases
 NAMES_MAX = 8  # names drawn for one generateName
@@ -344,8 +346,12 @@ class Writer:
             else:
                 writes.append(write)
                 sent.append(attempt)
-        if not writes:
-            return []
+        again = []
+        for start, end in _pieces(writes):
+            again += await self._write_piece(sent[start:end], writes[start:end])
+        return again
+
+    async def _write_piece(self, sent: list[_Attempt], writes: list[batch_pb2.Write]) -> list[_Attempt]:
         try:
             results = await self.store.write(writes)
         except ApiError as error:
@@ -453,6 +459,18 @@ def _write(plan: Plan | None, lease: int = 0) -> batch_pb2.Write:
     if plan.value is None:
         return batch_pb2.Write(key=plan.key.encode(), expected_revision=plan.expected, lease=lease)
     return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
+
+
+def _pieces(writes: list[batch_pb2.Write]) -> Iterator[tuple[int, int]]:
+    """Writes, from and to, that go to the store at once: it takes no more in a message."""
+    start = size = 0
+    for number, write in enumerate(writes):
+        size += len(write.value)
+        if size > PIECE_BYTES_MAX and number > start:
+            yield start, number
+            start, size = number, len(write.value)
+    if writes:
+        yield start, len(writes)
 
 
 def _is_doubtful(attempt: _Attempt) -> bool:

@@ -29,6 +29,7 @@ BATCH = batch_pb2.DESCRIPTOR.services_by_name["Batch"]
 Results = asyncio.Future[list[batch_pb2.WriteResult]]
 
 MESSAGE_BYTES_MAX = 256 << 10  # but for a caller that brings more
+CALL_BYTES_MAX = (32 << 20) - 64  # what a member takes in a message, without the message's head
 SHORT_BYTES_MAX = 16 << 10  # of a call that overtakes longer ones
 IN_FLIGHT_MAX = 4  # messages; callers beyond wait and share the next one …
 FULL_IN_FLIGHT_MAX = 8  # … unless they fill it
@@ -40,6 +41,7 @@ DEADLINES_MIN = 1000  # calls that are added, at least, between two looks for en
 RETRY_S = 0.1
 # Members answer pings at once. One that vanished without a word, with its machine, costs its writers five seconds.
 TIMING = Timing(keepalive_s=2.0, keepalive_timeout_s=3.0)
+TOO_LARGE = "etcdserver: request is too large"
 _WRITES = tag(batch_pb2.BatchRequest.DESCRIPTOR, "writes")
 _UNKNOWN = (Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN)
 
@@ -198,6 +200,9 @@ class BatchStream:
             body = write.SerializeToString()
             parts += (_WRITES, varint(len(body)), body)
         encoded = b"".join(parts)
+        if len(encoded) > CALL_BYTES_MAX:
+            # A member would break the stream, and with it the calls of everybody else that are under way.
+            raise RpcError(Code.INVALID_ARGUMENT, TOO_LARGE)
         call = _Call(len(writes), encoded, len(encoded), asyncio.get_running_loop().create_future())
         return self._ask(call, timeout_s)
 

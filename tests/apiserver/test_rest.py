@@ -340,6 +340,29 @@ async def test_version_0_of_an_update_says_no_more_than_none(admin) -> None:
     assert (code, changed["data"]) == (200, {"x": "2"})
 
 
+async def test_deletecollection_of_more_than_the_store_takes_at_once(admin, api) -> None:
+    """Objects with finalizers are written again when they are deleted, with all that they hold."""
+    large = [
+        {
+            "kind": "ConfigMap",
+            "apiVersion": "v1",
+            "metadata": {"name": f"m{number}", "namespace": "default", "finalizers": ["example.com/wait"]},
+            "data": {"x": "x" * 1_000_000},
+        }
+        for number in range(36)
+    ]
+    assert {result.code for result in await api.write([operations.create(each) for each in large])} == {201}
+    code, gone = await call(admin, "DELETE", MAPS)
+    assert (code, len(gone["items"])) == (200, 36), gone
+    _, left = await call(admin, "GET", MAPS)
+    assert all(item["metadata"]["deletionTimestamp"] for item in left["items"])
+    # What is to be written in one step cannot be written in several.
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    maps = builtin("v1", "ConfigMap")
+    patches = [operations.patch(maps, "default", each["metadata"]["name"], labels) for each in large]
+    assert {result.code for result in await api.write_together(patches)} == {413}
+
+
 async def test_server_side_apply_creates_updates_and_conflicts(admin) -> None:
     apply = {"Content_Type": "application/apply-patch+yaml"}
     body = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"x": "1"}}

@@ -242,3 +242,21 @@ def test_deadlines_that_are_over_at_once_hold_nobody_up_on_uvloop() -> None:
         await stream.close()
 
     uvloop.run(run())
+
+
+async def test_a_call_larger_than_a_member_takes_is_refused_before_it_breaks_the_stream() -> None:
+    store = Store()
+    stream = BatchStream([cast(Endpoint, store)])
+    other = call(stream, "other", 100)
+    await settled()
+    with pytest.raises(RpcError, match="too large") as refused:
+        await call(stream, "huge", 32 << 20)
+    assert refused.value.code is Code.INVALID_ARGUMENT
+    largest = call(stream, "largest", (32 << 20) - 200)
+    await settled()
+    assert [keys(request) for request in store.asked] == [["other"], ["largest"]]
+    assert store.asked[-1].ByteSize() < 32 << 20
+    for request in store.asked:
+        store.answer(request)
+    assert (await other)[0].applied and (await largest)[0].applied
+    await stream.close()
