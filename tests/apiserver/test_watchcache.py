@@ -251,6 +251,26 @@ def test_a_slow_watcher_is_closed_and_told() -> None:
     assert cache.watchers() == []
 
 
+def test_a_slow_watcher_of_large_objects_is_closed_long_before_they_fill_the_memory() -> None:
+    """All that the history has forgotten is held by the queue alone."""
+    cache = ResourceCache(PODS, history_bytes_max=1 << 20)
+    cache.load([], START)
+    slow, brisk = cache.watch(Selection(), START, limit=1000), cache.watch(Selection(), START, limit=1000)
+    small, large = pod("a/x", "red"), pod("a/x", "red" * 100_000)
+    taken = 0
+    for revision in range(START + 1, START + 901):
+        cache.apply("a/x", revision, large if revision > START + 500 else small)
+        assert not slow.closed or revision > START + 500
+        if revision == START + 520:
+            # What one takes at a time, to send it, has a bound too.
+            taken = len(brisk.drain())
+            assert 500 < taken < 520
+        elif revision > START + 520:
+            taken += len(brisk.drain())
+    assert slow.closed and not slow.pending
+    assert not brisk.closed and taken == 900
+
+
 def test_a_reload_closes_watchers_and_tells_listeners_what_changed() -> None:
     cache = ResourceCache(PODS)
     seen = []

@@ -15,6 +15,13 @@ MODIFIED = "MODIFIED"
 DELETED = "DELETED"
 
 
+# A queue is bounded in bytes as well, at this average: a thousand versions of an object of a megabyte are few changes.
+# It is weighed now and then, so that one who keeps up is never asked.
+_BYTES_PER_CHANGE = 8 << 10
+_WEIGHED_EVERY = 64
+_DRAINED_BYTES_MAX = 4 << 20  # about; who takes them may be held up while he has them
+
+
 class Watcher:
     """The changes of a selection, waiting to be sent."""
 
@@ -34,21 +41,32 @@ class Watcher:
         if self.closed:
             return
         queue = self._queue
-        if len(queue) >= self.limit:
+        waiting = len(queue)
+        if waiting >= self.limit:
             self.close()
             return
         queue.append(change)
-        if len(queue) == 1:
+        if not waiting:
             self.wake()
+        elif waiting % _WEIGHED_EVERY == 0 and self._weight() > self.limit * _BYTES_PER_CHANGE:
+            self.close()
+
+    def _weight(self) -> int:
+        """About how many bytes are in the queue, which may be the last to hold them."""
+        return sum(len(item.data) for change in self._queue if (item := change.after or change.before) is not None)
 
     def drain(self, most: int = 1000) -> list[tuple[str, Item]]:
         """Takes what is queued, as (event type, item): the selection's view of at most `most` changes."""
         queue = self._queue
         events: list[tuple[str, Item]] = []
+        size = 0
         for _ in range(min(most, len(queue))):
             seen = view(self._fields, self.selection, queue.popleft())
             if seen is not None:
                 events.append(seen)
+                size += len(seen[1].data)
+                if size > _DRAINED_BYTES_MAX:
+                    break
         return events
 
     @property
