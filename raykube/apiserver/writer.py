@@ -33,7 +33,8 @@ from raykube.apiserver.store import Store
 from raykube.apiserver.turns import Turns
 from raykube.pb import batch_pb2
 
-ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again
+ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again …
+CONTENTION_S = 10.0  # … but not so soon: upstream tries as long as the request lasts
 PLANS_AT_ONCE = 100  # in a turn of the loop: a bulk of thousands must not stop watches and leases
 PIECE_BYTES_MAX = 16 << 20  # of objects that are written at once, half of what the store takes
 SHORT = 10  # so many operations of one request wait for no turn
@@ -44,7 +45,19 @@ NAMES_MAX = 8  # names drawn for one generateName
 class _Attempt:
     """One operation on its way."""
 
-    __slots__ = ("confirmed", "current", "deadline", "held", "names", "op", "outcome", "plan", "refreshed", "tries")
+    __slots__ = (
+        "confirmed",
+        "current",
+        "deadline",
+        "held",
+        "lost_at",
+        "names",
+        "op",
+        "outcome",
+        "plan",
+        "refreshed",
+        "tries",
+    )
 
     def __init__(self, op: Operation) -> None:
         self.op = op
@@ -56,6 +69,7 @@ class _Attempt:
         self.refreshed = False
         self.confirmed = False  # `current` is what is there, not what was cached
         self.deadline = 0.0
+        self.lost_at = 0.0  # the first race
         self.held = Held()
 
 
@@ -396,7 +410,9 @@ class Writer:
         there = result.current if result.HasField("current") else None
         if plan.created and op.verb == planning.CREATE:
             return self._is_taken(attempt)
-        if attempt.tries < ATTEMPTS_MAX:
+        now = time.monotonic()
+        attempt.lost_at = attempt.lost_at or now
+        if attempt.tries < ATTEMPTS_MAX or now < attempt.lost_at + CONTENTION_S:
             attempt.confirmed = True
             data = with_resource_version(there.value, there.mod_revision) if there is not None else b""
             attempt.current = Current(data, there.mod_revision) if there is not None else None

@@ -125,3 +125,11 @@ async def test_what_is_only_tried_is_tried_on_what_is_there(two) -> None:
         trying = asyncio.create_task(two(1, "PATCH", f"{MAPS}/a?dryRun=All", {"data": {"x": "3"}}, MERGE))
         await asyncio.wait({trying, asyncio.ensure_future(two.deaf.asked())}, return_when="FIRST_COMPLETED")
     assert (await trying)[1]["data"] == {"x": "3", "y": "2"}
+
+
+async def test_many_who_change_an_object_at_the_same_time_all_do(two) -> None:
+    """Who names no version means the newest, whichever that is: nobody is told to come again."""
+    await two(0, "POST", MAPS, config_map("1"))
+    patches = [two(number % 2, "PATCH", f"{MAPS}/a", {"data": {f"k{number}": "1"}}, MERGE) for number in range(100)]
+    assert {code for code, _ in await asyncio.gather(*patches)} == {200}
+    assert len((await two(0, "GET", f"{MAPS}/a"))[1]["data"]) == 101
