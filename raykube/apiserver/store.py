@@ -29,6 +29,7 @@ _ALL_KEYS = b"\0"
 _LOAD_CHUNK = 1_000  # at the store, and here, a few milliseconds
 TOO_LARGE_WAIT_S = 3.0
 FRESH_WAIT_S = 10.0
+LEASES_KNOWN_MAX = 16
 LEASE_MISSING = "requested lease not found"
 
 
@@ -41,6 +42,7 @@ class Store:
         self.loaded = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._leases: dict[int, tuple[int, float]] = {}
+        self._ttls: dict[int, int] = {}  # of leases that writes under way may have
         self._granting: dict[int, asyncio.Future[int]] = {}
 
     async def start(self, timeout_s: float = 60.0) -> None:
@@ -165,13 +167,14 @@ class Store:
 
     async def _with_living_leases(self, writes: list[batch_pb2.Write]) -> list[batch_pb2.Write]:
         """The same writes, with a new lease in place of each that the store may have lost."""
-        ttl_of = {lease: ttl_s for ttl_s, (lease, _) in self._leases.items()}
         renewed: dict[int, int] = {}
         for write in writes:
             if write.lease and write.lease not in renewed:
-                ttl_s = ttl_of.get(write.lease)
+                ttl_s = self._ttls.get(write.lease)
                 if ttl_s is not None:
-                    self._leases.pop(ttl_s, None)
+                    known = self._leases.get(ttl_s)
+                    if known is not None and known[0] == write.lease:  # else others found out before
+                        del self._leases[ttl_s]
                     renewed[write.lease] = await self.lease(ttl_s, time.time())
             write.lease = renewed.get(write.lease, write.lease)
         return writes
@@ -194,6 +197,9 @@ class Store:
             spread_s = max(1, min(60, ttl_s // 10))
             lease = await self.kv.grant(ttl_s + spread_s)
             self._leases[ttl_s] = (lease, now + spread_s)
+            self._ttls[lease] = ttl_s
+            if len(self._ttls) > LEASES_KNOWN_MAX:
+                del self._ttls[next(iter(self._ttls))]
             return lease
         finally:
             self._granting.pop(ttl_s, None)

@@ -1,6 +1,7 @@
 """Clients of several apiservers: what one wrote holds for the other, also before it has heard of it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,3 +134,15 @@ async def test_many_who_change_an_object_at_the_same_time_all_do(two) -> None:
     patches = [two(number % 2, "PATCH", f"{MAPS}/a", {"data": {f"k{number}": "1"}}, MERGE) for number in range(100)]
     assert {code for code, _ in await asyncio.gather(*patches)} == {200}
     assert len((await two(0, "GET", f"{MAPS}/a"))[1]["data"]) == 101
+
+
+async def test_events_of_a_lease_that_the_store_has_lost_get_another(two) -> None:
+    """All that were on their way with it, also those that come when the first has found out."""
+    store = two.servers.instances[0]._store
+    lease = await store.lease(3600, 0.0)
+    store._leases[3600] = (lease, time.time() + 60)
+    await store.kv.revoke(lease)
+    events = "/api/v1/namespaces/default/events"
+    bodies = [{"metadata": {"name": f"e{number}"}, "involvedObject": {"namespace": "default"}} for number in range(12)]
+    answers = await asyncio.gather(*(two(0, "POST", events, body) for body in bodies))
+    assert {code for code, _ in answers} == {201}
