@@ -340,6 +340,23 @@ async def test_version_0_of_an_update_says_no_more_than_none(admin) -> None:
     assert (code, changed["data"]) == (200, {"x": "2"})
 
 
+async def test_a_lease_is_not_replaced_blindly(admin) -> None:
+    """Two who want to lead would both have it."""
+    leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    lease = {"metadata": {"name": "a"}, "spec": {"holderIdentity": "one"}}
+    _, made = await call(admin, "POST", leases, lease)
+    other = {"metadata": {"name": "a"}, "spec": {"holderIdentity": "two"}}
+    code, status = await call(admin, "PUT", f"{leases}/a", other)
+    assert (code, status["details"]["causes"][0]["field"]) == (422, "metadata.resourceVersion")
+    assert status["message"].endswith(
+        '"a" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update'
+    )
+    other["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+    assert (await call(admin, "PUT", f"{leases}/a", other))[0] == 200
+    code, _ = await call(admin, "PATCH", f"{leases}/a", lease, Content_Type="application/merge-patch+json")
+    assert code == 200
+
+
 async def test_deletecollection_of_more_than_the_store_takes_at_once(admin, api) -> None:
     """Objects with finalizers are written again when they are deleted, with all that they hold."""
     large = [
