@@ -51,7 +51,7 @@ class Feed:
             self._bytes += sum(map(len, share.bodies))
         if share.is_compacted:
             return None
-        watcher.next_revision, watcher.is_dirty = share.next_revision, share.is_dirty
+        watcher.next_revision, watcher.is_dirty, watcher.has_begun = share.next_revision, share.is_dirty, True
         found = share.whole.get(watcher.id)
         if found is None:
             start = WatchResponse(header=header(), watch_id=watcher.id).SerializeToString()

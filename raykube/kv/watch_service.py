@@ -210,16 +210,19 @@ class _Stream:
             )
             return
         watch_id = request.watch_id or next(number for number in self._ids if number not in self._watchers)
+        store = self._member.store
+        start = request.start_revision or store.revision + 1  # a negative one is compacted, as in etcd
         watcher = Watcher(
             watch_id,
             key,
             request.range_end,
-            request.start_revision or self._member.store.revision + 1,  # a negative one is compacted, as in etcd
+            start,
             _NOPUT in request.filters,
             _NODELETE in request.filters,
             request.prev_kv,
             request.progress_notify,
             request.fragment,
+            has_begun=start >= store.compact_revision,
         )
         self._watchers[watch_id] = watcher
         self._service.add(watcher, self)

@@ -90,3 +90,33 @@ def test_those_whom_an_event_concerns_are_found_and_nobody_else(rng: Random) -> 
                 for watcher in found:
                     assert watcher.is_dirty
                     pull(store, watcher)
+
+
+def test_who_keeps_up_misses_nothing_where_events_and_their_compaction_come_in_one_turn() -> None:
+    table, store = WatchTable(), Store()
+    put(store, b"/a")
+    table.on_applied(store)
+    single, group = watching(table, store, 1, b"/a"), watching(table, store, 2, b"/", b"0")
+    for _ in range(3):
+        put(store, b"/a")
+    store.compact(store.revision)
+    assert table.on_applied(store) == {single, group}
+    late = Watcher(3, b"/a", b"", 3)
+    assert pull(store, late).is_compacted
+    for watcher in (single, group):
+        assert [version.mod for version in pull(store, watcher).events] == [3, 4, 5]
+        assert not watcher.is_dirty
+
+
+def test_who_lags_behind_what_is_swept_is_told() -> None:
+    table, store = WatchTable(), Store()
+    put(store, b"/a")
+    table.on_applied(store)
+    watcher = watching(table, store, 1, b"/a")
+    for _ in range(9):
+        put(store, b"/a")
+    store.compact(store.revision)
+    table.on_applied(store)
+    store.sweep(4)
+    assert (watcher.next_revision, store.events_from) == (3, 6)
+    assert pull(store, watcher).is_compacted

@@ -2,7 +2,8 @@
 
 A watcher reads the store's event log from its own position. `WatchTable` says which watchers an applied event concerns:
 watchers of single keys and of prefixes are looked up, watchers of other ranges are grouped by range and compared. A
-watcher whose position compaction has passed is told so, and ends.
+watcher that begins before the compacted revision is told so, and ends; so is one that lags until what it would see next
+is swept. One that keeps up misses nothing, also where its events and their compaction are applied in one turn.
 """
 
 from bisect import bisect_left
@@ -37,13 +38,14 @@ class Watcher:
     progress_notify: bool = False
     fragment: bool = False
     is_dirty: bool = True
+    has_begun: bool = False  # where it began was not compacted then
 
     @property
     def place(self) -> tuple[object, ...]:
         """All that decides what it gets next: equal for watchers who get the same."""
         return (
             *(self.key, self.range_end, self.next_revision),
-            *(self.without_puts, self.without_deletes, self.prev_kv, self.fragment),
+            *(self.without_puts, self.without_deletes, self.prev_kv, self.fragment, self.has_begun),
         )
 
     def is_synced(self, revision: int) -> bool:
@@ -74,8 +76,9 @@ def pull(store: Store, watcher: Watcher) -> Pull:
 
     It stays dirty when there is more: a long way to catch up is gone in steps of a millisecond.
     """
-    if watcher.next_revision < store.compact_revision:
+    if watcher.next_revision < (store.events_from if watcher.has_begun else store.compact_revision):
         return Pull(is_compacted=True)
+    watcher.has_begun = True
     watcher.is_dirty = False
     found: list[Version] = []
     if watcher.next_revision > store.revision:

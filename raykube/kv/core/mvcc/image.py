@@ -113,6 +113,7 @@ class Restorer:
         self._head = head
         store = self._store
         store.revision, store.compact_revision = head.revision, head.compact_revision
+        store.events_from = head.compact_revision
         # What is there must add up to `held`: the first scrub will see.
         store.written, store.released, store.leases_sum = head.written, head.written - head.held, head.leases_sum
         store.leases = {lease.id: Lease(lease.id, lease.ttl) for lease in head.leases}

@@ -68,7 +68,8 @@ class Store:
         self.revision = 1  # etcd's empty store is at revision 1
         self.compact_revision = 0
         self.index = KeyIndex()
-        self.events: list[Version] = []  # every version since the compaction, in order of (mod, sub)
+        self.events: list[Version] = []  # every version since `events_from`, in order of (mod, sub)
+        self.events_from = 0  # at most the compacted revision, and behind it until that is swept
         self.leases: dict[int, Lease] = {}
         self.bytes_stored = 0
         self.written = 0  # sums of checksums: see `digest`
@@ -349,6 +350,8 @@ class Store:
         self._swept = stop
         # A cut moves all that is behind it: not at every slice.
         if stop == end or stop >= len(self.events) // CUTS_MAX:
+            if stop:
+                self.events_from = self.events[stop - 1].mod + 1
             del self.events[:stop]
             self._swept = 0
         return stop < end
