@@ -139,7 +139,12 @@ class Service:
         self._watch = WatchService(member, config.watch_progress_notify_interval)
         # Nothing larger is read at all: who may send a message is only asked once it is there.
         message_bytes_max = max(config.max_request_bytes, BATCH_BYTES_MAX) + OVERHEAD_BYTES
-        clients = Server(config.client_cert_allowed_cn, replace(WIDE, message_bytes_max=message_bytes_max))
+        limits = replace(
+            WIDE,
+            message_bytes_max=message_bytes_max,
+            inflated_bytes_max=config.max_request_bytes + OVERHEAD_BYTES,
+        )
+        clients = Server(config.client_cert_allowed_cn, limits)
         for service, handler in (
             (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
             (ETCD["Watch"], self._watch),

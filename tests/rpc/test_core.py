@@ -1,9 +1,22 @@
 """The two roles of the core, joined by bytes: what one says is what the other reports."""
 
+import gzip
+
 import pytest
 
+from raykube.rpc.core import frames
 from raykube.rpc.core.client import ClientConnection
-from raykube.rpc.core.events import CallFinished, CallOpened, Event, MessageReceived, PeerEnded, SettingsReceived
+from raykube.rpc.core.events import (
+    CallCancelled,
+    CallFinished,
+    CallOpened,
+    Event,
+    MessageReceived,
+    PeerEnded,
+    SettingsReceived,
+)
+from raykube.rpc.core.limits import Limits
+from raykube.rpc.core.messages import PREFIX_BYTES
 from raykube.rpc.core.server import ServerConnection
 from raykube.rpc.errors import Code
 
@@ -67,3 +80,54 @@ def test_a_message_larger_than_every_window_passes_both_ways() -> None:
     pair.server.respond(call, large)
     events, _ = pair.settle()
     assert events[1:] == [MessageReceived(call, large), CallFinished(call, Code.OK, "", {})]
+
+
+def compressed(data: bytes) -> bytes:
+    return b"\1" + len(data).to_bytes(4, "big") + data
+
+
+def opened_with_gzip(limits: Limits) -> tuple[Pair, int]:
+    pair = Pair()
+    pair.server = ServerConnection(limits)
+    call = pair.client.open_call("/pkg.Svc/Do", None, (("grpc-encoding", "gzip"),))
+    pair.settle()
+    return pair, call
+
+
+def put_data(pair: Pair, call: int, data: bytes) -> list[Event]:
+    return pair.server.receive(frames.frame(frames.DATA, 0, call, data), 0.0)
+
+
+@pytest.mark.parametrize("piece", [1, 100, 1 << 30])
+def test_compressed_messages_come_inflated_and_count_as_long_as_they_are(piece: int) -> None:
+    pair, call = opened_with_gzip(Limits())
+    texts = [b"a" * 200_000, b"plain", b""]
+    data = compressed(gzip.compress(texts[0])) + b"\0\0\0\0\5plain" + compressed(gzip.compress(b""))
+    got: list[Event] = []
+    for start in range(0, len(data), piece):
+        got += put_data(pair, call, data[start : start + piece])
+    assert got == [MessageReceived(call, text) for text in texts]
+    assert pair.server._buffered_bytes == sum(len(text) + PREFIX_BYTES for text in texts)
+    for text in texts:
+        pair.server.taken(call, text)
+    assert pair.server._buffered_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (compressed(gzip.compress(bytes(1001))), Code.RESOURCE_EXHAUSTED),
+        (compressed(gzip.compress(bytes(1000))[:-1]), Code.INTERNAL),
+        (compressed(gzip.compress(bytes(1000)) + b"more"), Code.INTERNAL),
+        (compressed(b""), Code.INTERNAL),
+        (compressed(b"not gzip's"), Code.INTERNAL),
+        (b"\2\0\0\0\0", Code.INTERNAL),
+    ],
+)
+def test_compressed_messages_that_are_none_or_too_long(data: bytes, code: Code) -> None:
+    pair, call = opened_with_gzip(Limits(inflated_bytes_max=1000))
+    (cancelled,) = put_data(pair, call, data)
+    assert isinstance(cancelled, CallCancelled)
+    (finished,), _ = pair.settle()
+    assert isinstance(finished, CallFinished)
+    assert finished.code is code

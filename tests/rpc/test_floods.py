@@ -51,7 +51,7 @@ def _floods() -> dict[str, tuple[bytes, Iterator[bytes]]]:
         "rapid resets": (b"", calls((wire.RST_STREAM, 0, cancel))),
         "resets that we are made to send": (b"", calls((wire.WINDOW_UPDATE, 0, bytes(4)))),
         "open calls": (b"", calls()),
-        "refused calls": (b"", calls(pairs=(*REQUEST, ("grpc-encoding", "gzip")))),
+        "refused calls": (b"", calls(pairs=(*REQUEST, ("grpc-encoding", "zstd")))),
         "headers of every kind": (b"", unique_headers()),
         "messages that nobody takes": (head, again(wire.frame(wire.DATA, 0, 1, wire.message(kib)))),
         "a message without an end": (

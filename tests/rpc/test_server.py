@@ -244,10 +244,17 @@ async def test_what_is_no_request(served: Served) -> None:
     assert "google.protobuf.BytesValue" in str(caught.value.details())
 
 
-async def test_compressed_requests_are_not_taken(served: Served) -> None:
+async def test_requests_compressed_with_gzip_are_taken_and_no_others(served: Served) -> None:
+    client = served[2]
+    requests = [say(f"{number}" * 300_000) for number in range(3)]
+    assert await client.Unary(requests[0], compression=grpc.Compression.Gzip) == requests[0]
+    assert [m async for m in client.Both(stream_of(*requests), compression=grpc.Compression.Gzip)] == requests
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served[2].Unary(say("x" * 10_000), compression=grpc.Compression.Gzip)
+        await client.Unary(say("x" * 10_000), compression=grpc.Compression.Deflate)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.Unary(say("x" * (5 << 20)), compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_methods_and_services_that_are_not_there(served: Served) -> None:

@@ -176,8 +176,12 @@ class Connection(ABC):
         try:
             if stream.reader is None:
                 stream.reader = MessageReader(bytes_max)
-            messages = stream.reader.feed(payload)
-            if not stream.reader.partial_bytes:
+            reader = stream.reader
+            messages = reader.feed(payload)
+            if reader.inflates:
+                stream.held_bytes += reader.grown_bytes
+                self._buffered_bytes += reader.grown_bytes
+            elif not reader.partial_bytes:
                 stream.reader = None
             if self._buffered_bytes > self._limits.buffered_bytes_max:
                 raise RpcError(Code.RESOURCE_EXHAUSTED, "too many messages wait on this connection")

@@ -34,12 +34,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A call's head: its method's path (`/package.Service/Method`), deadline and metadata (lower-case names)."""
+    """A call's head: its method's path (`/package.Service/Method`), deadline and metadata (lower-case names).
+
+    `is_compressed`: its messages may be, each with gzip.
+    """
 
     path: str
     timeout_s: float | None
     metadata: Mapping[str, str]
     refusal: Refusal | None = None
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +113,14 @@ def parse_request(headers: list[Field]) -> RequestHead:
         refusal = Refusal(405, Code.INTERNAL, "gRPC is POST")
     elif not _is_grpc(others.get(b"content-type", b"")):
         refusal = Refusal(415, Code.INTERNAL, "the content-type is not application/grpc")
-    elif encoding != b"identity":
-        refusal = Refusal(200, Code.UNIMPLEMENTED, f"grpc-encoding {_shown(encoding)} is not supported; use identity")
+    elif encoding not in (b"identity", b"gzip"):
+        refusal = Refusal(200, Code.UNIMPLEMENTED, f"grpc-encoding {_shown(encoding)} is not supported; use gzip")
     elif b"grpc-timeout" in others:
         try:
             timeout_s = decode_timeout(others[b"grpc-timeout"])
         except ValueError as error:
             refusal = Refusal(200, Code.INTERNAL, str(error))
-    return RequestHead(path.decode("latin-1"), timeout_s, _metadata(others), refusal)
+    return RequestHead(path.decode("latin-1"), timeout_s, _metadata(others), refusal, encoding == b"gzip")
 
 
 def parse_response(headers: list[Field]) -> ResponseHead:
@@ -170,5 +174,5 @@ def trailers_block(code: Code, message: str) -> bytes:
 def refusal_block(refusal: Refusal) -> bytes:
     """An answer of a status only, not necessarily HTTP's 200."""
     status = STATUS_200 if refusal.http_status == 200 else encode([(b":status", str(refusal.http_status).encode())])
-    accepted = encode([(b"grpc-accept-encoding", b"identity")]) if refusal.code is Code.UNIMPLEMENTED else b""
+    accepted = encode([(b"grpc-accept-encoding", b"identity,gzip")]) if refusal.code is Code.UNIMPLEMENTED else b""
     return status + ANSWER_BLOCK[1:] + trailers_block(refusal.code, refusal.message) + accepted

@@ -15,6 +15,7 @@ class Limits:
     """
 
     message_bytes_max: int = 512 * MIB  # one message
+    inflated_bytes_max: int = 4 * MIB  # one message that came compressed: little that is sent can be much
     buffered_bytes_max: int = 1024 * MIB  # all messages of a connection that are incomplete or not taken yet, each way
     header_bytes_max: int = 16 * 1024  # one header list, as RFC 9113 counts, and its encoded block
     streams_max: int = 10_000  # calls under way that the peer opened

@@ -12,6 +12,7 @@ from raykube.rpc.core.frames import ConnectionFault, ErrorCode, Setting, StreamF
 from raykube.rpc.core.headers import HeaderDecoder
 from raykube.rpc.core.heads import ANSWER_BLOCK, TRAILERS_OK, parse_request, refusal_block, trailers_block
 from raykube.rpc.core.limits import Limits
+from raykube.rpc.core.messages import MessageReader
 from raykube.rpc.core.stream import Stream
 from raykube.rpc.errors import Code, RpcError
 
@@ -144,6 +145,8 @@ class ServerConnection(Connection):
             self._put_block(number, refusal_block(head.refusal), end=True)
             self._close(stream)
             return
+        if head.is_compressed:
+            stream.reader = MessageReader(self._limits.message_bytes_max, self._limits.inflated_bytes_max)
         self._events.append(CallOpened(number, head))
         if end_stream:
             self._events.append(PeerEnded(number))
