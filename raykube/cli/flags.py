@@ -33,9 +33,9 @@ def _also(field: FieldInfo) -> list[str]:
 _OPTIONAL_VALUE: dict[str, Any] = {"is_flag": False, "flag_value": "true"}
 
 
-def options_of(config: type[BaseModel]) -> list[click.Option]:
+def options_of(config: type[BaseModel], kind: type[click.Option] = click.Option) -> list[click.Option]:
     """The options that `config`'s fields stand for, in the order of the fields."""
-    options = []
+    options: list[click.Option] = []
     for name, field in config.model_fields.items():
         is_list = _is(field.annotation, list) or _is(field.annotation, tuple)
         is_bool = _is(field.annotation, bool)
@@ -49,7 +49,7 @@ def options_of(config: type[BaseModel]) -> list[click.Option]:
         elif shown and shown != "{}":
             help_text = f"{help_text} [default: {shown.lower() if is_bool else shown}]"
         options.append(
-            click.Option(
+            kind(
                 [f"--{name.replace('_', '-')}", *_also(field), name],
                 multiple=is_list,
                 metavar="BOOL" if is_bool else None,
@@ -66,8 +66,8 @@ def config_from(config: type[BaseModel], given: dict[str, Any]) -> BaseModel:
     values: dict[str, Any] = {}
     for name, field in config.model_fields.items():
         value = given.get(name)
-        if value is None or value == ():
-            continue
+        if value is None or value == () or (value == "" and field.default is None):
+            continue  # as in Go's programs, an empty path is none
         if isinstance(value, tuple):
             value = [part for item in value for part in item.split(",") if part]
         elif _is(field.annotation, dict):

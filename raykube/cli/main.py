@@ -26,6 +26,8 @@ COMPONENTS = {
 SUBCOMMANDS = {
     "kv": {"snapshot": ("raykube.cli.snapshot", "snapshot", "Save, look at and restore backups of the store.")},
 }
+# Components whose command line is more than their Config.
+COMMANDS_OF_COMPONENTS = {"kv": ("raykube.cli.store", "StoreCommand")}
 # name → (module, attribute, one line): imported when used, so that `raykube --help` needs no Ray.
 COMMANDS = {
     "up": ("raykube.cli.cluster", "up", "Start a cluster, or bring an existing one to what is asked."),
@@ -56,7 +58,13 @@ class RaykubeGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMPONENTS:
             package, help_text = COMPONENTS[cmd_name]
-            return ComponentCommand(cmd_name, package, help_text, SUBCOMMANDS.get(cmd_name))
+            if cmd_name in COMMANDS_OF_COMPONENTS:
+                module, attribute = COMMANDS_OF_COMPONENTS[cmd_name]
+                kind = getattr(importlib.import_module(module), attribute)
+            else:
+                kind = ComponentCommand
+            made: click.Command = kind(cmd_name, package, help_text, SUBCOMMANDS.get(cmd_name))
+            return made
         if cmd_name in COMMANDS:
             module, attribute, _ = COMMANDS[cmd_name]
             command: click.Command = getattr(importlib.import_module(module), attribute)

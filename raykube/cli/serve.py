@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import logging
+import logging.handlers
 import signal
 import sys
 from typing import Any
@@ -22,6 +23,13 @@ def _level(verbosity: str, name: str) -> int:
         return {"debug": logging.DEBUG, "warn": logging.WARNING}.get(name, logging.ERROR)
     numbers = {"0": logging.ERROR, "1": logging.WARNING, "2": logging.INFO, "3": logging.INFO}
     return numbers.get(verbosity, logging.DEBUG)
+
+
+def _handler(output: str) -> logging.Handler:
+    """Where log lines go: `stdout`, `stderr` (`default`), or a file, which may be moved away. Raises OSError."""
+    if output in ("default", "stderr", "stdout"):
+        return logging.StreamHandler(sys.stdout if output == "stdout" else sys.stderr)
+    return logging.handlers.WatchedFileHandler(output)
 
 
 async def _run(service: Any) -> None:
@@ -64,10 +72,11 @@ class ComponentCommand(click.Command):
     def __init__(
         self, name: str, package: str, help_text: str, subcommands: dict[str, tuple[str, str, str]] | None = None
     ) -> None:
-        super().__init__(name, callback=self._serve, help=help_text, short_help=help_text)
+        super().__init__(name, callback=self.serve, help=help_text, short_help=help_text)
         self._package = package
         self._subcommands = subcommands or {}  # name → (module, attribute, one line), imported when used
         self._loaded = False
+        self.notes: list[str] = []  # what is said in the log before the component starts
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -86,7 +95,7 @@ class ComponentCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if not self._loaded:
             self.params = [
-                *flags.options_of(importlib.import_module(f"{self._package}.config").Config),
+                *self.options(),
                 click.Option(
                     ["-v", "--v", "verbosity"], default="2", help="log level: 0 errors … 4 debug [default: 2]"
                 ),
@@ -94,14 +103,25 @@ class ComponentCommand(click.Command):
             self._loaded = True
         return super().get_params(ctx)
 
+    def options(self) -> list[click.Option]:
+        """The component's own."""
+        return flags.options_of(importlib.import_module(f"{self._package}.config").Config)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         self.get_params(ctx)
         return super().parse_args(ctx, args)
 
-    def _serve(self, verbosity: str, **given: Any) -> None:
+    def serve(self, verbosity: str, **given: Any) -> None:
+        """Runs the component until it ends or is told to."""
         config = flags.config_from(importlib.import_module(f"{self._package}.config").Config, given)
         level = _level(verbosity, getattr(config, "log_level", "info"))
-        logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+        try:
+            handlers = [_handler(output) for output in getattr(config, "log_outputs", ["default"])]
+        except OSError as error:
+            raise Failure(f"--log-outputs: cannot write {error.filename}: {error.strerror}", 1) from None
+        logging.basicConfig(level=level, format=LOG_FORMAT, handlers=handlers)
+        for note in self.notes:
+            logging.getLogger("raykube").info(note)
         service_type = importlib.import_module(f"{self._package}.service").Service
         collector.settle()
         try:

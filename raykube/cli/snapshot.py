@@ -138,6 +138,7 @@ def status(file: Path, write_out: str) -> None:
 @snapshot.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(path_type=Path), help="directory to write [default: NAME.etcd]")
+@click.option("--wal-dir", type=click.Path(path_type=Path), help="directory for the log [default: in --data-dir]")
 @click.option("--name", default="default", show_default=True, help="name of this member in the new cluster")
 @click.option(
     "--initial-cluster", default="default=http://localhost:2380", show_default=True, help="members of the new cluster"
@@ -155,6 +156,7 @@ def status(file: Path, write_out: str) -> None:
 def restore(
     file: Path,
     data_dir: Path | None,
+    wal_dir: Path | None,
     name: str,
     initial_cluster: str,
     initial_cluster_token: str,
@@ -174,7 +176,7 @@ def restore(
         name, initial_cluster.split(","), initial_cluster_token, initial_advertise_peer_urls.split(",")
     )
     try:
-        backup_files.restore(found, cluster, target, bump_revision, mark_compacted)
+        backup_files.restore(found, cluster, target, wal_dir, bump_revision, mark_compacted)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Restored {file} to {target}")

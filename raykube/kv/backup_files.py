@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from raykube.kv import log_place
 from raykube.kv.core import backup, snapshot_codec
 from raykube.kv.core.identity import cluster_id, parse_initial_cluster, require_advertised, token_id
 from raykube.kv.core.mvcc import image
@@ -14,7 +15,7 @@ from raykube.kv.core.raft.messages import HardState, Snapshot, Write
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.disk import salted
 from raykube.kv.snapshot_files import SnapshotFiles
-from raykube.kv.wal import Wal, sync_folder
+from raykube.kv.wal import Wal, segments, sync_folder
 from raykube.rpc.folder_lock import FolderLock
 
 PIECE_BYTES = 1 << 20
@@ -99,16 +100,31 @@ class NewCluster:
     peer_urls: list[str]
 
 
-def restore(found: Backup, cluster: NewCluster, data_dir: Path, bump_revision: int = 0, compact: bool = False) -> None:
+def restore(
+    found: Backup,
+    cluster: NewCluster,
+    data_dir: Path,
+    wal_dir: Path | None = None,
+    bump_revision: int = 0,
+    compact: bool = False,
+) -> None:
     """Writes the data directory of one member of a new cluster that begins with what the backup holds.
 
     All members must be restored from the same backup with the same members: their ids are made of both, so that no id
     of the backup's cluster, nor of another restore, comes back to life. Revisions and leases are kept; with
     `bump_revision`, the store's revision moves on by as many, for clients that have seen later ones than the backup
-    has; with `compact`, watchers that stood before it are told. Raises ValueError, OSError; then nothing is left.
+    has; with `compact`, watchers that stood before it are told. The log is written into `wal_dir`, if that is given.
+    Raises ValueError, OSError; then nothing is left.
     """
     if data_dir.exists() and not (data_dir.is_dir() and not any(data_dir.iterdir())):
         raise ValueError(f"{data_dir} exists: --data-dir must name a directory that is empty or not there yet")
+    # Under another name until it is whole: a half-written directory must not look like a member's.
+    temporary = data_dir.with_name(f"{data_dir.name}.restoring")
+    own_log = temporary / "wal"
+    if wal_dir is not None and segments(wal_dir):
+        if not own_log.is_symlink() or own_log.resolve() != wal_dir.resolve():
+            raise ValueError(f"{wal_dir} holds a log: --wal-dir must name a directory that holds none")
+        _clear(wal_dir)  # of a restore that was interrupted
     membership = parse_initial_cluster(cluster.initial_cluster, f"{cluster.token}/{found.digest.hex()}")
     own = next((member for member in membership.members if member.name == cluster.name), None)
     if own is None:
@@ -122,20 +138,27 @@ def restore(found: Backup, cluster: NewCluster, data_dir: Path, bump_revision: i
             pass
     snapshot = Snapshot(found.snapshot.index, found.snapshot.term, membership)
     meta = salted(Meta(cluster_id(membership), own.id, token_id(cluster.token)))
-    # Under another name until it is whole: a half-written directory must not look like a member's.
-    temporary = data_dir.with_name(f"{data_dir.name}.restoring")
     directory = FolderLock(temporary, 0o700, "member", "--data-dir")
     try:
         for leftover in ("snap", "wal"):
             shutil.rmtree(temporary / leftover, ignore_errors=True)
+        own_log.unlink(missing_ok=True)  # where it was a link
+        log_place.settle(temporary, wal_dir)
         SnapshotFiles(temporary / "snap", meta.cluster_id).save(snapshot, image.capture(store).chunks())
-        wal, _ = Wal.open(temporary / "wal", meta)
+        wal, _ = Wal.open(own_log, meta)
         wal.append(Write(HardState(snapshot.term, 0, snapshot.index), [], snapshot, []))
         wal.close()
         temporary.rename(data_dir)
         sync_folder(data_dir.absolute().parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        if wal_dir is not None:
+            _clear(wal_dir)
         raise
     finally:
         directory.close()
+
+
+def _clear(wal_dir: Path) -> None:
+    for segment in segments(wal_dir):
+        segment.unlink()

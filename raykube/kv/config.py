@@ -19,6 +19,9 @@ class Config(BaseModel):
     data_dir: Path = Field(
         Path("default.etcd"), description="where this member keeps its log and snapshots; not given: NAME.etcd"
     )
+    wal_dir: Path | None = Field(
+        None, description="where the log is kept, for a disk of its own; not given: in --data-dir"
+    )
     snapshot_count: int = Field(10_000, description="applied entries between two snapshots", gt=0)
     heartbeat_interval: int = Field(100, description="milliseconds between heartbeats of the leader", gt=0)
     election_timeout: int = Field(1000, description="milliseconds without a leader before an election", gt=0)
@@ -62,6 +65,9 @@ class Config(BaseModel):
     )
     log_level: Literal["debug", "info", "warn", "error", "panic", "fatal"] = Field(
         "info", description="what is logged; -v says it in numbers"
+    )
+    log_outputs: list[str] = Field(
+        ["default"], description="where log lines go: stderr (default), stdout, or files", min_length=1
     )
     watch_progress_notify_interval: Duration = Field(
         600.0,
@@ -130,14 +136,12 @@ class Config(BaseModel):
         ):
             if names and not all(url.startswith("https:") for url in urls):
                 raise ValueError(f"--{flag} needs https: without it nobody shows a certificate")
-        for flag, is_on, reason in (
-            ("client-cert-auth", self.client_cert_auth, "with https, certificates are always checked"),
-            ("peer-client-cert-auth", self.peer_client_cert_auth, "with https, certificates are always checked"),
-            ("strict-reconfig-check", self.strict_reconfig_check, "a change that costs the quorum is always refused"),
-            ("pre-vote", self.pre_vote, "a member that comes back would depose a good leader"),
+        for flag, urls, is_on in (
+            ("client-cert-auth", self.listen_client_urls, self.client_cert_auth),
+            ("peer-client-cert-auth", self.listen_peer_urls, self.peer_client_cert_auth),
         ):
-            if not is_on:
-                raise ValueError(f"--{flag}=false is not supported: {reason}")
+            if not is_on and any(url.startswith("https:") for url in urls):
+                raise ValueError(f"--{flag}=false is not supported: with https, certificates are always checked")
         return self
 
     @property

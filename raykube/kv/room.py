@@ -14,7 +14,8 @@ class Room:
     look again."""
 
     def __init__(self, data_dir: Path, is_log_short: Callable[[], bool], retry: Callable[[], None]) -> None:
-        self._data_dir = data_dir
+        self._folders = (data_dir, data_dir / "wal")  # the log's may be on another disk
+        self._shortest = data_dir
         self._is_log_short = is_log_short
         self._retry = retry
         self._checked_at = float("-inf")
@@ -28,7 +29,7 @@ class Room:
         if now - self._checked_at >= CHECK_S:
             self._checked_at = now
             try:
-                self.bytes_free = shutil.disk_usage(self._data_dir).free
+                self.bytes_free, self._shortest = min((shutil.disk_usage(each).free, each) for each in self._folders)
             except OSError as error:
                 self.problem = error
             if self._is_log_short():
@@ -38,6 +39,6 @@ class Room:
     def __str__(self) -> str:
         if self.bytes_free < BYTES_KEPT:
             return (
-                f"the disk of {self._data_dir} has {self.bytes_free >> 20} MiB left, {BYTES_KEPT >> 20} are kept back"
+                f"the disk of {self._shortest} has {self.bytes_free >> 20} MiB left, {BYTES_KEPT >> 20} are kept back"
             )
-        return f"the disk of {self._data_dir} has no room for the log's next segment"
+        return f"the disk of {self._folders[1]} has no room for the log's next segment"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from raykube.kv import joins, recall
+from raykube.kv import joins, log_place, recall
 from raykube.kv.at_leader import AtLeader
 from raykube.kv.auth_service import AuthService
 from raykube.kv.batch_service import BATCH_BYTES_MAX, BatchService
@@ -67,7 +67,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.member: Member | None = None
-        self._data_dir: FolderLock | None = None
+        self._locks: list[FolderLock] = []
         self._transport: Transport | None = None
         self._watch: WatchService | None = None
         self._health: HealthService | None = None
@@ -92,10 +92,16 @@ class Service:
         config = self.config
         sys.setswitchinterval(SWITCH_S)
         allow_many_files()
+        for flag, is_on in (("strict-reconfig-check", config.strict_reconfig_check), ("pre-vote", config.pre_vote)):
+            if not is_on:
+                log.info("--%s=false changes nothing: it is always on", flag)
         members = parse_initial_cluster(config.members_given, config.initial_cluster_token)
         own = next(member for member in members.members if member.name == config.name)
         heartbeat_s = config.heartbeat_interval / 1000
-        self._data_dir = FolderLock(config.data_dir, 0o700, "member", "--data-dir")
+        self._locks.append(FolderLock(config.data_dir, 0o700, "member", "--data-dir"))
+        log_place.settle(config.data_dir, config.wal_dir)
+        if (config.data_dir / "wal").is_symlink():
+            self._locks.append(FolderLock(config.data_dir / "wal", 0o700, "member", "--wal-dir"))
         meta = Meta(cluster_id(members), own.id, token_id(config.initial_cluster_token))
         recall.refuse_lost_log(config.data_dir)
         found = owner(config.data_dir / "wal")
@@ -270,8 +276,8 @@ class Service:
             await self._transport.close()
         if self.member is not None:
             await self.member.close()
-        if self._data_dir is not None:
-            self._data_dir.close()
+        for lock in self._locks:
+            lock.close()
 
     def status(self) -> dict[str, object]:
         """Role, health and addresses. A member is healthy while it knows a leader."""

@@ -155,12 +155,11 @@ async def test_a_plain_client_is_told_nothing(secured: Secured) -> None:
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
-        ("--force-new-cluster", "No such option"),
-        ("--unsafe-no-fsync", "No such option"),
-        ("--discovery=https://discovery.etcd.io/x", "No such option"),
-        ("--client-cert-auth=false", "not supported"),
-        ("--strict-reconfig-check=false", "not supported"),
-        ("--pre-vote=false", "not supported"),
+        ("--force-new-cluster", "begin a new cluster with a backup"),
+        ("--unsafe-no-fsync=true", "acknowledged writes would be lost"),
+        ("--discovery=https://discovery.etcd.io/x", "name the members with --initial-cluster"),
+        ("--client-crl-file=/x", "not supported"),
+        ("--nope", "No such option"),
         ("--initial-cluster=other=http://127.0.0.1:1", "does not name this member"),
         ("--election-timeout=100", "at least 5 times"),
         ("--listen-metrics-urls=https://127.0.0.1:0", "https needs --cert-file"),

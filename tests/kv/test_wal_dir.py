@@ -1,0 +1,98 @@
+"""A log on a disk of its own: found again whatever the flags say, and never taken for one that is lost."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from raykube.kv import backup_files, log_place
+from raykube.kv.config import Config
+from raykube.kv.service import Service
+from raykube.kv.wal import segments
+from raykube.pb.batch_pb2 import Write
+from tests.kv.group import running_group
+from tests.kv.test_snapshots import Restored, content, fill, restore, snapshot
+
+pytestmark = pytest.mark.integration
+
+
+def changed(config: Config, **flags: object) -> Config:
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    return Config(**{**given, **flags})
+
+
+async def test_the_log_is_there_and_is_found_again(tmp_path: Path) -> None:
+    place = tmp_path / "disk" / "log"
+    async with running_group(tmp_path, 1, wal_dir=place) as group:
+        folder = tmp_path / "m1"
+        await group.client.write([Write(key=b"a", value=b"1", expected_revision=-1)])
+        assert segments(place)
+        assert (folder / "wal").is_symlink()
+        with pytest.raises(OSError, match=r"another member uses .*--wal-dir"):
+            await Service(changed(group.configs["m1"], data_dir=tmp_path / "other")).start()
+        for flags in ({"wal_dir": None}, {"wal_dir": tmp_path / "disk" / ".." / "disk" / "log"}):
+            await group.stop("m1")
+            group.configs["m1"] = changed(group.configs["m1"], **flags)
+            await group.start("m1")
+            found = await group.client.range(b"a")
+            assert found.kvs[0].value == b"1"
+
+
+async def test_what_contradicts_the_files_is_refused(tmp_path: Path) -> None:
+    place, folder = tmp_path / "log", tmp_path / "m1"
+    async with running_group(tmp_path, 1, wal_dir=place) as group:
+        await group.client.write([Write(key=b"a", value=b"1", expected_revision=-1)])
+        await group.stop("m1")
+        config = group.configs["m1"]
+        with pytest.raises(ValueError, match=r"is in .*, and --wal-dir is .*to move it"):
+            await Service(changed(config, wal_dir=tmp_path / "elsewhere")).start()
+        place.rename(tmp_path / "unmounted")
+        with pytest.raises(ValueError, match="which is not there: is its disk mounted"):
+            await Service(changed(config, wal_dir=None)).start()
+        (tmp_path / "unmounted").rename(place)
+        # Moved as the message says, and then into the data directory.
+        shutil.copytree(place, tmp_path / "elsewhere")
+        (folder / "wal").unlink()
+        group.configs["m1"] = changed(config, wal_dir=tmp_path / "elsewhere")
+        await group.start("m1")
+        assert (await group.client.range(b"a")).kvs[0].value == b"1"
+        await group.stop("m1")
+        (folder / "wal").unlink()
+        (tmp_path / "elsewhere").rename(folder / "wal")
+        with pytest.raises(ValueError, match="move its files to --wal-dir"):
+            await Service(changed(config, wal_dir=tmp_path / "new")).start()
+
+
+async def test_a_restore_writes_it_there(tmp_path: Path) -> None:
+    file, place = tmp_path / "backup.db", tmp_path / "disk" / "log"
+    async with running_group(tmp_path, 1) as group:
+        wanted = await fill(group)
+        await snapshot("save", str(file), f"--endpoints={group.endpoints[0]}")
+    folder = tmp_path / "new"
+    # One that was interrupted when the log was there.
+    (folder / "n1.restoring").mkdir(parents=True)
+    log_place.settle(folder / "n1.restoring", place)
+    (place / f"{1:016x}-{1:016x}.wal").write_bytes(b"half")
+    assert segments(place)
+    configs = await restore(file, folder, 1, f"--wal-dir={place}")
+    assert (folder / "n1" / "wal").is_symlink()
+    async with Restored(configs) as restored:
+        assert await content(restored.client) == wanted
+    await snapshot("restore", str(file), f"--data-dir={folder / 'n2'}", f"--wal-dir={place}", status=1)
+    assert not (folder / "n2").exists()
+
+
+async def test_a_restore_that_fails_leaves_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, place = tmp_path / "backup.db", tmp_path / "log"
+    async with running_group(tmp_path, 1) as group:
+        await fill(group)
+        await snapshot("save", str(file), f"--endpoints={group.endpoints[0]}")
+
+    def refuse(folder: Path) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(backup_files, "sync_folder", refuse)
+    cluster = backup_files.NewCluster("m1", ["m1=http://127.0.0.1:1"], "t", ["http://127.0.0.1:1"])
+    with pytest.raises(OSError, match="the disk is gone"):
+        backup_files.restore(backup_files.open_backup(file), cluster, tmp_path / "n", place)
+    assert not segments(place)
