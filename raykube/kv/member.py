@@ -94,7 +94,7 @@ class Member:
         self._is_leaving = False
         self._is_sweeping = False
         self.snapshotter = Snapshotter(self.replica, self.files, self._wal, snapshot_count, self.fail)
-        self.room = Room(data_dir, lambda: self._wal.is_short, self._look_for_room)
+        self.room = Room(data_dir, lambda: self._wal.shortage, self._look_for_room)
         self._left_at = 0.0  # when this leader's last round began
         self._ticked_at = time.monotonic()
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -152,7 +152,7 @@ class Member:
         if self.room.problem is not None:
             self.fail(self.room.problem)  # its files may be gone, though what is open takes writes as before
             return
-        if self.room.is_full:
+        if self.room.is_full and self.room.lacks_space:
             self._guard(lambda: self.snapshotter.make_room(self.room.bytes_free))
         self._guard(lambda: self.replica.tick(now, stalled_s, int(stalled_s / self.tick_s)))
 

@@ -1,5 +1,7 @@
 """How much room the disk of a data directory has. It is seen to be full before it is used up, and to be free again."""
 
+import errno
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,13 +12,13 @@ CHECK_S = 1.0
 
 
 class Room:
-    """The disk of one member. `is_log_short` tells whether the log found no room for its next segment; `retry` has it
+    """The disk of one member. `shortage` is the error number for which the log has no next segment, or 0; `retry` has it
     look again."""
 
-    def __init__(self, data_dir: Path, is_log_short: Callable[[], bool], retry: Callable[[], None]) -> None:
+    def __init__(self, data_dir: Path, shortage: Callable[[], int], retry: Callable[[], None]) -> None:
         self._folders = (data_dir, data_dir / "wal")  # the log's may be on another disk
         self._shortest = data_dir
-        self._is_log_short = is_log_short
+        self._shortage = shortage
         self._retry = retry
         self._checked_at = float("-inf")
         self.bytes_free = 0
@@ -32,13 +34,18 @@ class Room:
                 self.bytes_free, self._shortest = min((shutil.disk_usage(each).free, each) for each in self._folders)
             except OSError as error:
                 self.problem = error
-            if self._is_log_short():
+            if self._shortage():
                 self._retry()
-        return self.bytes_free < BYTES_KEPT or self._is_log_short()
+        return self.bytes_free < BYTES_KEPT or self._shortage() != 0
+
+    @property
+    def lacks_space(self) -> bool:
+        """Whether a smaller log would help: it may also be descriptors that are short."""
+        return self.bytes_free < BYTES_KEPT or self._shortage() in (errno.ENOSPC, errno.EDQUOT)
 
     def __str__(self) -> str:
         if self.bytes_free < BYTES_KEPT:
             return (
                 f"the disk of {self._shortest} has {self.bytes_free >> 20} MiB left, {BYTES_KEPT >> 20} are kept back"
             )
-        return f"the disk of {self._folders[1]} has no room for the log's next segment"
+        return f"no room for the next segment of the log in {self._folders[1]}: {os.strerror(self._shortage())}"

@@ -5,7 +5,7 @@ second try could succeed without a byte on disk. What such a write left behind i
 it off.
 
 A full disk, or no descriptor left, is no such failure, because each segment's room is allocated before its first byte
-is written, and the next one's when it is half full: from then on the member knows that it is short (`is_short`), while
+is written, and the next one's when it is half full: from then on the member knows that it is short (`shortage`), while
 what must be written all the same (elections, deletions) still has half a segment. When that is used up too, a write
 waits. (Allocation also makes fdatasync a third faster: appending changes no size.)
 """
@@ -84,10 +84,10 @@ def owner(folder: Path) -> Meta | None:
 
 
 class Wal:
-    """An open log. `append` is called by one thread at a time; `is_short` and `abandon` from any."""
+    """An open log. `append` is called by one thread at a time; `shortage` and `abandon` from any."""
 
     def __init__(self, folder: Path, writer: LogWriter, sequence: int) -> None:
-        self.is_short = False  # of room for the next segment: growth should be refused
+        self.shortage = 0  # the error number for which there is no next segment yet: growth should be refused
         self.bytes_appended = 0  # since it was opened
         self.syncs = Histogram("etcd_disk_wal_fsync_duration_seconds", "Syncs of the log.", (), SYNC_BOUNDS_S)
         self._folder = folder
@@ -179,9 +179,9 @@ class Wal:
         except OSError as error:
             if error.errno not in PASSING:
                 raise
-            self.is_short = True
+            self.shortage = error.errno
         else:
-            self.is_short = False
+            self.shortage = 0
 
     def _allocate(self, size: int) -> None:
         if self._next >= 0:
@@ -213,7 +213,7 @@ class Wal:
                 self._allocate(wanted)
                 break
             except OSError as error:
-                self.is_short = True
+                self.shortage = error.errno or errno.EIO
                 if error.errno not in PASSING or pause(self._abandoned):
                     raise
         self._roll(wanted)

@@ -114,7 +114,9 @@ def test_a_pass_finds_what_was_wrong_when_it_began_and_nothing_else(
             is_done = scrub.step(pace)
 
 
-def test_a_step_looks_at_no_more_versions_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "at_once"), [(1, 7), (3 << 13, 2), (1 << 20, 1)])
+def test_a_step_looks_at_no_more_versions_than_it_may(monkeypatch: pytest.MonkeyPatch, size: int, at_once: int) -> None:
+    """Of long ones at fewer: they take longer."""
     looks = []
 
     def counted(version: Version) -> int:
@@ -124,12 +126,12 @@ def test_a_step_looks_at_no_more_versions_than_it_may(monkeypatch: pytest.Monkey
     monkeypatch.setattr(scrub_module, "checksum", counted)
     store = Store()
     for number in range(100):
-        store.put_alone(b"/%d" % (number % 3 if number < 90 else number), b"1", 0)
+        store.put_alone(b"/%d" % (number % 3 if number < 90 else number), bytes(size), 0)
     scrub, before, is_done = Scrub(store), 0, False
     while not is_done:
         is_done = scrub.step(7)
         before, seen = len(looks), len(looks) - before
-        assert seen <= 7
+        assert seen <= at_once
     assert sorted(version.mod for version in looks) == [version.mod for version in store.events]
 
 

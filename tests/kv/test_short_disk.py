@@ -130,3 +130,22 @@ async def test_a_disk_that_cannot_be_asked_stops_the_member(tmp_path: Path) -> N
         async with asyncio.timeout(10):
             with pytest.raises(FileNotFoundError):
                 await group.services["m1"].wait()
+
+
+async def test_a_want_of_descriptors_costs_no_way_back_to_the_older_snapshot(tmp_path: Path) -> None:
+    """A smaller log would not help, and what the older snapshot needs of it would be lost."""
+    async with running_group(tmp_path, 1) as group:
+        await fill(group)
+        member = group.services["m1"].member
+        assert member is not None
+        member.room._retry = lambda: None
+        member._wal.shortage = errno.EMFILE
+        assert member.room.is_full
+        assert "Too many open files" in str(member.room)
+        kept = segments(tmp_path)
+        for _ in range(5):
+            member._tick()
+        assert member.snapshotter._task is None
+        assert segments(tmp_path) == kept
+        member._wal.shortage = errno.ENOSPC
+        await until(lambda: segments(tmp_path) < kept, 10, "the log is cut")

@@ -56,7 +56,7 @@ def test_a_full_disk_is_known_early_and_waited_for(tmp_path: Path, monkeypatch: 
     disk = Disk(monkeypatch)
     wal, _ = Wal.open(tmp_path / "wal", META)
     disk.error = error
-    index = fill_until(wal, lambda: wal.is_short)
+    index = fill_until(wal, lambda: wal.shortage == error)
     # Half a segment is left for what must be written all the same.
     for _ in range(8):
         index += 1
@@ -76,7 +76,7 @@ def test_a_full_disk_is_known_early_and_waited_for(tmp_path: Path, monkeypatch: 
     disk.error = 0
     assert done.wait(5)
     thread.join()
-    assert not wal.is_short
+    assert not wal.shortage
     wal.close()
     wal, replay = Wal.open(tmp_path / "wal", META)
     wal.close()

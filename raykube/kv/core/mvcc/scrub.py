@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from raykube.kv.core.mvcc.store import Store
 
 
+LONG_BYTES = 1 << 13  # of a value: what as many more cost counts as another version
+
+
 class Rotten(ValueError):
     """The store does not hold what was written to it. Up to the entry `sound` it did."""
 
@@ -40,7 +43,10 @@ class Scrub:
             self._wanted -= value
 
     def step(self, versions_max: int) -> bool:
-        """Looks at `versions_max` versions at most; returns whether that was the last. Raises Rotten."""
+        """Looks at `versions_max` versions at most, fewer when they are long; returns whether that was the last.
+
+        Raises Rotten.
+        """
         store, revision = self.store, self._revision
         histories, dead = store.index.histories, store.index.dead
         found, left, last = 0, versions_max, self._next
@@ -48,19 +54,22 @@ class Scrub:
             history = histories.get(key, [])
             if not history or (history[-1].value is None) != (key in dead):
                 raise Rotten(f"the index does not agree with the versions of key {key!r}")
-            start = self._passed if key == last else 0
-            part = history[start : start + left]
-            for version in part:
+            passed = self._passed if key == last else 0
+            for version in history[passed : passed + max(left, 0)]:
                 if version.key is not key and version.key != key:
                     raise Rotten(f"a version of key {version.key!r} is kept under {key!r}")
-                left -= 1
                 if version.mod > revision:
-                    break  # so are the rest. A key may be written to faster than it is looked through
-                found += checksum(version)
-            else:
-                if start + len(part) < len(history):
-                    self._next, self._passed = key, start + len(part)
+                    passed = len(history)  # so are the rest. A key may be written to faster than it is looked through
+                    left -= 1
                     break
+                found += checksum(version)
+                passed += 1
+                left -= 1 + len(version.value or b"") // LONG_BYTES
+                if left <= 0:
+                    break
+            if passed < len(history):
+                self._next, self._passed = key, passed
+                break
         else:
             self._found += found
             self._end()

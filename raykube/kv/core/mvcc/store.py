@@ -10,7 +10,7 @@ A mutation belongs to a transaction: all operations of one have the same main re
 to (`begin`, then `put` and `delete`, then `commit`); a transaction that wrote nothing takes no revision.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -411,7 +411,9 @@ class Store:
             if event.mod > horizon:
                 break
             # What the compacted revision itself deleted or replaced is an event still, and may be swept already.
-            if not any(version is event for version in histories.get(event.key, ())):
+            history = histories.get(event.key, [])
+            first = bisect_left(history, event.mod, key=_mod)  # not from the beginning: it may be long
+            if not any(version is event for version in history[first : bisect_right(history, event.mod, key=_mod)]):
                 held += checksum(event)
         picture = Picture(list(histories.values()), horizon, recent, held)
         self._is_pictured()  # those that are done with go from the list, also where nothing is ever compacted
