@@ -12,8 +12,8 @@ CHECK_S = 1.0
 
 
 class Room:
-    """The disk of one member. `shortage` is the error number for which the log has no next segment, or 0; `retry` has it
-    look again."""
+    """The disk of one member. `shortage` is the error number for which the log has no next segment, or 0; `retry` has
+    it look again."""
 
     def __init__(self, data_dir: Path, shortage: Callable[[], int], retry: Callable[[], None]) -> None:
         self._folders = (data_dir, data_dir / "wal")  # the log's may be on another disk
