@@ -17,7 +17,7 @@ from raykube.kv.maintenance_service import ETCD_VERSION
 from raykube.kv.member import Member
 from raykube.kv.memory import resident_bytes
 from raykube.rpc import Tls
-from raykube.rpc.health import HealthServer
+from raykube.rpc.health import HEALTH_PATHS, HealthServer, Page, health_page, metrics_response
 from raykube.rpc.listen import join_address, split_address
 
 GAUGES = {
@@ -65,14 +65,24 @@ class Monitor:
         addresses = []
         for url in urls:
             scheme, address = address_of(url)
-            server = HealthServer(
-                self._problem, self.metrics, self._tls if scheme == "https" else None, {"/health": self._health}
-            )
+            pages = {"/health": self._health, "/version": version}
+            server = HealthServer(self._problem, self.metrics, self._tls if scheme == "https" else None, pages)
             host, port = split_address(address)
             port = await server.start("127.0.0.1" if host == "localhost" else host, port, dual=takes_ipv4(url, urls))
             addresses.append(join_address(host, port))
             self._servers.append(server)
         return addresses
+
+    @property
+    def pages(self) -> dict[str, Page]:
+        """The same pages for another server, by path."""
+        health = health_page(self._problem)
+        return {
+            **dict.fromkeys(HEALTH_PATHS, health),
+            "/health": self._health,
+            "/metrics": lambda: metrics_response(self.metrics()),
+            "/version": version,
+        }
 
     async def stop(self) -> None:
         """Closes the ports; idempotent."""
@@ -126,3 +136,9 @@ class Monitor:
             self._gauges[name].set((), value)
         self._failed.set((), member.waiters.timed_out)
         self._cpu.set((), time.process_time())
+
+
+def version() -> web.Response:
+    """What versions of etcd's API are served: by this member, and by all of them."""
+    shape = {"etcdserver": ETCD_VERSION, "etcdcluster": f"{ETCD_VERSION.rpartition('.')[0]}.0"}
+    return web.json_response(shape, dumps=lambda found: json.dumps(found, separators=(",", ":")))

@@ -28,6 +28,7 @@ from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.gate import Gate
+from raykube.kv.gateway import Gateway
 from raykube.kv.health_service import HealthService
 from raykube.kv.kv_service import KvService
 from raykube.kv.lease_service import LeaseService
@@ -73,6 +74,7 @@ class Service:
         self._health: HealthService | None = None
         self._monitor: Monitor | None = None
         self._admission: Admission | None = None
+        self._gateway: Gateway | None = None
         self._scrubber: Scrubber | None = None
         self._memory: Memory | None = None
         self._servers: list[Server] = []
@@ -141,6 +143,7 @@ class Service:
         peers = Server(config.peer_cert_allowed_cn, WIDE)
         peers.add(raft_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(member, self._transport, leader))
         self._listen(peers, "peer", config.listen_peer_urls, peer_tls)
+        client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
         self._admission = admission = Admission(member, config.quota_bytes)
         self._watch = WatchService(member, config.watch_progress_notify_interval)
         # Nothing larger is read at all: who may send a message is only asked once it is there.
@@ -150,7 +153,9 @@ class Service:
             message_bytes_max=message_bytes_max,
             inflated_bytes_max=config.max_request_bytes + OVERHEAD_BYTES,
         )
-        clients = Server(config.client_cert_allowed_cn, limits)
+        self._monitor = monitor = Monitor(member, admission, client_tls)
+        self._gateway = gateway = Gateway(config.client_cert_allowed_cn, config.max_request_bytes, monitor.pages)
+        clients = Server(config.client_cert_allowed_cn, limits, http=gateway.connection)
         for service, handler in (
             (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
             (ETCD["Watch"], self._watch),
@@ -160,16 +165,17 @@ class Service:
             (ETCD["Auth"], AuthService(member)),
             (batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission)),
         ):
-            clients.add(service, Gate(member, handler, config.election_timeout / 1000))
+            gated = Gate(member, handler, config.election_timeout / 1000)
+            clients.add(service, gated)
+            gateway.add(service, gated)
         self._health = HealthService(member)
         clients.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self._health)  # of learners, too
-        client_tls = _tls(config.cert_file, config.key_file, config.trusted_ca_file)
+        await gateway.start()
         self._listen(clients, "client", config.listen_client_urls, client_tls)
         member.on_worked.append(clients.flush)
         for server in self._servers:
             await server.start()
-        self._monitor = Monitor(member, admission, client_tls)
-        for number, address in enumerate(await self._monitor.start(config.listen_metrics_urls)):
+        for number, address in enumerate(await monitor.start(config.listen_metrics_urls)):
             self._addresses["metrics" if number == 0 else f"metrics-{number}"] = address
         member.start()
         self._transport.connect()
@@ -270,6 +276,8 @@ class Service:
         if self._watch is not None:
             self._watch.close()
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
+        if self._gateway is not None:
+            await self._gateway.stop()
         if self._monitor is not None:
             await self._monitor.stop()
         if self._transport is not None:

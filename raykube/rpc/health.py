@@ -18,6 +18,7 @@ Page = Callable[[], web.Response]
 LIFE_S = 60.0  # of a connection, whatever it is used for: who asks again makes another
 CONNECTIONS_MAX = 1000
 CHECK_S = 1.0
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # what Prometheus asks for
 
 
@@ -31,10 +32,9 @@ class HealthServer:
         tls: Tls | None = None,
         pages: Mapping[str, Page] | None = None,
     ) -> None:
-        self._problem = problem
         self._metrics = metrics
         self._tls = tls
-        self._pages = dict.fromkeys(("/healthz", "/livez", "/readyz"), self._health) | dict(pages or {})
+        self._pages = dict.fromkeys(HEALTH_PATHS, health_page(problem)) | dict(pages or {})
         self._runner: web.AppRunner | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -53,7 +53,7 @@ class HealthServer:
         await self._runner.setup()
         await web.SockSite(self._runner, listener, ssl_context=context).start()
         assert self._runner.server is not None
-        self._watcher = asyncio.create_task(_watch(self._runner.server))
+        self._watcher = asyncio.create_task(keep_few(self._runner.server))
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
@@ -65,19 +65,33 @@ class HealthServer:
                 await self._runner.cleanup()
             self._runner = None
 
-    def _health(self) -> web.Response:
-        problem = self._problem()
-        return web.Response(text="ok") if problem is None else web.Response(status=503, text=f"{problem}\n")
-
     async def _serve_metrics(self, request: web.Request) -> web.Response:
         if self._tls is not None and request.transport is not None and not request.transport.get_extra_info("peercert"):
             return web.Response(status=401, text="Unauthorized: show a client certificate of the cluster\n")
-        return web.Response(body=self._metrics().encode(), headers={"Content-Type": METRICS_TYPE})
+        return metrics_response(self._metrics())
 
 
-async def _watch(server: web.Server) -> None:
+def health_page(problem: Callable[[], str | None]) -> Page:
+    """A page that says whether there is a problem, and which."""
+
+    def answer() -> web.Response:
+        found = problem()
+        return web.Response(text="ok") if found is None else web.Response(status=503, text=f"{found}\n")
+
+    return answer
+
+
+def metrics_response(metrics: str) -> web.Response:
+    """A page of numbers in Prometheus' text format."""
+    return web.Response(body=metrics.encode(), headers={"Content-Type": METRICS_TYPE})
+
+
+async def keep_few(server: web.Server, cuts: bool = True) -> None:
     """Ends connections that are old or too many: anybody may connect, and to aiohttp one that says nothing is for ever.
-    They would use up the files of a process that needs them to store what it is told."""
+    They would use up the files of a process that needs them to store what it is told.
+
+    Without `cuts`, those with a request under way are left to it: its answer may be a long stream.
+    """
     loop = asyncio.get_running_loop()
     since: dict[web.RequestHandler, float] = {}  # oldest first
     while True:
@@ -85,9 +99,10 @@ async def _watch(server: web.Server) -> None:
         now_s = loop.time()
         since = {each: since.get(each, now_s) for each in server.connections}
         for number, (each, since_s) in enumerate(since.items()):
-            if len(since) - number > CONNECTIONS_MAX or now_s - since_s > 2 * LIFE_S:
+            are_many = len(since) - number > CONNECTIONS_MAX
+            if cuts and (are_many or now_s - since_s > 2 * LIFE_S):
                 each.force_close()
-            elif now_s - since_s > LIFE_S:
+            elif are_many or now_s - since_s > LIFE_S:
                 each.close()  # when its request is answered
 
 

@@ -5,13 +5,14 @@ import errno
 import socket
 import ssl
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.descriptor import ServiceDescriptor
 
 from raykube.rpc.core.limits import Limits
+from raykube.rpc.entrance import Entrance
 from raykube.rpc.handlers import Call, Served, served_by
 from raykube.rpc.listen import BACKLOG, bind, split_address
 from raykube.rpc.serving import ServedConnection
@@ -34,7 +35,8 @@ class Server:
     PERMISSION_DENIED.
 
     A client that is silent for `keepalive_s` is asked for a sign of life, and dropped when it gives none for
-    `keepalive_timeout_s`. Certificates are read anew when their files change.
+    `keepalive_timeout_s`. Certificates are read anew when their files change. `http` makes the protocol for a client
+    that speaks plain HTTP; without it such clients are refused.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Server:
         limits: Limits | None = None,
         keepalive_s: float = 10.0,
         keepalive_timeout_s: float = 5.0,
+        http: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
         self._users = frozenset(users)
         self._limits = limits or Limits()
@@ -54,6 +57,8 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._connections: set[ServedConnection] = set()
         self._is_stopping = False
+        self._http = http
+        self._entering: set[Entrance] = set()
         self._none_left = asyncio.Event()
         self._stopped = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -72,7 +77,7 @@ class Server:
         context: ssl.SSLContext | None = None
         if tls is not None:
             context = server_context(tls)
-            context.set_alpn_protocols(["h2"])
+            context.set_alpn_protocols(["h2"] if self._http is None else ["h2", "http/1.1"])
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:"))
             self._listeners.append((_bind_path(path), context))
@@ -89,10 +94,13 @@ class Server:
             timeout_s = HANDSHAKE_TIMEOUT_S if context is not None else None
             make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
             server = await make(
-                self._connection, sock=listener, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=timeout_s
+                self._entrance, sock=listener, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=timeout_s
             )
             self._servers.append(server)
         self._watcher = asyncio.create_task(self._watch())
+
+    def _entrance(self) -> asyncio.Protocol:
+        return self._connection() if self._http is None else Entrance(self._connection, self._http, self._entering)
 
     def _connection(self) -> ServedConnection:
         assert self._turn is not None
@@ -141,6 +149,8 @@ class Server:
             listener.close()
         for kept in (self._paths, self._servers, self._listeners):
             kept.clear()
+        for entering in list(self._entering):
+            entering.abort()
         for connection in list(self._connections):
             connection.go_away()
         if grace_s:

@@ -6,9 +6,7 @@ down when its messages are not read.
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import cast
 
 from raykube.rpc.core.events import CallCancelled, CallOpened, MessageReceived, PeerEnded
@@ -17,13 +15,12 @@ from raykube.rpc.core.server import ServerConnection
 from raykube.rpc.errors import Code, RpcError
 from raykube.rpc.handlers import Call, Served
 from raykube.rpc.served_call import ServedCall
-from raykube.rpc.tls import Identity, identity_of
+from raykube.rpc.tls import Identity, denial, peer_of
 from raykube.rpc.turn import Turn
 
 WRITE_BUFFER_BYTES = 256 * 1024
 LINGER_S = 0.5  # for a client to leave, who was told to and has its answers
 STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
-_identity_of = lru_cache(maxsize=4096)(identity_of)
 
 
 class ServedConnection(asyncio.Protocol):
@@ -63,14 +60,8 @@ class ServedConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         # Kept, as handlers may ask when the connection is gone, and nobody's certificate is not no certificate.
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        if certificate:
-            try:
-                self._identity = _identity_of(ssl.DER_cert_to_PEM_cert(certificate).encode())
-            except ValueError as error:
-                self._identity = error
-        self._denied = self._denial()
+        self._identity = peer_of(transport)
+        self._denied = denial(self._identity, self._users)
         self._write()
         self._on_made(self)
 
@@ -175,15 +166,6 @@ class ServedConnection(asyncio.Protocol):
         if isinstance(self._identity, ValueError):
             raise self._identity
         return self._identity
-
-    def _denial(self) -> RpcError | None:
-        """Why this client may not call; None when it may."""
-        if not self._users:
-            return None
-        if isinstance(self._identity, Identity) and self._identity.user in self._users:
-            return None
-        shown = repr(self._identity.user) if isinstance(self._identity, Identity) else "nobody"
-        return RpcError(Code.PERMISSION_DENIED, f"the client certificate names {shown}, which may not call this")
 
     # Writing and ending
 

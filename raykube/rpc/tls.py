@@ -1,14 +1,18 @@
 """TLS material, contexts made of it, and the identity that a client certificate proves."""
 
+import asyncio
 import logging
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+
+from raykube.rpc.errors import Code, RpcError
 
 log = logging.getLogger(__name__)
 
@@ -144,3 +148,28 @@ def identity_of(pem: bytes) -> Identity:
         raise ValueError("the certificate has no common name")
     groups = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return Identity(str(names[0].value), tuple(str(group.value) for group in groups))
+
+
+@lru_cache(maxsize=4096)
+def _identity_of(certificate: bytes) -> Identity:
+    return identity_of(ssl.DER_cert_to_PEM_cert(certificate).encode())
+
+
+def peer_of(transport: asyncio.BaseTransport | None) -> Identity | ValueError | None:
+    """Whom the certificate of a connection's other end names; None without one, an error where it names nobody."""
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    if not certificate:
+        return None
+    try:
+        return _identity_of(certificate)
+    except ValueError as error:
+        return error
+
+
+def denial(peer: Identity | ValueError | None, users: Collection[str]) -> RpcError | None:
+    """Why this peer may not call; None when it may. Without `users` everybody may."""
+    if not users or (isinstance(peer, Identity) and peer.user in users):
+        return None
+    shown = repr(peer.user) if isinstance(peer, Identity) else "nobody"
+    return RpcError(Code.PERMISSION_DENIED, f"the client certificate names {shown}, which may not call this")

@@ -1,0 +1,268 @@
+"""etcd's HTTP on the clients' port: its JSON gateway (`POST /v3/kv/range`), and pages for people and probes.
+
+A body is the request's message in protobuf's JSON form; where the client streams, any number of them, one behind the
+other. An answer that is a stream comes as lines `{"result": …}`. An error is HTTP's nearest status, and gRPC's code.
+Nothing is served to pages of other origins: a browser on a machine with a member would let any of them write.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from inspect import isawaitable
+from typing import Any
+
+from aiohttp import hdrs, web
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
+
+from raykube.rpc import Code, RpcError
+from raykube.rpc.handlers import Call, Served, served_by
+from raykube.rpc.health import Page, keep_few
+from raykube.rpc.pending import Pending
+from raykube.rpc.tls import denial, peer_of
+
+PATHS = {
+    "Range": ("kv/range",),
+    "Put": ("kv/put",),
+    "DeleteRange": ("kv/deleterange",),
+    "Txn": ("kv/txn",),
+    "Compact": ("kv/compaction",),
+    "Watch": ("watch",),
+    "LeaseGrant": ("lease/grant",),
+    "LeaseRevoke": ("lease/revoke", "kv/lease/revoke"),
+    "LeaseKeepAlive": ("lease/keepalive",),
+    "LeaseTimeToLive": ("lease/timetolive", "kv/lease/timetolive"),
+    "LeaseLeases": ("lease/leases", "kv/lease/leases"),
+    "MemberAdd": ("cluster/member/add",),
+    "MemberRemove": ("cluster/member/remove",),
+    "MemberUpdate": ("cluster/member/update",),
+    "MemberList": ("cluster/member/list",),
+    "MemberPromote": ("cluster/member/promote",),
+    "Alarm": ("maintenance/alarm",),
+    "Status": ("maintenance/status",),
+    "Defragment": ("maintenance/defragment",),
+    "HashKV": ("maintenance/hash",),
+    "Snapshot": ("maintenance/snapshot",),
+    "MoveLeader": ("maintenance/transfer-leadership",),
+    "AuthEnable": ("auth/enable",),
+    "AuthStatus": ("auth/status",),
+    "Authenticate": ("auth/authenticate",),
+}
+STATUSES = {
+    Code.CANCELLED: 408,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.UNAUTHENTICATED: 401,
+}
+BODY_TIMEOUT_S = 30.0
+METADATA = "grpc-metadata-"  # how headers begin that are the call's metadata
+_JSON = "application/json"
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}(?:==)?|[A-Za-z0-9+/_-]{3}=?)?")
+_MORE = re.compile(r"\s*")
+_BASE64_GROWTH = 2  # a body of so many bytes for one of a message, at most and roundly
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gateway:
+    """Serves `services` to those whose certificate names one of `users` (empty: everybody), and `pages`, by path."""
+
+    def __init__(self, users: Iterable[str], message_bytes_max: int, pages: Mapping[str, Page]) -> None:
+        self._users = frozenset(users)
+        self._app = web.Application(client_max_size=_BASE64_GROWTH * message_bytes_max, middlewares=[self._admit])
+        for path, page in pages.items():
+            self._app.router.add_get(path, _shown(page))
+        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
+        self._watcher: asyncio.Task[None] | None = None
+
+    def add(self, service: ServiceDescriptor, handler: object) -> None:
+        """Before `start`."""
+        for served in served_by(service, handler):
+            for path in PATHS.get(served.method.name, ()) if served.function is not None else ():
+                streams = served.method.client_streaming or served.method.server_streaming
+                self._app.router.add_post(f"/v3/{path}", _streamed(served) if streams else _unary(served))
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._watcher = asyncio.create_task(keep_few(self._runner.server, cuts=False))
+
+    def connection(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        assert self._runner.server is not None
+        return self._runner.server()
+
+    async def stop(self) -> None:
+        """Ends all connections; idempotent."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        with suppress(OSError):
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if hdrs.ORIGIN in request.headers:
+            return _refusal(RpcError(Code.PERMISSION_DENIED, "nothing is served to pages of other origins"))
+        denied = denial(peer_of(request.transport), self._users)
+        if denied is not None:
+            return _refusal(denied)
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            text = "Not Found\n" if request.path.startswith("/v3/") else "404 page not found\n"
+            return web.Response(status=404, text=text)
+        except web.HTTPMethodNotAllowed as error:
+            return web.Response(
+                status=405, text="Method Not Allowed\n", headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]}
+            )
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large"))
+
+
+def _shown(page: Page) -> Handler:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return page()
+
+    return answer
+
+
+def _unary(served: Served) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            messages = _messages(served, await _body(request))
+            found = await _result(served, next(messages, served.method.request_type()), _call(request))
+        except RpcError as error:
+            return _refusal(error)
+        return web.json_response(_shape(served, found), dumps=_dumps)
+
+    return answer
+
+
+def _streamed(served: Served) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _JSON})
+        try:
+            messages = _messages(served, await _body(request))
+            first = next(messages, None)
+            asked: Any = _each(first, messages) if served.method.client_streaming else first
+            if asked is None:
+                asked = served.method.request_type()
+            assert served.function is not None
+            async for found in served.function(asked, _call(request)):
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(_dumps({"result": _shape(served, found)}).encode() + b"\n")
+        except RpcError as error:
+            if not response.prepared:
+                return _refusal(error)
+            status = STATUSES.get(error.code, 500)
+            told = {"grpc_code": int(error.code), "http_code": status, "message": error.message}
+            await response.write(_dumps({"error": told}).encode() + b"\n")
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write_eof()
+        return response
+
+    return answer
+
+
+async def _body(request: web.Request) -> bytes:
+    """Raises RpcError when it does not come."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise RpcError(Code.CANCELLED, f"no whole request came in {BODY_TIMEOUT_S:g} seconds") from None
+
+
+async def _each(first: Any, rest: Iterator[Any]) -> AsyncIterator[Any]:
+    if first is not None:
+        yield first
+    for message in rest:
+        await asyncio.sleep(0)  # there may be many
+        yield message
+
+
+async def _result(served: Served, message: Any, call: Call) -> Any:
+    assert served.function is not None
+    found = served.function(message, call)
+    if isinstance(found, Pending):
+        is_there = asyncio.Event()
+        found.then(lambda _: is_there.set())
+        try:
+            await is_there.wait()
+        except asyncio.CancelledError:
+            found.cancel()
+            raise
+        error = found.exception()
+        if error is not None:
+            raise error
+        return found.result()
+    return await found if isawaitable(found) else found
+
+
+def _call(request: web.Request) -> Call:
+    metadata = {
+        name.lower().removeprefix(METADATA): value
+        for name, value in request.headers.items()
+        if name.lower().startswith(METADATA)
+    }
+    return Call(lambda: None, metadata, None, asyncio.get_running_loop().time)
+
+
+def _messages(served: Served, body: bytes) -> Iterator[Any]:
+    """The messages of a body, one after the other. Raises RpcError at what is none."""
+    decoder = json.JSONDecoder()
+    try:
+        text = body.decode()
+        end = 0
+        while (start := _MORE.match(text, end).end()) < len(text):  # type: ignore[union-attr] # it matches anything
+            found, end = decoder.raw_decode(text, start)
+            message = served.method.request_type()
+            _check(found, message.DESCRIPTOR)
+            yield json_format.ParseDict(found, message, ignore_unknown_fields=True)
+    except (ValueError, RecursionError, json_format.ParseError) as error:
+        raise RpcError(Code.INVALID_ARGUMENT, " ".join(str(error).split())) from None
+
+
+def _check(found: Any, kind: Descriptor) -> None:
+    """Raises ValueError for what `json_format` makes something of: a body that is no object, bytes in no base64."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{kind.name} is written as an object, not {str(found)[:64]!r}")
+    for field in kind.fields:
+        value = found.get(field.name, found.get(field.json_name))
+        values = value if isinstance(value, list) else [value]
+        for each in values:
+            if each is None:
+                continue
+            if field.message_type is not None:
+                _check(each, field.message_type)
+            elif field.type == field.TYPE_BYTES and not (isinstance(each, str) and _BASE64.fullmatch(each)):
+                raise ValueError(f"{kind.name}.{field.name} is not base64: {str(each)[:64]!r}")
+
+
+def _shape(served: Served, found: Any) -> dict[str, Any]:
+    """A message as JSON has it. Handlers may give what is encoded already."""
+    message = served.method.response_type.FromString(found.SerializeToString())
+    shape: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return shape
+
+
+def _dumps(shape: Any) -> str:
+    return json.dumps(shape, separators=(",", ":"), ensure_ascii=False)
+
+
+def _refusal(error: RpcError) -> web.Response:
+    shape = {"error": error.message, "code": int(error.code), "message": error.message}
+    return web.json_response(shape, status=STATUSES.get(error.code, 500), dumps=_dumps)
