@@ -190,7 +190,7 @@ class Charges:
         for tally, obj, result in zip(touched, objects, results[len(together) :], strict=True):
             known[tally.name] = _seen(tally, obj, result)
         for charged, result in zip(together, results[: len(together)], strict=True):
-            if result.applied or _failed_itself(charged.write, result):
+            if result.applied or failed_itself(charged.write, result):
                 charged.result = result
 
     def _write_of(self, namespace: str, tally: Tally, obj: Object) -> batch_pb2.Write:
@@ -269,7 +269,7 @@ def _seen(tally: Tally, obj: Object, result: batch_pb2.WriteResult) -> tuple[int
     return there.mod_revision, orjson.loads(with_resource_version(there.value, there.mod_revision))
 
 
-def _failed_itself(write: batch_pb2.Write, result: batch_pb2.WriteResult) -> bool:
+def failed_itself(write: batch_pb2.Write, result: batch_pb2.WriteResult) -> bool:
     """Whether a joined write was refused for its own comparison, and not for another's."""
     there = result.current.mod_revision if result.HasField("current") else 0
     return bool(there != write.expected_revision)

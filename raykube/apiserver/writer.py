@@ -21,7 +21,7 @@ import orjson
 from raykube.api.errors import ApiError
 from raykube.api.meta import with_resource_version
 from raykube.apiserver.cache_view import CacheView
-from raykube.apiserver.charges import Charges
+from raykube.apiserver.charges import Charges, failed_itself
 from raykube.apiserver.core import conversion, planning, scaling
 from raykube.apiserver.core.admission import DefaultTolerations, Missing
 from raykube.apiserver.core.item import Item
@@ -123,7 +123,8 @@ class Writer:
         for attempt in attempts:
             self._look(attempt)
         await self._wait_for_seen(attempts)
-        for _ in range(ATTEMPTS_MAX):
+        races = 0
+        while races < ATTEMPTS_MAX:
             now = time.time()
             for number, attempt in enumerate(attempts):
                 if number % PLANS_AT_ONCE == PLANS_AT_ONCE - 1:
@@ -135,7 +136,8 @@ class Writer:
             if any(attempt.outcome is not None for attempt in attempts):
                 break
             if await self._write_together(attempts, now):
-                return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+                break
+            races += 1
         for attempt in attempts:
             attempt.outcome = attempt.outcome or not_alone(attempt.op)
         return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
@@ -169,7 +171,7 @@ class Writer:
         return True
 
     async def _write_together(self, attempts: list[_Attempt], now: float) -> bool:
-        """True when all have their outcome; False: some were lost, and are to be planned again."""
+        """False: some were lost, and all are to be planned again. Else all have their outcome, or some were refused."""
         sent = [attempt for attempt in attempts if attempt.plan is not None and attempt.plan.write]
         try:
             writes = [await self._write_of(attempt, now) for attempt in sent]
@@ -186,10 +188,26 @@ class Writer:
                 known = attempt.current.revision if attempt.current is not None else 0
                 self._finish(attempt, revisions.get(id(attempt), known))
             return True
-        for attempt, result in zip(sent, results, strict=True):
-            # Those whose comparison held come back as they were known.
+        lost = [each for each in zip(sent, writes, results, strict=True) if failed_itself(each[1], each[2])]
+        for attempt, _, result in lost:
             self._lost(attempt, result)
-        return False
+        if not lost:
+            self._part(sent)
+        return any(attempt.outcome is not None for attempt in attempts)
+
+    def _part(self, sent: list[_Attempt]) -> None:
+        """Of those that the store did not write though all comparisons held, the ones that meet others at a key."""
+        keys = set()
+        for attempt in sent:
+            op, plan = attempt.op, attempt.plan
+            assert plan is not None
+            if plan.key not in keys:
+                keys.add(plan.key)
+            elif op.verb == planning.CREATE:
+                self._is_taken(attempt)
+            else:
+                error = ApiError.conflict(op.resource, op.name, "another operation of the same request changes it too")
+                attempt.outcome = failed(error, op)
 
     # -- what is known at the start
 
