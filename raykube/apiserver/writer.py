@@ -117,7 +117,8 @@ class Writer:
     async def together(self, ops: list[Operation]) -> list[Outcome]:
         """All operations in one step of the store, or none: what was refused says why, the others that it was not they.
 
-        Not for Services, whose addresses are taken before they are written, nor for what quotas are charged for.
+        The store can't compare what is not written: what is left as it is was so right before the step. Not for
+        Services, whose addresses are taken before they are written, nor for what quotas are charged for.
         """
         attempts = [_Attempt(op) for op in ops]
         for attempt in attempts:
@@ -157,7 +158,7 @@ class Writer:
 
     async def _confirm(self, attempts: list[_Attempt]) -> bool:
         """Whether what was refused, or left as it is, may have been so for an old state: then all is planned again."""
-        if all(attempt.confirmed for attempt in attempts):
+        if all(attempt.confirmed for attempt in attempts if _is_doubtful(attempt)):
             return False
         try:
             await self.store.fresh()
@@ -193,6 +194,9 @@ class Writer:
             self._lost(attempt, result)
         if not lost:
             self._part(sent)
+        for attempt in attempts:
+            if attempt.plan is not None and not attempt.plan.write:
+                attempt.confirmed = False  # the store said nothing of it, and it may be another since
         return any(attempt.outcome is not None for attempt in attempts)
 
     def _part(self, sent: list[_Attempt]) -> None:

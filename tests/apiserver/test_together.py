@@ -92,3 +92,30 @@ async def test_two_that_meet_at_one_object_cannot_go_together(servers: Apiserver
         creations = [operations.create(config_map("a"))] * 2
         assert messages(await api.write_together(creations))[1] == (409, 'configmaps "a" already exists')
     assert count == [2]
+
+
+async def test_what_is_left_as_it_is_is_looked_at_again_before_each_step(servers: Apiservers, api: ApiClient) -> None:
+    """An update at a version changes nothing, so that the store compares nothing; while the other loses a race, the
+    object changes."""
+    made = await api.create(config_map("a", x="1"))
+    await api.create(config_map("b"))
+    store = servers.instances[0]._store
+
+    async def change() -> None:
+        await touch(store, "a", x="2")
+        await touch(store, "b")
+
+    patches = [operations.patch(MAPS, "default", "b", {"data": {key: "2"}}) for key in "yz"]
+    creations = [operations.create(config_map(name)) for name in "cd"]
+    with before_joined(store, 1, change) as count:
+        results = await api.write_together([operations.update(made), patches[0], creations[0]])
+    changed = 'Operation cannot be fulfilled on configmaps "a": the object has been modified'
+    assert messages(results)[0][1].startswith(changed)
+    assert ([result.code for result in results], count) == ([409, 409, 409], [1])
+    # Those looks are none of the thirty tries.
+    unchanged = operations.patch(MAPS, "default", "a", {"data": {"x": "2"}})
+    with before_joined(store, 29, lambda: touch(store, "b")) as count:
+        results = await api.write_together([unchanged, patches[1], creations[1]])
+    assert ([result.code for result in results], count) == ([200, 200, 201], [30])
+    assert [each["metadata"]["name"] for each in (await api.list(MAPS, "default"))[0]] == ["a", "b", "d"]
+    assert (await api.get(MAPS, "default", "b"))["data"] == {"z": "2"}
