@@ -105,7 +105,9 @@ class Writer:
         attempts = [_Attempt(op) for op in ops]
         for attempt in attempts:
             self._look(attempt)
-        await self._wait_for_seen(attempts)
+        if await self._wait_for_seen(attempts) and len(attempts) == 1:
+            # Of several, one may be refused for want of what another one makes: that is for `_doubt`.
+            attempts[0].confirmed = True
         waiting = attempts
         while waiting:
             waiting = await self._round(waiting)
@@ -123,7 +125,9 @@ class Writer:
         attempts = [_Attempt(op) for op in ops]
         for attempt in attempts:
             self._look(attempt)
-        await self._wait_for_seen(attempts)
+        if await self._wait_for_seen(attempts):
+            for attempt in attempts:
+                attempt.confirmed = attempt.op.verb != planning.CREATE
         races = 0
         while races < ATTEMPTS_MAX:
             now = time.time()
@@ -224,30 +228,26 @@ class Writer:
         stored = conversion.stored(op.resource)
         return self.store.cache(stored).get(f"{op.namespace}/{op.name}" if stored.namespaced else op.name)
 
-    async def _wait_for_seen(self, attempts: list[_Attempt]) -> None:
-        """Clients may have read (or written) through another apiserver what has not arrived here yet."""
+    async def _wait_for_seen(self, attempts: list[_Attempt]) -> bool:
+        """Clients may have read (or written) through another apiserver what has not arrived here yet: whether the store
+        was asked, so that each is known as it is there."""
         seen = self.store.feed.revision
-        is_behind = is_known = False
-        for attempt in attempts:
-            if attempt.op.verb == planning.CREATE:
-                continue
-            if attempt.current is None:
-                is_behind = True
-            elif _wanted_version(attempt.op) > attempt.current.revision:
-                is_known = True
-                is_behind = is_behind or _wanted_version(attempt.op) > seen
-        if is_behind:
-            try:
-                # Not until it has that version: one of a store before it was restored never comes, and is a conflict.
-                await self.store.fresh()
-            except ApiError as error:
-                for attempt in attempts:
-                    if attempt.op.verb != planning.CREATE:
-                        attempt.outcome = failed(error, attempt.op)
-                return
-        if is_behind or is_known:
+        if not any(
+            attempt.op.verb != planning.CREATE and (attempt.current is None or _wanted_version(attempt.op) > seen)
+            for attempt in attempts
+        ):
+            return False
+        try:
+            # Not until it has that version: one of a store before it was restored never comes, and is a conflict.
+            await self.store.fresh()
+        except ApiError as error:
             for attempt in attempts:
-                self._look(attempt)
+                if attempt.op.verb != planning.CREATE:
+                    attempt.outcome = failed(error, attempt.op)
+            return False
+        for attempt in attempts:
+            self._look(attempt)
+        return True
 
     # -- rounds
 

@@ -1,0 +1,71 @@
+"""What writes ask the store for."""
+
+from typing import Any
+
+import pytest
+
+from raykube.api.resources import builtin
+from raykube.client import operations
+from raykube.client.api import ApiClient
+from tests.apiserver.test_rest import call
+from tests.kit.apiservers import Apiservers
+
+MAPS = builtin("v1", "ConfigMap")
+PATH = "/api/v1/namespaces/default/configmaps"
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+class Counted:
+    """The store, as the writer sees it; how often it waited for fresh caches."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def fresh(self) -> int:
+        self.asked += 1
+        return int(await self._store.fresh())
+
+    def taken(self) -> int:
+        """The number, and from the start again."""
+        asked, self.asked = self.asked, 0
+        return asked
+
+
+@pytest.fixture
+def counted(servers: Apiservers) -> Counted:
+    writer = servers.instances[0]._membership._writer
+    writer.store = Counted(writer.store)
+    return writer.store
+
+
+async def test_the_store_is_asked_once_for_what_is_refused(counted: Counted, admin, api: ApiClient) -> None:
+    _, made = await call(admin, "POST", PATH, config_map("a"))
+    assert counted.taken() == 0
+    assert (await call(admin, "DELETE", f"{PATH}/none"))[0] == 404
+    assert counted.taken() == 1
+    made["metadata"]["resourceVersion"] = "999999"
+    assert (await call(admin, "PUT", f"{PATH}/a", made))[0] == 409
+    assert counted.taken() == 1
+    made["metadata"]["resourceVersion"] = "1"
+    assert (await call(admin, "PUT", f"{PATH}/a", made))[0] == 409
+    assert counted.taken() == 1
+    merge = {"Content_Type": "application/merge-patch+json"}
+    assert (await call(admin, "PATCH", f"{PATH}/none", {"data": {"x": "1"}}, **merge))[0] == 404
+    assert counted.taken() == 1
+    together = [operations.create(config_map("b")), operations.delete(MAPS, "default", "none")]
+    assert [result.code for result in await api.write_together(together)] == [409, 404]
+    assert counted.taken() == 1
+
+
+async def test_what_one_request_makes_it_can_change(counted: Counted, api: ApiClient) -> None:
+    """What was refused at first is looked at again when the others have been written."""
+    results = await api.write([operations.create(config_map("a")), operations.delete(MAPS, "default", "a")])
+    assert [result.code for result in results] == [201, 200]
+    assert (await api.list(MAPS, "default"))[0] == []
