@@ -373,21 +373,23 @@ class Writer:
                 drafts.append((attempt, await self._write_of(attempt, now)))
             except ApiError as error:
                 attempt.outcome = failed(error, attempt.op)
+        again = []
+        for start, end in _pieces(drafts):
+            again += await self._write_piece(drafts[start:end])
+        return again
+
+    async def _write_piece(self, drafts: list[tuple[_Attempt, batch_pb2.Write]]) -> list[_Attempt]:
         writes: list[batch_pb2.Write] = []
         sent: list[_Attempt] = []
-        sending = time.time()
+        sending = time.time()  # of this piece: those before it may have been waited for
         for attempt, write in drafts:
             if attempt.held.is_old(sending):
                 attempt.outcome = failed(late(), attempt.op)
             else:
                 writes.append(write)
                 sent.append(attempt)
-        again = []
-        for start, end in _pieces(writes):
-            again += await self._write_piece(sent[start:end], writes[start:end])
-        return again
-
-    async def _write_piece(self, sent: list[_Attempt], writes: list[batch_pb2.Write]) -> list[_Attempt]:
+        if not writes:
+            return []
         try:
             results = await self.store.write(writes)
         except ApiError as error:
@@ -499,16 +501,16 @@ def _write(plan: Plan | None, lease: int = 0) -> batch_pb2.Write:
     return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
 
 
-def _pieces(writes: list[batch_pb2.Write]) -> Iterator[tuple[int, int]]:
+def _pieces(drafts: list[tuple[_Attempt, batch_pb2.Write]]) -> Iterator[tuple[int, int]]:
     """Writes, from and to, that go to the store at once: it takes no more in a message."""
     start = size = 0
-    for number, write in enumerate(writes):
+    for number, (_, write) in enumerate(drafts):
         size += len(write.value)
         if size > PIECE_BYTES_MAX and number > start:
             yield start, number
             start, size = number, len(write.value)
-    if writes:
-        yield start, len(writes)
+    if drafts:
+        yield start, len(drafts)
 
 
 def _is_doubtful(attempt: _Attempt) -> bool:

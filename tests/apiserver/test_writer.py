@@ -5,12 +5,15 @@ from typing import Any
 import pytest
 
 from raykube.api.resources import builtin
+from raykube.apiserver import services, writer
 from raykube.client import operations
 from raykube.client.api import ApiClient
+from raykube.pb import batch_pb2
 from tests.apiserver.test_rest import call
 from tests.kit.apiservers import Apiservers
 
 MAPS = builtin("v1", "ConfigMap")
+SERVICES = builtin("v1", "Service")
 PATH = "/api/v1/namespaces/default/configmaps"
 
 
@@ -40,9 +43,9 @@ class Counted:
 
 @pytest.fixture
 def counted(servers: Apiservers) -> Counted:
-    writer = servers.instances[0]._membership._writer
-    writer.store = Counted(writer.store)
-    return writer.store
+    own = servers.instances[0]._membership._writer
+    own.store = Counted(own.store)
+    return own.store
 
 
 async def test_the_store_is_asked_once_for_what_is_refused(counted: Counted, admin, api: ApiClient) -> None:
@@ -69,3 +72,23 @@ async def test_what_one_request_makes_it_can_change(counted: Counted, api: ApiCl
     results = await api.write([operations.create(config_map("a")), operations.delete(MAPS, "default", "a")])
     assert [result.code for result in results] == [201, 200]
     assert (await api.list(MAPS, "default"))[0] == []
+
+
+async def test_addresses_that_took_too_long_while_others_were_written_are_not_used(
+    counted: Counted, api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes to the store in pieces is late, or not, when its piece goes."""
+    monkeypatch.setattr(writer, "PIECE_BYTES_MAX", 1)
+    own = counted.write
+
+    async def write(writes: list[batch_pb2.Write]) -> list[batch_pb2.WriteResult]:
+        monkeypatch.setattr(services, "ORPHAN_AGE_S", 0.0)
+        return await own(writes)
+
+    monkeypatch.setattr(counted, "write", write)  # addresses are taken past it
+    ports = {"spec": {"ports": [{"port": 80}]}}
+    made = [{"apiVersion": "v1", "kind": "Service", **ports, "metadata": config_map(name)["metadata"]} for name in "ab"]
+    first, second = await api.write([operations.create(each) for each in made])
+    assert (first.code, second.code, b"took too long" in second.body) == (201, 503, True)
+    monkeypatch.undo()
+    assert [each["metadata"]["name"] for each in (await api.list(SERVICES, "default"))[0]] == ["a", "kubernetes"]
