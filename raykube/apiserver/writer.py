@@ -257,10 +257,15 @@ class Writer:
         doubtful: list[tuple[_Attempt, ApiError]] = []
         planned: list[_Attempt] = []
         unchanged: list[_Attempt] = []
+        first: dict[str, _Attempt] = {}
+        behind: list[_Attempt] = []
         for number, attempt in enumerate(attempts):
             if len(attempts) > SHORT and number % PLANS_AT_ONCE == 0:
                 await self.turns.next()
             if attempt.outcome is not None:
+                continue
+            if attempt.tries and _is_behind(attempt, first):
+                behind.append(attempt)
                 continue
             try:
                 attempt.plan = self.planner.plan(attempt.op, attempt.current, now)
@@ -275,7 +280,15 @@ class Writer:
         again = await self._write(planned, now) if planned else []
         again += await self._leave(unchanged, doubtful) if unchanged else []
         again += await self._look_again(missing) if missing else []
-        return again + (await self._doubt(doubtful) if doubtful else [])
+        again += await self._doubt(doubtful) if doubtful else []
+        left: dict[str, Current | None] = {}
+        for attempt in behind:
+            assert attempt.plan is not None
+            key = attempt.plan.key
+            if key not in left:
+                left[key] = _left(first[key])
+            attempt.current = left[key]
+        return again + behind
 
     async def _leave(self, unchanged: list[_Attempt], refused: list[tuple[_Attempt, ApiError]]) -> list[_Attempt]:
         """Nothing is to be written, as far as what was cached goes. The store compares nothing then: that it is what is
@@ -511,6 +524,24 @@ def _pieces(drafts: list[tuple[_Attempt, batch_pb2.Write]]) -> Iterator[tuple[in
             start, size = number, len(write.value)
     if drafts:
         yield start, len(drafts)
+
+
+def _is_behind(attempt: _Attempt, first: dict[str, _Attempt]) -> bool:
+    """Whether one that has lost a race waits, in this round, for what becomes of the `first` at its object: of all that
+    are sent only one can win."""
+    if attempt.op.verb == planning.CREATE or attempt.plan is None:
+        return False
+    return first.setdefault(attempt.plan.key, attempt) is not attempt
+
+
+def _left(attempt: _Attempt) -> Current | None:
+    """The object as an operation left it, or as it was found."""
+    plan, outcome = attempt.plan, attempt.outcome
+    if plan is None or not plan.write or outcome is None or outcome.code >= 400:
+        return attempt.current
+    if plan.value is None:
+        return None
+    return Current(with_resource_version(plan.value, outcome.revision), outcome.revision)
 
 
 def _is_doubtful(attempt: _Attempt) -> bool:

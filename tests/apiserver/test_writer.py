@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from raykube.api.resources import builtin
 from raykube.apiserver import services, writer
+from raykube.apiserver.core.planning import Planner
 from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.pb import batch_pb2
@@ -92,3 +94,23 @@ async def test_addresses_that_took_too_long_while_others_were_written_are_not_us
     assert (first.code, second.code, b"took too long" in second.body) == (201, 503, True)
     monkeypatch.undo()
     assert [each["metadata"]["name"] for each in (await api.list(SERVICES, "default"))[0]] == ["a", "kubernetes"]
+
+
+async def test_many_of_one_request_that_change_one_object_are_planned_in_turn(
+    counted: Counted, api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each on what the one before it left, not all again for each: the last one's change is what stays."""
+    plan, count = Planner.plan, [0]
+
+    def plans(self: Planner, *arguments: Any) -> Any:
+        count[0] += 1
+        return plan(self, *arguments)
+
+    await api.create(config_map("a"))
+    monkeypatch.setattr(Planner, "plan", plans)
+    patches = [operations.patch(MAPS, "default", "a", {"data": {"x": str(number)}}) for number in range(30)]
+    last = [operations.delete(MAPS, "default", "a"), operations.patch(MAPS, "default", "a", {"data": {"x": "no"}})]
+    results = await api.write(patches + last, return_objects=True)
+    assert [result.code for result in results] == [200] * 31 + [404]
+    assert [orjson.loads(result.body)["data"]["x"] for result in results[:30]] == [str(number) for number in range(30)]
+    assert count[0] < 3 * len(results)
