@@ -35,6 +35,7 @@ from raykube.pb import batch_pb2
 
 ATTEMPTS_MAX = 30  # lost races in a row before a client is told to come again …
 CONTENTION_S = 10.0  # … but not so soon: upstream tries as long as the request lasts
+CONTENTION_WAIT_S = 0.01  # at most, after each of the races that follow
 PLANS_AT_ONCE = 100  # in a turn of the loop: a bulk of thousands must not stop watches and leases
 PIECE_BYTES_MAX = 16 << 20  # of objects that are written at once, half of what the store takes
 SHORT = 10  # so many operations of one request wait for no turn
@@ -111,6 +112,8 @@ class Writer:
         waiting = attempts
         while waiting:
             waiting = await self._round(waiting)
+            if any(attempt.tries >= ATTEMPTS_MAX for attempt in waiting):
+                await asyncio.sleep(random.random() * CONTENTION_WAIT_S)
         for attempt in attempts:
             if attempt.held.keys:
                 await self._addresses.abandon(attempt.held)

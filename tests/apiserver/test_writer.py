@@ -12,6 +12,7 @@ from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.pb import batch_pb2
 from tests.apiserver.test_rest import call
+from tests.apiserver.test_together import touch
 from tests.kit.apiservers import Apiservers
 
 MAPS = builtin("v1", "ConfigMap")
@@ -114,3 +115,24 @@ async def test_many_of_one_request_that_change_one_object_are_planned_in_turn(
     assert [result.code for result in results] == [200] * 31 + [404]
     assert [orjson.loads(result.body)["data"]["x"] for result in results[:30]] == [str(number) for number in range(30)]
     assert count[0] < 3 * len(results)
+
+
+async def test_who_loses_very_often_pauses(
+    servers: Apiservers, counted: Counted, api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For somebody else to be done; a second of races without a pause were dozens."""
+    monkeypatch.setattr(writer, "ATTEMPTS_MAX", 5)
+    monkeypatch.setattr(writer, "CONTENTION_S", 1.0)
+    monkeypatch.setattr(writer, "CONTENTION_WAIT_S", 1.0, raising=False)
+    await api.create(config_map("a"))
+    own, races = counted.write, [0]
+
+    async def write(writes: list[batch_pb2.Write]) -> list[batch_pb2.WriteResult]:
+        if any(each.key.endswith(b"/default/a") for each in writes):
+            races[0] += 1
+            await touch(servers.instances[0]._store, "a")
+        return await own(writes)
+
+    monkeypatch.setattr(counted, "write", write)
+    (result,) = await api.write([operations.patch(MAPS, "default", "a", {"data": {"x": "1"}})])
+    assert (result.code, races[0] < 20) == (409, True), races
