@@ -22,7 +22,7 @@ from raykube.cluster.steward.voices import Heard, Voices
 from raykube.kv import joins
 from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
-from raykube.rpc import RpcError, Tls
+from raykube.rpc import Code, RpcError, Tls
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -163,14 +163,17 @@ class Service:
         heard = await self._voices.hear([member for member in listed if self._home_of(member) in here])
         view = self._view(listed, nodes, actors, heard)
         step = decide.next_step(view, self._config.replace_after)
+        refusal = ""
         if step is not None:
             self._detail = f"{type(step).__name__.lower()} {step.machine}"
-            await self._take(step, listed)
-            return step
+            refusal = await self._take(step, listed)
+            if not refusal:
+                return step
+            self._detail = refusal  # the rest goes on: a machine that is the way out may wait to be admitted
         if time.monotonic() < self._held_until:
             return None  # an operator's command came meanwhile
         change = await self._tending.tend(self._client, self._state, revision, Sight(view.members, nodes, actors))
-        self._detail = self._tending.detail
+        self._detail = "; ".join(filter(None, (refusal, self._tending.detail)))
         return change
 
     async def _read_record(self, linearizable: bool) -> int:
@@ -232,7 +235,8 @@ class Service:
         urls = set(member.peerURLs)
         return next((machine.name for machine in self._state.machines if addresses.kv_peer_url(machine) in urls), "")
 
-    async def _take(self, step: decide.Step, listed: Any) -> None:
+    async def _take(self, step: decide.Step, listed: Any) -> str:
+        """Returns why the store does not promote a learner yet, "" when the step is done. Raises RpcError, OSError."""
         log.info("the store: %s", step)
         state = self._state
         match step:
@@ -242,14 +246,26 @@ class Service:
             case decide.Host(member, name):
                 machine = state.machine(name)
                 await self._on_ray(lambda: self._host(member, machine, listed), START_TIMEOUT_S)
-            case decide.Promote(member, _):
-                await self._change("MemberPromote", etcd_pb2.MemberPromoteRequest(ID=member))
+            case decide.Promote(member, name):
+                return await self._promote(member, name)
             case decide.Remove(member, name):
                 await self._change("MemberRemove", etcd_pb2.MemberRemoveRequest(ID=member))
                 self._given_up[name] = time.monotonic()
             case decide.Dismiss(name):
                 item = kv_placement(state, state.machine(name), self._config.data_dir)
                 await self._on_ray(lambda: placement.end(item.name), RAY_TIMEOUT_S)
+        return ""
+
+    async def _promote(self, member: int, name: str) -> str:
+        """Returns why the store does not do it yet, "" when it has. Raises RpcError."""
+        try:
+            await self._change("MemberPromote", etcd_pb2.MemberPromoteRequest(ID=member))
+        except RpcError as error:
+            if error.code is not Code.FAILED_PRECONDITION:
+                raise
+            log.info("the store: the member on %s is not promoted yet: %s", name, error.message)
+            return f"promote {name}: {error.message}"
+        return ""
 
     async def _change(self, method: str, request: Any) -> None:
         assert self._client is not None

@@ -1,0 +1,151 @@
+"""The steward's passes, one after the other, with a store and machines that are played."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raykube.cluster import addresses
+from raykube.cluster.plan import Placement
+from raykube.cluster.ray_nodes import MACHINE_LABEL
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.steward.config import Config
+from raykube.cluster.steward.service import Service
+from raykube.cluster.steward.voices import Voices
+from raykube.pb import etcd_pb2
+from raykube.rpc import Code, RpcError, Tls
+
+NO_TIME_S = 1e-6  # the steward's patience, over with the second pass
+NO_ROOM = "etcdserver: no space: the learner's disk is full"
+LAGS = "etcdserver: can only promote a learner member which is in sync with leader"
+
+
+class Played:
+    """A cluster whose store's leader, on machine a, has the steward; `names` are its machines."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, names: str, members: str = "abc") -> None:
+        machines = [self.machine(name) for name in names]
+        self.state = ClusterState(
+            name="c", id="0" * 32, subnet=9, local=True, machines=machines, control_plane_size=len(members)
+        )
+        self.members: dict[str, Any] = {}
+        self.actors = {f"kv-{name}" for name in members}
+        for name in members:
+            self.add(name)
+        self.silent: set[str] = set()  # machines whose member does not answer
+        self.refusals: dict[str, str] = {}  # machine → why its learner is not promoted
+        self.alarms: set[str] = set()  # machines whose member says that it is full
+        self.newcomer = ""
+        self.tended = 0
+        self.detail = ""
+        self.done: list[str] = []
+        self.steward = Service(Config(state=self.state, machine="a", data_dir=folder, replace_after=NO_TIME_S))
+        monkeypatch.setattr("raykube.cluster.placement.nodes", self._nodes)
+        monkeypatch.setattr("raykube.cluster.placement.names", lambda: set(self.actors))
+        monkeypatch.setattr("raykube.cluster.placement.start", self._start)
+        monkeypatch.setattr("raykube.cluster.placement.end", self.actors.discard)
+        voices = Voices(Tls(folder / "crt", folder / "key", folder / "ca"))
+        monkeypatch.setattr(voices, "_ask", self._ask)
+        for name, value in {"_client": self, "_voices": voices, "_tending": self, "_read_record": self._record}.items():
+            monkeypatch.setattr(self.steward, name, value)
+
+    def machine(self, name: str) -> Machine:
+        index = ord(name) - ord("a") + 1
+        return Machine(name=name, address=f"127.9.9.{index}", index=index, control_plane=name in "abc")
+
+    def add(self, name: str, learner: bool = False, has_started: bool = True) -> None:
+        machine = self.machine(name)
+        number = max((member.ID for member in self.members.values()), default=0) + 1
+        url = addresses.kv_peer_url(machine)
+        self.members[name] = etcd_pb2.Member(ID=number, peerURLs=[url], isLearner=learner)
+        if has_started:
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        self.members[name].name = name
+        self.members[name].clientURLs[:] = [f"https://{name}"]
+
+    def home(self, member: int) -> str:
+        return next(name for name, each in self.members.items() if member == each.ID)
+
+    def passes(self, count: int) -> list[str]:
+        """What is done in so many passes of the steward."""
+        self.done.clear()
+
+        async def run() -> None:
+            for _ in range(count):
+                await self.steward._pass()
+
+        asyncio.run(run())
+        return list(self.done)
+
+    # ---- the store
+
+    async def call(self, _service: str, method: str, request: Any, *_: object, **__: object) -> Any:
+        match method:
+            case "Status":
+                return etcd_pb2.StatusResponse(leader=1, header=etcd_pb2.ResponseHeader(member_id=1))
+            case "MemberList":
+                return etcd_pb2.MemberListResponse(members=self.members.values())
+            case "MemberAdd":
+                name = next(
+                    each.name for each in self.state.machines if addresses.kv_peer_url(each) in request.peerURLs
+                )
+                self.add(name, learner=True, has_started=False)
+            case "MemberPromote":
+                name = self.home(request.ID)
+                if refusal := self.refusals.get(name):
+                    raise RpcError(Code.FAILED_PRECONDITION, refusal)
+                self.members[name].isLearner = False
+            case "MemberRemove":
+                self.members.pop(name := self.home(request.ID))
+        self.done.append(f"{method.removeprefix('Member')} {name}")
+        return None
+
+    async def _ask(self, url: str) -> Any | None:
+        name = url.removeprefix("https://")
+        if not name or name in self.silent:
+            return None
+        full = [f"memberID:{self.members[name].ID} alarm:NOSPACE "] if name in self.alarms else []
+        return etcd_pb2.StatusResponse(errors=full)
+
+    # ---- machines and actors
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [{"Labels": {MACHINE_LABEL: machine.name}, "Alive": True} for machine in self.state.machines]
+
+    def _start(self, item: Placement, *_: object) -> None:
+        self.actors.add(item.name)
+        self._begin(item.machine.name)
+
+    # ---- what the steward does besides
+
+    async def _record(self, linearizable: bool) -> int:
+        return int(linearizable)
+
+    def certify(self, _state: ClusterState) -> None:
+        pass
+
+    async def tend(self, *_: object) -> object:
+        self.tended += 1
+        if self.newcomer:
+            self.state.machines.append(self.machine(self.newcomer).model_copy(update={"control_plane": False}))
+            self.newcomer = ""
+        return None
+
+
+@pytest.mark.parametrize("refusal", [NO_ROOM, LAGS])
+def test_a_learner_that_is_not_promoted_stops_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    """A machine that would be the way out is not even admitted else."""
+    played = Played(tmp_path, monkeypatch, "abc")
+    played.members["c"].isLearner = True
+    played.refusals["c"] = refusal
+    played.detail = "drain x"
+    assert played.passes(3) == []
+    assert played.tended == 3
+    assert played.steward.status()["detail"] == f"promote c: {refusal}; drain x"
+    played.refusals.clear()
+    assert played.passes(1) == ["Promote c"]
