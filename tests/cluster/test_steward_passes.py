@@ -149,3 +149,34 @@ def test_a_learner_that_is_not_promoted_stops_nothing_else(
     assert played.steward.status()["detail"] == f"promote c: {refusal}; drain x"
     played.refusals.clear()
     assert played.passes(1) == ["Promote c"]
+
+
+def test_a_control_plane_machine_on_which_a_member_was_given_up_is_tried_after_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full, and the machine that was brought as the way out is of the control plane only with a member."""
+    played = Played(tmp_path, monkeypatch, "abc")
+    played.silent.add("c")
+    played.alarms.add("c")
+    played.refusals["c"] = NO_ROOM
+    assert played.passes(4) == ["Remove c", "Add c"], "its own machine is the only one"
+    played.silent.clear()
+    played.passes(3)
+    played.newcomer = "d"
+    assert played.passes(10) == ["Remove c", "Add d", "Promote d"]
+
+
+def test_a_machine_on_which_a_member_was_promoted_is_as_good_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(tmp_path, monkeypatch, "abc")
+    played.silent.add("c")
+    played.passes(4)
+    played.silent.clear()
+    assert played.passes(3) == ["Promote c"]
+    played.newcomer = "d"
+    played.passes(1)
+    # Taken away by hand.
+    played.members.pop("c")
+    played.actors.discard("kv-c")
+    assert played.passes(3) == ["Add c", "Promote c"]

@@ -46,7 +46,7 @@ class Service:
         self._task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._missing_since: dict[str, float] = {}
-        self._given_up: dict[str, float] = {}  # machine → when a member of it was removed
+        self._given_up: dict[str, float] = {}  # machine → when a member of it was removed, until one is promoted there
         self._held_until = 0.0
         self._detail = ""
         # One thread for Ray, as its calls do not return while its head is dead: then all others would wait in vain.
@@ -226,9 +226,9 @@ class Service:
             heard.full_s,
         )
 
-    def _preference(self, machine: Machine) -> tuple[bool, float]:
+    def _preference(self, machine: Machine) -> tuple[float, bool]:
         """Sorts machines for a new member: where one was given up is tried last, or it would be tried for ever."""
-        return not machine.control_plane, self._given_up.get(machine.name, 0.0)
+        return self._given_up.get(machine.name, 0.0), not machine.control_plane
 
     def _home_of(self, member: Any) -> str:
         """The machine whose address is the member's."""
@@ -265,6 +265,7 @@ class Service:
                 raise
             log.info("the store: the member on %s is not promoted yet: %s", name, error.message)
             return f"promote {name}: {error.message}"
+        self._given_up.pop(name, None)
         return ""
 
     async def _change(self, method: str, request: Any) -> None:
