@@ -17,7 +17,6 @@ from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.decide import Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
 from raykube.cluster.steward.service import Service
-from raykube.cluster.steward.voices import Heard
 from raykube.kv import joins, recall
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.wal import Wal
@@ -158,7 +157,7 @@ def test_a_machine_on_which_a_member_was_given_up_is_the_last_to_be_tried_again(
     ]
 
     def step() -> Step | None:
-        return next_step(service._view(listed, nodes, {"kv-a", "kv-b", "kv-c"}, Heard({}, {})), 1e-6)
+        return next_step(service._view(listed, nodes, {"kv-a", "kv-b", "kv-c"}, {}), 1e-6)
 
     assert step() == Add("d")
     asyncio.run(service._take(Remove(4, "d"), listed))

@@ -1,7 +1,9 @@
 """The steward's passes, one after the other, with a store and machines that are played."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +15,11 @@ from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.service import Service
 from raykube.cluster.steward.voices import Voices
+from raykube.kv.core.member_changes import NO_ROOM
 from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError, Tls
 
-NO_TIME_S = 1e-6  # the steward's patience, over with the second pass
-NO_ROOM = "etcdserver: no space: the learner's disk is full"
+PASS_S = 61.0  # between two passes: the steward's patience is over with the second one
 LAGS = "etcdserver: can only promote a learner member which is in sync with leader"
 
 
@@ -37,16 +39,22 @@ class Played:
         self.refusals: dict[str, str] = {}  # machine → why its learner is not promoted
         self.alarms: set[str] = set()  # machines whose member says that it is full
         self.newcomer = ""
+        self.now = 0.0
         self.tended = 0
         self.detail = ""
         self.done: list[str] = []
-        self.steward = Service(Config(state=self.state, machine="a", data_dir=folder, replace_after=NO_TIME_S))
+        self.steward = Service(Config(state=self.state, machine="a", data_dir=folder))
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        for module in ("service", "voices"):
+            monkeypatch.setattr(f"raykube.cluster.steward.{module}.time", clock)
         monkeypatch.setattr("raykube.cluster.placement.nodes", self._nodes)
         monkeypatch.setattr("raykube.cluster.placement.names", lambda: set(self.actors))
         monkeypatch.setattr("raykube.cluster.placement.start", self._start)
         monkeypatch.setattr("raykube.cluster.placement.end", self.actors.discard)
         voices = Voices(Tls(folder / "crt", folder / "key", folder / "ca"))
-        monkeypatch.setattr(voices, "_ask", self._ask)
+        monkeypatch.setattr(
+            "raykube.cluster.steward.voices.Channel", lambda name, _: SimpleNamespace(stub=self._at(name))
+        )
         for name, value in {"_client": self, "_voices": voices, "_tending": self, "_read_record": self._record}.items():
             monkeypatch.setattr(self.steward, name, value)
 
@@ -69,12 +77,13 @@ class Played:
     def home(self, member: int) -> str:
         return next(name for name, each in self.members.items() if member == each.ID)
 
-    def passes(self, count: int) -> list[str]:
+    def passes(self, count: int, period_s: float = PASS_S) -> list[str]:
         """What is done in so many passes of the steward."""
         self.done.clear()
 
         async def run() -> None:
             for _ in range(count):
+                self.now += period_s
                 await self.steward._pass()
 
         asyncio.run(run())
@@ -103,12 +112,16 @@ class Played:
         self.done.append(f"{method.removeprefix('Member')} {name}")
         return None
 
-    async def _ask(self, url: str) -> Any | None:
-        name = url.removeprefix("https://")
-        if not name or name in self.silent:
-            return None
-        full = [f"memberID:{self.members[name].ID} alarm:NOSPACE "] if name in self.alarms else []
-        return etcd_pb2.StatusResponse(errors=full)
+    def _at(self, name: str) -> Callable[[Any], Any]:
+        """Makes stubs of the member on a machine."""
+
+        async def status(*_: object, **__: object) -> Any:
+            if name in self.silent:
+                raise RpcError(Code.UNAVAILABLE, "no answer")
+            full = [f"memberID:{self.members[name].ID} alarm:NOSPACE "] if name in self.alarms else []
+            return etcd_pb2.StatusResponse(errors=full)
+
+        return lambda _: SimpleNamespace(Status=status)
 
     # ---- machines and actors
 
@@ -180,3 +193,31 @@ def test_a_machine_on_which_a_member_was_promoted_is_as_good_as_any(
     played.members.pop("c")
     played.actors.discard("kv-c")
     assert played.passes(3) == ["Add c", "Promote c"]
+
+
+def test_a_learner_that_would_be_promoted_is_not_removed_for_an_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the quota all members say that they are full, each of itself; and a new steward has all from one moment."""
+    played = Played(tmp_path, monkeypatch, "abcde")
+    played.add("d", learner=True)
+    played.actors.add("kv-d")
+    played.silent.add("c")
+    played.alarms.update("abd")
+    assert played.passes(4) == ["Promote d", "Remove c"]
+
+
+def test_a_learner_without_room_has_its_time_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(tmp_path, monkeypatch, "abcde")
+    played.add("d", learner=True)
+    played.actors.add("kv-d")
+    played.silent.add("c")
+    played.refusals["d"] = LAGS
+    assert played.passes(5) == [], "it is none that has no room"
+    played.refusals["d"] = NO_ROOM
+    assert played.passes(3, 25.0) == []
+    played.refusals["d"] = LAGS
+    assert played.passes(1, 1.0) == [], "it had room for a moment"
+    played.refusals["d"] = NO_ROOM
+    assert played.passes(3, 25.0) == []
+    assert played.passes(8, 25.0) == ["Remove d", "Add e", "Promote e", "Remove c"]

@@ -88,6 +88,9 @@ GONE = Membership(members(1, 2).members, (7,))
         (PromoteMember(2), known(members(1, 2, learners=(2,)), alive=(1,)), NOT_READY),
         (PromoteMember(4), known(members(1, 2, 3, 4, learners=(4,)), started=(4, 1)), NOT_STARTED),
         (PromoteMember(2), replace(known(members(1, 2, learners=(2,))), full=frozenset({2})), NO_ROOM),
+        # What it said last counts while it answers, and before that it lags: it may lag because it has no room.
+        (PromoteMember(2), replace(known(members(1, 2, learners=(2,)), m2=1), full=frozenset({2})), NO_ROOM),
+        (PromoteMember(2), replace(known(members(1, 2, learners=(2,)), alive=(1,)), full=frozenset({2})), NOT_READY),
     ],
 )
 def test_refused(change: Change, circumstances: Circumstances, refusal: str) -> None:

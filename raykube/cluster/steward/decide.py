@@ -26,7 +26,7 @@ class View:
     barred: frozenset[str] = frozenset()  # machines that may not have a new member
     # For how long a member does not answer, by id, though its machine may live: it lost its disk, or cannot start.
     silent_s: Mapping[int, float] = field(default_factory=dict)
-    # For how long one that answers has no room on its disk, by id: a learner is not promoted then.
+    # For how long the store has refused to promote a learner for want of room on its disk, by id.
     full_s: Mapping[int, float] = field(default_factory=dict)
 
 

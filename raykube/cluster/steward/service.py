@@ -18,8 +18,9 @@ from raykube.cluster.state import Machine
 from raykube.cluster.steward import decide
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.tending import Sight, Tending
-from raykube.cluster.steward.voices import Heard, Voices
+from raykube.cluster.steward.voices import Voices
 from raykube.kv import joins
+from raykube.kv.core.member_changes import NO_ROOM
 from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError, Tls
@@ -47,6 +48,7 @@ class Service:
         self._stopped = asyncio.Event()
         self._missing_since: dict[str, float] = {}
         self._given_up: dict[str, float] = {}  # machine → when a member of it was removed, until one is promoted there
+        self._full_since: dict[int, float] = {}  # learner → since when the store does not promote it for want of room
         self._held_until = 0.0
         self._detail = ""
         # One thread for Ray, as its calls do not return while its head is dead: then all others would wait in vain.
@@ -150,18 +152,20 @@ class Service:
         revision = await self._read_record(linearizable=is_leader)
         if not is_leader:
             self._missing_since.clear()  # this member cannot tell; a new leader is patient anew
+            self._full_since.clear()
             await self._voices.forget()
             self._detail = ""
             return None
         if time.monotonic() < self._held_until:
+            self._full_since.clear()  # nobody asks meanwhile whether there is room
             return None
         request = etcd_pb2.MemberListRequest(linearizable=True)
         listed = (await self._client.call("Cluster", "MemberList", request, CALL_TIMEOUT_S, retry=False)).members
         nodes, actors = await self._on_ray(_ask_ray, RAY_TIMEOUT_S)
         live = [node for node in nodes if node["Alive"]]
         here = {machine.name for machine in self._state.machines if placement.is_alive(machine, self._state, live)}
-        heard = await self._voices.hear([member for member in listed if self._home_of(member) in here])
-        view = self._view(listed, nodes, actors, heard)
+        silent_s = await self._voices.silent_s([member for member in listed if self._home_of(member) in here])
+        view = self._view(listed, nodes, actors, silent_s)
         step = decide.next_step(view, self._config.replace_after)
         refusal = ""
         if step is not None:
@@ -199,7 +203,9 @@ class Service:
 
     # ---- the store's members
 
-    def _view(self, listed: Any, nodes: list[dict[str, Any]], actors: set[str], heard: Heard) -> decide.View:
+    def _view(
+        self, listed: Any, nodes: list[dict[str, Any]], actors: set[str], silent_s: dict[int, float]
+    ) -> decide.View:
         now = time.monotonic()
         lost_s: dict[str, float] = {}
         live = [node for node in nodes if node["Alive"]]
@@ -222,8 +228,8 @@ class Service:
             frozenset(placement.store_hosts(self._state, actors)),
             self._state.members_wanted,
             frozenset(machine.name for machine in self._state.machines if not machine.eligible),
-            heard.silent_s,
-            heard.full_s,
+            silent_s,
+            {member: now - since for member, since in self._full_since.items()},
         )
 
     def _preference(self, machine: Machine) -> tuple[float, bool]:
@@ -238,6 +244,8 @@ class Service:
     async def _take(self, step: decide.Step, listed: Any) -> str:
         """Returns why the store does not promote a learner yet, "" when the step is done. Raises RpcError, OSError."""
         log.info("the store: %s", step)
+        if not isinstance(step, decide.Promote):
+            self._full_since.clear()
         state = self._state
         match step:
             case decide.Add(name):
@@ -263,9 +271,13 @@ class Service:
         except RpcError as error:
             if error.code is not Code.FAILED_PRECONDITION:
                 raise
+            # Not what it says itself: over the quota everybody says it, and may be promoted all the same.
+            now = time.monotonic()
+            self._full_since = {member: self._full_since.get(member, now)} if error.message == NO_ROOM else {}
             log.info("the store: the member on %s is not promoted yet: %s", name, error.message)
             return f"promote {name}: {error.message}"
         self._given_up.pop(name, None)
+        self._full_since.clear()
         return ""
 
     async def _change(self, method: str, request: Any) -> None:

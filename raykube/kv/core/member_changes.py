@@ -13,6 +13,7 @@ from raykube.kv.core.mvcc.errors import StoreError
 from raykube.kv.core.raft.membership import Member, Membership
 
 LEARNERS_MAX = 1
+NO_ROOM = "etcdserver: no space: the learner's disk is full"  # the steward knows it by this
 READY_SHARE = 0.9  # of the leader's log that a learner must have on disk to be promoted
 
 
@@ -123,13 +124,13 @@ def _update(change: UpdateMember, known: Circumstances) -> Membership:
 
 def _promote(change: PromoteMember, known: Circumstances) -> Membership:
     found = _find(change.id, known.membership)
+    if found.id in known.full and found.id in known.alive:  # before it lags: without room it may never catch up
+        raise StoreError("FAILED_PRECONDITION", NO_ROOM)
     has_caught_up = known.matches.get(found.id, 0) >= READY_SHARE * known.matches.get(known.leader, 0)
     if not has_caught_up or found.id not in known.alive:  # a dead one would be a voter too few
         raise StoreError(
             "FAILED_PRECONDITION", "etcdserver: can only promote a learner member which is in sync with leader"
         )
-    if found.id in known.full:
-        raise StoreError("FAILED_PRECONDITION", "etcdserver: no space: the learner's disk is full")
     voters = known.membership.voters
     if len(voters & known.started) + 1 < (len(voters) + 1) // 2 + 1:  # it runs: its log is here
         raise not_enough_started()
