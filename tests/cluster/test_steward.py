@@ -1,6 +1,7 @@
 """What the steward decides, step by step, until every machine that should have a member of the store has one."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_a_member_elsewhere_with_the_machine_s_name_keeps_no_new_one_from_beginn
 
 @pytest.mark.parametrize("disk", ["the machine's", "mounted", "linked"])
 def test_a_new_member_begins_with_nothing_where_a_former_one_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, disk: str
 ) -> None:
     """Also on a disk of its own, which stays where it is mounted or linked to: a mount cannot be renamed."""
     machine = Machine(name="a", address="127.9.9.1", index=1, control_plane=True)
@@ -209,6 +210,7 @@ def test_a_new_member_begins_with_nothing_where_a_former_one_was(
     def begin(member: int) -> None:
         Service(Config(state=state, machine="a", data_dir=tmp_path, member=member))._set_aside()
 
+    caplog.set_level(logging.INFO)
     begin(8)
     assert recall.has_log(folder), "it is this very member"
     begin(10)
@@ -219,6 +221,8 @@ def test_a_new_member_begins_with_nothing_where_a_former_one_was(
     (aside,) = (folder if has_stayed else folder.parent).glob("kv.8.*")
     assert recall.has_log(aside)
     assert (aside / "snap" / "1.snap").read_bytes() == b"1"
+    (told,) = caplog.messages
+    assert str(aside) in told, "nobody removes it but who is told where it takes up room"
 
 
 def after(step: Step, seen: View) -> View:

@@ -74,16 +74,22 @@ class Service:
             return
         if found is not None or any(folder.glob("wal/*")) or any(folder.glob("snap/*")):
             whose = f"{found.member_id:x}" if found is not None else "unreadable"
-            aside = f"{folder.name}.{whose}.{time.time():.0f}"
+            name = f"{folder.name}.{whose}.{time.time():.0f}"
             if folder.is_mount() or folder.is_symlink():
                 # A disk of its own is where members of this machine are to be: it cannot, or must not, move away.
-                (folder / aside).mkdir(mode=0o700, exist_ok=True)
-                for name in ("snap", joins.INCARNATION, "wal"):  # the log says whose they are: it goes last
-                    if (folder / name).exists():
-                        (folder / name).rename(folder / aside / name)
+                aside = folder / name
+                aside.mkdir(mode=0o700, exist_ok=True)
+                for part in ("snap", joins.INCARNATION, "wal"):  # the log says whose they are: it goes last
+                    if (folder / part).exists():
+                        (folder / part).rename(aside / part)
             else:
-                folder.rename(folder.with_name(aside))
-            log.info("the data of the former member (%s) is set aside", whose)
+                aside = folder.rename(folder.with_name(name))
+            log.info(
+                "the data of the former member (%s) is set aside in %s, which nobody reads:"
+                " it may be removed by hand once the store is healthy",
+                whose,
+                aside,
+            )
 
     async def wait(self) -> None:
         """Never ends by itself."""
