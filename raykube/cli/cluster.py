@@ -328,6 +328,8 @@ def _print_status(found: Any) -> None:
         console.print(f"\n[yellow]{escape(found.note)}[/]")
     tolerated = found.failures_tolerated
     members = f"{found.store_healthy} of {found.store_members} store members healthy"
+    if found.store_wanted != found.store_members:
+        members += f", {found.store_wanted} {'is' if found.store_wanted == 1 else 'are'} asked for"
     if tolerated < 0:
         console.print(f"\n[red]The store has no quorum[/] ({members}): writes fail until a member is back")
     else:

@@ -38,6 +38,7 @@ class ClusterStatus:
     name: str
     server: str
     components: list[ComponentStatus]
+    store_wanted: int
     store_members: int
     store_healthy: int
     note: str
@@ -83,6 +84,7 @@ def status(data_dir: Path) -> ClusterStatus | None:
         name=state.name,
         server=next(iter(addresses.api_servers(state, own).values())),
         components=rows,
+        store_wanted=state.members_wanted,
         store_members=len(store),
         store_healthy=sum(row.healthy is True for row in store),
         note=note,

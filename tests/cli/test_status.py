@@ -18,7 +18,7 @@ ROWS = [
     ComponentStatus("controller-manager", "worker-one.example.test", "10.77.0.11:10257", 123456, "leader", True, "ok"),
     ComponentStatus("apiserver", "worker-two.example.test", "10.77.0.13:6444", 234567, "", False, LONG),
 ]
-LOST = ClusterStatus("raykube", "https://10.77.0.11:6443", ROWS, 3, 2, "")
+LOST = ClusterStatus("raykube", "https://10.77.0.11:6443", ROWS, 3, 3, 2, "")
 
 
 def piped() -> str:
@@ -62,6 +62,23 @@ def test_a_long_detail_cuts_no_other_column(
     assert "…" not in words
     if shown is piped:
         assert any(line.rstrip().endswith(LONG) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "members", "healthy", "said"),
+    [
+        (3, 3, 2, "The store tolerates 0 more failures (2 of 3 store members healthy)"),
+        (3, 2, 2, "The store tolerates 0 more failures (2 of 2 store members healthy, 3 are asked for)"),
+        (3, 2, 1, "The store has no quorum (1 of 2 store members healthy, 3 are asked for): writes fail"),
+        (1, 2, 2, "The store tolerates 0 more failures (2 of 2 store members healthy, 1 is asked for)"),
+    ],
+)
+def test_the_store_s_members_are_those_that_there_are_and_those_that_are_asked_for(
+    wanted: int, members: int, healthy: int, said: str
+) -> None:
+    with redirect_stdout(StringIO()) as output:
+        _print_status(replace(LOST, store_wanted=wanted, store_members=members, store_healthy=healthy))
+    assert said in output.getvalue()
 
 
 def test_a_cluster_that_is_down_is_one_line() -> None:

@@ -119,7 +119,7 @@ def test_without_ray_a_real_store_tells_its_role_and_who_is_in_the_cluster(
     assert found is not None
     row = next(row for row in found.components if row.component == "kv")
     assert (row.healthy, row.role, row.address) == (True, "leader", f"{ADDRESS}:2379")
-    assert (found.store_healthy, found.failures_tolerated) == (1, 0)
+    assert (found.store_wanted, found.store_healthy, found.failures_tolerated) == (1, 1, 0)
     assert "Ray's head at 127.0.0.1:1 does not answer" in found.note
     assert not health.answering(cluster, tmp_path)
     down = health.status(tmp_path)
