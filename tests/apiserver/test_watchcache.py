@@ -271,6 +271,28 @@ def test_a_slow_watcher_of_large_objects_is_closed_long_before_they_fill_the_mem
     assert not brisk.closed and taken == 900
 
 
+def test_who_was_closed_for_large_objects_goes_on_from_where_it_was() -> None:
+    """What is there before it begins is held by the history anyway: it has not been slow with that."""
+    cache = ResourceCache(PODS)
+    cache.load([], START)
+    watcher, got = cache.watch(Selection(), START), 0
+    for number in range(200):
+        cache.apply(f"a/{number}", START + 1 + number, pod(f"a/{number}", "red" * 300_000))
+        if number < 3:
+            got += len(watcher.drain())
+    assert watcher.closed
+    watcher = cache.watch(Selection(), START + got)
+    assert not watcher.closed
+    while events := watcher.drain():
+        got += len(events)
+    assert got == 200
+    small = cache.watch(Selection(namespace="a", name="7"), START)
+    assert not small.closed
+    for each in (watcher, small):
+        each.close()
+    assert cache.watchers() == []
+
+
 def test_a_reload_closes_watchers_and_tells_listeners_what_changed() -> None:
     cache = ResourceCache(PODS)
     seen = []

@@ -76,9 +76,9 @@ class Item:
 
 
 class Change:
-    """One write of the resource."""
+    """One write of the resource. `size`: about how many bytes whoever keeps it holds, as the last one perhaps."""
 
-    __slots__ = ("_departed", "after", "before", "key", "revision")
+    __slots__ = ("_departed", "after", "before", "key", "revision", "size")
 
     def __init__(self, revision: int, key: str, before: Item | None, after: Item | None) -> None:
         self.revision = revision
@@ -86,6 +86,8 @@ class Change:
         self.before = before
         self.after = after
         self._departed: Item | None = None
+        item = after or before
+        self.size = 0 if item is None else len(item.data)
 
     def departed(self) -> Item:
         """The item before, at this change's revision: what a DELETED event carries."""

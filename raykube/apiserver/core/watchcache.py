@@ -174,9 +174,7 @@ class ResourceCache:
     def watch(self, selection: Selection, revision: int, limit: int = 10_000) -> Watcher:
         """A watcher of the changes after `revision`. Raises Expired. `limit` bounds what it may leave unread."""
         backlog = self._history.since(revision) if revision < self.revision else []
-        watcher = Watcher(self.fields, selection, limit + len(backlog), self._watchers.remove)
-        for change in backlog:
-            watcher.offer(change)
+        watcher = Watcher(self.fields, selection, limit, self._watchers.remove, backlog)
         self._watchers.add(watcher)
         return watcher
 

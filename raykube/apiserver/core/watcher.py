@@ -4,7 +4,7 @@ A watcher whose queue is full is closed, never waited for: its client watches ag
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from raykube.apiserver.core.fields import Fields
 from raykube.apiserver.core.item import Change, Item
@@ -16,23 +16,32 @@ DELETED = "DELETED"
 
 
 # A queue is bounded in bytes as well, at this average: a thousand versions of an object of a megabyte are few changes.
-# It is weighed now and then, so that one who keeps up is never asked.
 _BYTES_PER_CHANGE = 8 << 10
-_WEIGHED_EVERY = 64
+_BYTES_MAX = 10_000 * _BYTES_PER_CHANGE
 _DRAINED_BYTES_MAX = 4 << 20  # about; who takes them may be held up while he has them
 
 
 class Watcher:
     """The changes of a selection, waiting to be sent."""
 
-    __slots__ = ("_fields", "_forget", "_queue", "closed", "limit", "selection", "wake")
+    __slots__ = ("_bytes", "_bytes_max", "_fields", "_forget", "_limit", "_queue", "closed", "selection", "wake")
 
-    def __init__(self, fields: Fields, selection: Selection, limit: int, forget: "Callable[[Watcher], None]") -> None:
+    def __init__(
+        self,
+        fields: Fields,
+        selection: Selection,
+        limit: int,
+        forget: "Callable[[Watcher], None]",
+        backlog: Sequence[Change] = (),
+    ) -> None:
+        """`limit`: changes that may wait. Those of the `backlog`, which were there before it, are not counted."""
         self._fields = fields
         self._forget = forget  # told when it closes
-        self._queue: deque[Change] = deque()
+        self._queue = deque(backlog)
+        self._bytes = sum(change.size for change in backlog)
+        self._limit = limit + len(backlog)
+        self._bytes_max = min(limit * _BYTES_PER_CHANGE, _BYTES_MAX) + self._bytes
         self.selection = selection
-        self.limit = limit
         self.closed = False
         self.wake: Callable[[], None] = _nobody
 
@@ -42,18 +51,13 @@ class Watcher:
             return
         queue = self._queue
         waiting = len(queue)
-        if waiting >= self.limit:
+        if waiting and (waiting >= self._limit or self._bytes > self._bytes_max):
             self.close()
             return
         queue.append(change)
+        self._bytes += change.size
         if not waiting:
             self.wake()
-        elif waiting % _WEIGHED_EVERY == 0 and self._weight() > self.limit * _BYTES_PER_CHANGE:
-            self.close()
-
-    def _weight(self) -> int:
-        """About how many bytes are in the queue, which may be the last to hold them."""
-        return sum(len(item.data) for change in self._queue if (item := change.after or change.before) is not None)
 
     def drain(self, most: int = 1000) -> list[tuple[str, Item]]:
         """Takes what is queued, as (event type, item): the selection's view of at most `most` changes."""
@@ -61,7 +65,9 @@ class Watcher:
         events: list[tuple[str, Item]] = []
         size = 0
         for _ in range(min(most, len(queue))):
-            seen = view(self._fields, self.selection, queue.popleft())
+            change = queue.popleft()
+            self._bytes -= change.size
+            seen = view(self._fields, self.selection, change)
             if seen is not None:
                 events.append(seen)
                 size += len(seen[1].data)
