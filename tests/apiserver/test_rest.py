@@ -349,7 +349,7 @@ async def test_a_lease_is_not_replaced_blindly(admin) -> None:
     code, status = await call(admin, "PUT", f"{leases}/a", other)
     assert (code, status["details"]["causes"][0]["field"]) == (422, "metadata.resourceVersion")
     assert status["message"].endswith(
-        '"a" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update'
+        '"a" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update'
     )
     other["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
     assert (await call(admin, "PUT", f"{leases}/a", other))[0] == 200

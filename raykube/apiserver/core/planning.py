@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from raykube.api import apply, defaults, meta, patch, schema, serialization, validation
-from raykube.api.errors import ApiError, invalid_value, required
+from raykube.api.errors import ApiError, Cause, required
 from raykube.api.resources import Resource, builtin
 from raykube.api.validation.metadata import check_metadata
 from raykube.api.validation.podwarnings import pod_warnings
@@ -64,6 +64,7 @@ class Operation:
     pristine: bytes | None = None  # `body` as it came, once a plan has changed it
     guard: Callable[[Object | None, Object | None], None] | None = None  # may refuse (new, old) by raising ApiError
     hears: bool = False  # whether whoever asks can be told warnings
+    may_be_blind: bool = True  # whether an UPDATE needs no version where upstream asks for one
     is_quiet: bool = False  # the client does not want the object as it was stored
     warnings: list[str] = field(default_factory=list)
 
@@ -91,14 +92,22 @@ class Current:
     revision: int
 
 
-# What nobody may replace without a look at it, as upstream: a Lease would be taken from its holder. (Our own
-# components, of which each writes its own alone, are not held to that by the bulk front.)
+# What nobody may replace without a look at it, as upstream: a Lease would be taken from its holder. (The bulk front,
+# which is our components' and of which each writes its own alone, does not hold its clients to that.)
 _NEVER_BLIND = frozenset(
     {
+        "csidrivers.storage.k8s.io",
         "csinodes.storage.k8s.io",
+        "csistoragecapacities.storage.k8s.io",
+        "customresourcedefinitions.apiextensions.k8s.io",
         "leasecandidates.coordination.k8s.io",
         "leases.coordination.k8s.io",
+        "mutatingwebhookconfigurations.admissionregistration.k8s.io",
         "poddisruptionbudgets.policy",
+        "runtimeclasses.node.k8s.io",
+        "validatingadmissionpolicies.admissionregistration.k8s.io",
+        "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+        "validatingwebhookconfigurations.admissionregistration.k8s.io",
         "volumeattachments.storage.k8s.io",
     }
 )
@@ -314,8 +323,9 @@ class Planner:
         """Raises Conflict when `current` is not what the client means to change."""
         wanted = op.resource_version or str(new["metadata"].get("resourceVersion") or "0")
         if wanted == "0":  # as none
-            if op.verb == UPDATE and op.hears and op.resource.qualified in _NEVER_BLIND:
-                cause = invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+            if op.verb == UPDATE and not op.may_be_blind and op.resource.qualified in _NEVER_BLIND:
+                text = "Invalid value: 0x0: must be specified for an update"  # upstream shows none so
+                cause = Cause("FieldValueInvalid", text, "metadata.resourceVersion")
                 raise ApiError.invalid(op.resource, op.name, [cause])
         elif wanted != str(current.revision):
             raise stale(op.resource, op.name)

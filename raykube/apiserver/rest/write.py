@@ -116,6 +116,7 @@ class Writes:
             validation=wanted.field_validation,
             guard=self._authorization.guard(context.user, verb, resource, info.subresource),
             hears=True,
+            may_be_blind=False,
             warnings=context.warnings,
         )
 
