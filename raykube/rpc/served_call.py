@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import TYPE_CHECKING, Any
 
+from raykube.rpc.core.messages import Compressed
 from raykube.rpc.errors import Code, RpcError
 from raykube.rpc.handlers import Call, Receiver, Served
 from raykube.rpc.pending import Pending
@@ -174,7 +175,7 @@ class ServedCall:
     def _receive(self, receiver: Receiver, message: bytes) -> None:
         try:
             self._connection.taken(self.stream, message)
-            receiver.on_message(self.served.parse(message))
+            receiver.on_message(self.served.parse(self._plain(message)))
         except Exception as error:
             self._fail(error)
 
@@ -191,7 +192,11 @@ class ServedCall:
     def _request(self) -> Any:
         if len(self._messages) != 1:
             raise RpcError(Code.INTERNAL, f"{len(self._messages)} messages in a call that takes one")
-        return self.served.parse(self._messages[0])
+        return self.served.parse(self._plain(self._messages[0]))
+
+    def _plain(self, message: bytes) -> bytes:
+        """Raises RpcError when it was not compressed as it should be, or is too long."""
+        return message.inflated(self._connection.inflated_bytes_max) if type(message) is Compressed else message
 
     async def next_message(self) -> bytes:
         """The next message of a client that streams. Raises StopAsyncIteration behind the last."""
@@ -204,7 +209,7 @@ class ServedCall:
             await self._more
         message = self._messages.popleft()
         self._connection.taken(self.stream, message)
-        return message
+        return self._plain(message)
 
     def close(self) -> None:
         """Nothing can be sent in the call any more."""

@@ -37,6 +37,7 @@ class ServedConnection(asyncio.Protocol):
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.core = ServerConnection(limits)
+        self.inflated_bytes_max = limits.inflated_bytes_max
         self._heard_s = self.loop.time()
         self._methods = methods
         self._users = users

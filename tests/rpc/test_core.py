@@ -15,10 +15,9 @@ from raykube.rpc.core.events import (
     PeerEnded,
     SettingsReceived,
 )
-from raykube.rpc.core.limits import Limits
-from raykube.rpc.core.messages import PREFIX_BYTES
+from raykube.rpc.core.messages import Compressed
 from raykube.rpc.core.server import ServerConnection
-from raykube.rpc.errors import Code
+from raykube.rpc.errors import Code, RpcError
 
 
 class Pair:
@@ -86,9 +85,8 @@ def compressed(data: bytes) -> bytes:
     return b"\1" + len(data).to_bytes(4, "big") + data
 
 
-def opened_with_gzip(limits: Limits) -> tuple[Pair, int]:
+def opened_with_gzip() -> tuple[Pair, int]:
     pair = Pair()
-    pair.server = ServerConnection(limits)
     call = pair.client.open_call("/pkg.Svc/Do", None, (("grpc-encoding", "gzip"),))
     pair.settle()
     return pair, call
@@ -99,36 +97,48 @@ def put_data(pair: Pair, call: int, data: bytes) -> list[Event]:
 
 
 @pytest.mark.parametrize("piece", [1, 100, 1 << 30])
-def test_compressed_messages_come_inflated_and_count_as_long_as_they_are(piece: int) -> None:
-    pair, call = opened_with_gzip(Limits())
-    texts = [b"a" * 200_000, b"plain", b""]
-    data = compressed(gzip.compress(texts[0])) + b"\0\0\0\0\5plain" + compressed(gzip.compress(b""))
+def test_compressed_messages_come_as_they_are_and_count_as_long_as_they_came(piece: int) -> None:
+    """Who sends little for a call that is refused has made nobody work much."""
+    pair, call = opened_with_gzip()
+    bodies = [gzip.compress(b"a" * 200_000), b"plain", gzip.compress(b"")]
+    data = compressed(bodies[0]) + b"\0\0\0\0\5plain" + compressed(bodies[2])
     got: list[Event] = []
     for start in range(0, len(data), piece):
         got += put_data(pair, call, data[start : start + piece])
-    assert got == [MessageReceived(call, text) for text in texts]
-    assert pair.server._buffered_bytes == sum(len(text) + PREFIX_BYTES for text in texts)
-    for text in texts:
-        pair.server.taken(call, text)
+    messages = [event.message for event in got if isinstance(event, MessageReceived)]
+    assert messages == bodies
+    assert [type(message) for message in messages] == [Compressed, bytes, Compressed]
+    assert [m.inflated(200_000) for m in messages if isinstance(m, Compressed)] == [b"a" * 200_000, b""]
+    assert pair.server._buffered_bytes == len(data)
+    for message in messages:
+        pair.server.taken(call, message)
     assert pair.server._buffered_bytes == 0
+
+
+def test_a_mark_that_means_nothing_ends_the_call() -> None:
+    for head, mark in ((("grpc-encoding", "gzip"), b"\2"), (("grpc-encoding", "identity"), b"\1")):
+        pair = Pair()
+        call = pair.client.open_call("/pkg.Svc/Do", None, (head,))
+        pair.settle()
+        (cancelled,) = put_data(pair, call, mark + b"\0\0\0\0")
+        assert isinstance(cancelled, CallCancelled)
+        (finished,), _ = pair.settle()
+        assert isinstance(finished, CallFinished)
+        assert finished.code is Code.INTERNAL
 
 
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (compressed(gzip.compress(bytes(1001), mtime=0)), Code.RESOURCE_EXHAUSTED),
-        (compressed(gzip.compress(bytes(1000), mtime=0)[:-1]), Code.INTERNAL),
-        (compressed(gzip.compress(bytes(1000), mtime=0) + b"more"), Code.INTERNAL),
-        (compressed(b""), Code.INTERNAL),
-        (compressed(b"not gzip's"), Code.INTERNAL),
-        (b"\2\0\0\0\0", Code.INTERNAL),
+        (gzip.compress(bytes(1001), mtime=0), Code.RESOURCE_EXHAUSTED),
+        (gzip.compress(bytes(1000), mtime=0)[:-1], Code.INTERNAL),
+        (gzip.compress(bytes(1000), mtime=0) + b"more", Code.INTERNAL),
+        (b"", Code.INTERNAL),
+        (b"not gzip's", Code.INTERNAL),
     ],
-    ids=["long", "cut", "more", "empty", "other", "flag"],
+    ids=["long", "cut", "more", "empty", "other"],
 )
 def test_compressed_messages_that_are_none_or_too_long(data: bytes, code: Code) -> None:
-    pair, call = opened_with_gzip(Limits(inflated_bytes_max=1000))
-    (cancelled,) = put_data(pair, call, data)
-    assert isinstance(cancelled, CallCancelled)
-    (finished,), _ = pair.settle()
-    assert isinstance(finished, CallFinished)
-    assert finished.code is code
+    with pytest.raises(RpcError) as caught:
+        Compressed(data).inflated(1000)
+    assert caught.value.code is code

@@ -178,10 +178,7 @@ class Connection(ABC):
                 stream.reader = MessageReader(bytes_max)
             reader = stream.reader
             messages = reader.feed(payload)
-            if reader.inflates:
-                stream.held_bytes += reader.grown_bytes
-                self._buffered_bytes += reader.grown_bytes
-            elif not reader.partial_bytes:
+            if not (reader.partial_bytes or reader.are_compressed):
                 stream.reader = None
             if self._buffered_bytes > self._limits.buffered_bytes_max:
                 raise RpcError(Code.RESOURCE_EXHAUSTED, "too many messages wait on this connection")

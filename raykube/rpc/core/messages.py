@@ -18,29 +18,33 @@ def alone(data: bytes, bytes_max: int) -> bytes | None:
     return None
 
 
-def inflate(data: bytes, bytes_max: int) -> bytes:
-    """What gzip made `data` of. Raises RpcError: it is longer than `bytes_max`, or `data` is not gzip's."""
-    inflator = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        message = inflator.decompress(data, bytes_max + 1)
-    except zlib.error as error:
-        raise RpcError(Code.INTERNAL, f"a message is not gzip's: {error}") from None
-    if len(message) > bytes_max:
-        raise RpcError(Code.RESOURCE_EXHAUSTED, f"a compressed message is longer than the {bytes_max} bytes allowed")
-    if not inflator.eof or inflator.unused_data:
-        raise RpcError(Code.INTERNAL, "a message is not gzip's: it has another end")
-    return message
+class Compressed(bytes):
+    """A message as it came. It is inflated by whoever takes it: one that nobody wants costs nothing."""
+
+    __slots__ = ()
+
+    def inflated(self, bytes_max: int) -> bytes:
+        """What gzip made this of. Raises RpcError: it is longer than `bytes_max`, or this is not gzip's."""
+        inflator = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            message = inflator.decompress(self, bytes_max + 1)
+        except zlib.error as error:
+            raise RpcError(Code.INTERNAL, f"a message is not gzip's: {error}") from None
+        if len(message) > bytes_max:
+            raise RpcError(Code.RESOURCE_EXHAUSTED, f"a compressed message is longer than the {bytes_max} allowed")
+        if not inflator.eof or inflator.unused_data:
+            raise RpcError(Code.INTERNAL, "a message is not gzip's: it has another end")
+        return message
 
 
 class MessageReader:
-    """Puts one stream's messages together. Compressed ones are taken where `inflated_bytes_max` is not 0."""
+    """Puts one stream's messages together. With `are_compressed`, some may be `Compressed`."""
 
-    __slots__ = ("_bytes_max", "_have", "_inflated_bytes_max", "_need", "_parts", "grown_bytes")
+    __slots__ = ("_bytes_max", "_have", "_need", "_parts", "are_compressed")
 
-    def __init__(self, bytes_max: int, inflated_bytes_max: int = 0) -> None:
+    def __init__(self, bytes_max: int, are_compressed: bool = False) -> None:
         self._bytes_max = bytes_max
-        self._inflated_bytes_max = inflated_bytes_max
-        self.grown_bytes = 0  # what the messages of the last `feed` are longer than their bytes in DATA
+        self.are_compressed = are_compressed
         self._parts: list[bytes] = []
         self._have = 0
         self._need = PREFIX_BYTES
@@ -50,14 +54,8 @@ class MessageReader:
         """Bytes held of a message that is not whole yet."""
         return self._have
 
-    @property
-    def inflates(self) -> bool:
-        """Whether messages may be compressed."""
-        return self._inflated_bytes_max > 0
-
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. Raises RpcError: too long, or compressed where none may be."""
-        self.grown_bytes = 0
         self._parts.append(data)
         self._have += len(data)
         messages: list[bytes] = []
@@ -74,17 +72,14 @@ class MessageReader:
             if len(whole) - start < self._need:
                 break
             message = whole[start + PREFIX_BYTES : start + self._need]
-            if whole[start]:
-                message = inflate(message, self._inflated_bytes_max)
-                self.grown_bytes += len(message) - length
-            messages.append(message)
+            messages.append(Compressed(message) if whole[start] else message)
             start += self._need
         self._have = len(whole) - start
         self._parts = [whole[start:]] if self._have else []
         return messages
 
     def _length(self, whole: bytes, start: int) -> int:
-        if whole[start] and not (whole[start] == 1 and self.inflates):
+        if whole[start] and not (whole[start] == 1 and self.are_compressed):
             raise RpcError(Code.INTERNAL, "a message is marked as compressed, and the call does not say with what")
         length = int.from_bytes(whole[start + 1 : start + 5], "big")
         if length > self._bytes_max:

@@ -146,7 +146,7 @@ class ServerConnection(Connection):
             self._close(stream)
             return
         if head.is_compressed:
-            stream.reader = MessageReader(self._limits.message_bytes_max, self._limits.inflated_bytes_max)
+            stream.reader = MessageReader(self._limits.message_bytes_max, are_compressed=True)
         self._events.append(CallOpened(number, head))
         if end_stream:
             self._events.append(PeerEnded(number))
