@@ -19,7 +19,8 @@ from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 
 from raykube.rpc import Code, RpcError
 from raykube.rpc.handlers import Call, Served, served_by
-from raykube.rpc.health import Page, keep_few
+from raykube.rpc.health import Page
+from raykube.rpc.http_connections import Connections, runner
 from raykube.rpc.pending import Pending
 from raykube.rpc.tls import denial, peer_of
 
@@ -67,7 +68,9 @@ STATUSES = {
 }
 BODY_TIMEOUT_S = 30.0
 METADATA = "grpc-metadata-"  # how headers begin that are the call's metadata
+ASIDE_BYTES = 64 << 10
 _JSON = "application/json"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}(?:==)?|[A-Za-z0-9+/_-]{3}=?)?")
 _MORE = re.compile(r"\s*")
 _BASE64_GROWTH = 2  # a body of so many bytes for one of a message, at most and roundly
@@ -80,10 +83,13 @@ class Gateway:
 
     def __init__(self, users: Iterable[str], message_bytes_max: int, pages: Mapping[str, Page]) -> None:
         self._users = frozenset(users)
-        self._app = web.Application(client_max_size=_BASE64_GROWTH * message_bytes_max, middlewares=[self._admit])
+        self._connections = Connections(busy_s=None)  # a watch may be silent for days
+        self._app = web.Application(
+            client_max_size=_BASE64_GROWTH * message_bytes_max, middlewares=[self._connections.mark, self._admit]
+        )
         for path, page in pages.items():
             self._app.router.add_get(path, _shown(page))
-        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
+        self._runner = runner(self._app, cancels=True)
         self._watcher: asyncio.Task[None] | None = None
 
     def add(self, service: ServiceDescriptor, handler: object) -> None:
@@ -96,7 +102,7 @@ class Gateway:
     async def start(self) -> None:
         await self._runner.setup()
         assert self._runner.server is not None
-        self._watcher = asyncio.create_task(keep_few(self._runner.server, cuts=False))
+        self._watcher = asyncio.create_task(self._connections.keep_few(self._runner.server))
 
     def connection(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
@@ -140,11 +146,12 @@ def _shown(page: Page) -> Handler:
 def _unary(served: Served) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            messages = _messages(served, await _body(request))
-            found = await _result(served, next(messages, served.method.request_type()), _call(request))
+            body = await _body(request)
+            message = await _aside(len(body), lambda: next(_messages(served, body), served.method.request_type()))
+            found = await _result(served, message, _call(request))
         except RpcError as error:
             return _refusal(error)
-        return web.json_response(_shape(served, found), dumps=_dumps)
+        return web.Response(text=await _text(served, found, "{}"), content_type=_JSON)
 
     return answer
 
@@ -153,8 +160,9 @@ def _streamed(served: Served) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _JSON})
         try:
-            messages = _messages(served, await _body(request))
-            first = next(messages, None)
+            body = await _body(request)
+            messages = _messages(served, body)
+            first = await _aside(len(body), lambda: next(messages, None))
             asked: Any = _each(first, messages) if served.method.client_streaming else first
             if asked is None:
                 asked = served.method.request_type()
@@ -162,7 +170,7 @@ def _streamed(served: Served) -> Handler:
             async for found in served.function(asked, _call(request)):
                 if not response.prepared:
                     await response.prepare(request)
-                await response.write(_dumps({"result": _shape(served, found)}).encode() + b"\n")
+                await response.write((await _text(served, found, '{{"result":{}}}\n')).encode())
         except RpcError as error:
             if not response.prepared:
                 return _refusal(error)
@@ -175,6 +183,11 @@ def _streamed(served: Served) -> Handler:
         return response
 
     return answer
+
+
+async def _aside(size: int, work: Callable[[], Any]) -> Any:
+    """What `work` returns. In a thread where it takes long, as for many bytes: nothing may hold up the store."""
+    return work() if size < ASIDE_BYTES else await asyncio.to_thread(work)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -248,19 +261,29 @@ def _check(found: Any, kind: Descriptor) -> None:
                 continue
             if field.message_type is not None:
                 _check(each, field.message_type)
+            elif field.enum_type is not None:
+                if isinstance(each, str) and each not in field.enum_type.values_by_name:
+                    raise ValueError(f"unknown value {each[:64]!r} for enum {field.enum_type.full_name}")
             elif field.type == field.TYPE_BYTES and not (isinstance(each, str) and _BASE64.fullmatch(each)):
                 raise ValueError(f"{kind.name}.{field.name} is not base64: {str(each)[:64]!r}")
 
 
-def _shape(served: Served, found: Any) -> dict[str, Any]:
-    """A message as JSON has it. Handlers may give what is encoded already."""
-    message = served.method.response_type.FromString(found.SerializeToString())
-    shape: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return shape
+async def _text(served: Served, found: Any, around: str) -> str:
+    """A message as JSON, put into `around`. Handlers may give what is encoded already."""
+    data = found.SerializeToString()
+
+    def text() -> str:
+        message = served.method.response_type.FromString(data)
+        shape = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        return around.format(_dumps(shape))
+
+    text_now: str = await _aside(len(data), text)
+    return text_now
 
 
 def _dumps(shape: Any) -> str:
-    return json.dumps(shape, separators=(",", ":"), ensure_ascii=False)
+    # In pieces: made in one call, a large one would hold Python's lock, and with it the store, until it is done.
+    return "".join(_ENCODER.iterencode(shape))
 
 
 def _refusal(error: RpcError) -> web.Response:

@@ -14,12 +14,16 @@ PATIENCE_S = 10.0
 
 
 class Entrance(asyncio.Protocol):
-    """The protocol of a connection until it is known. `waiting` are all such, for a server that stops."""
+    """The protocol of a connection until it is known. `waiting` are all such, for a server that stops; once it
+    `is_stopping`, nobody enters."""
 
-    def __init__(self, grpc: Protocols, http: Protocols, waiting: set["Entrance"]) -> None:
+    def __init__(
+        self, grpc: Protocols, http: Protocols, waiting: set["Entrance"], is_stopping: Callable[[], bool]
+    ) -> None:
         self._grpc = grpc
         self._http = http
         self._waiting = waiting
+        self._is_stopping = is_stopping
         self._seen = b""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -56,6 +60,9 @@ class Entrance(asyncio.Protocol):
 
     def _enter(self, protocols: Protocols) -> None:
         self._leave()
+        if self._is_stopping():
+            self.abort()
+            return
         transport, protocol = self._transport, protocols()
         assert transport is not None
         self._transport = None

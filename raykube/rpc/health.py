@@ -11,13 +11,11 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from raykube.rpc.http_connections import Connections, runner
 from raykube.rpc.listen import bind
 from raykube.rpc.tls import Tls, server_context
 
 Page = Callable[[], web.Response]
-LIFE_S = 60.0  # of a connection, whatever it is used for: who asks again makes another
-CONNECTIONS_MAX = 1000
-CHECK_S = 1.0
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # what Prometheus asks for
 
@@ -36,6 +34,7 @@ class HealthServer:
         self._tls = tls
         self._pages = dict.fromkeys(HEALTH_PATHS, health_page(problem)) | dict(pages or {})
         self._runner: web.AppRunner | None = None
+        self._connections = Connections()
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, *, dual: bool = False) -> int:
@@ -45,15 +44,15 @@ class HealthServer:
             context = server_context(self._tls)
             context.verify_mode = ssl.CERT_OPTIONAL
         listener = bind(host, port, dual=dual)
-        app = web.Application()
+        app = web.Application(middlewares=[self._connections.mark])
         for path, page in self._pages.items():
             app.router.add_get(path, _handler(page))
         app.router.add_get("/metrics", self._serve_metrics)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = runner(app)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, ssl_context=context).start()
         assert self._runner.server is not None
-        self._watcher = asyncio.create_task(keep_few(self._runner.server))
+        self._watcher = asyncio.create_task(self._connections.keep_few(self._runner.server))
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
@@ -84,26 +83,6 @@ def health_page(problem: Callable[[], str | None]) -> Page:
 def metrics_response(metrics: str) -> web.Response:
     """A page of numbers in Prometheus' text format."""
     return web.Response(body=metrics.encode(), headers={"Content-Type": METRICS_TYPE})
-
-
-async def keep_few(server: web.Server, cuts: bool = True) -> None:
-    """Ends connections that are old or too many: anybody may connect, and to aiohttp one that says nothing is for ever.
-    They would use up the files of a process that needs them to store what it is told.
-
-    Without `cuts`, those with a request under way are left to it: its answer may be a long stream.
-    """
-    loop = asyncio.get_running_loop()
-    since: dict[web.RequestHandler, float] = {}  # oldest first
-    while True:
-        await asyncio.sleep(CHECK_S)
-        now_s = loop.time()
-        since = {each: since.get(each, now_s) for each in server.connections}
-        for number, (each, since_s) in enumerate(since.items()):
-            are_many = len(since) - number > CONNECTIONS_MAX
-            if cuts and (are_many or now_s - since_s > 2 * LIFE_S):
-                each.force_close()
-            elif are_many or now_s - since_s > LIFE_S:
-                each.close()  # when its request is answered
 
 
 def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -77,7 +77,8 @@ class Server:
         context: ssl.SSLContext | None = None
         if tls is not None:
             context = server_context(tls)
-            context.set_alpn_protocols(["h2"] if self._http is None else ["h2", "http/1.1"])
+            # Ours counts: who offers both wants a page. Clients of gRPC offer h2 alone.
+            context.set_alpn_protocols(["h2"] if self._http is None else ["http/1.1", "h2"])
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:"))
             self._listeners.append((_bind_path(path), context))
@@ -100,7 +101,9 @@ class Server:
         self._watcher = asyncio.create_task(self._watch())
 
     def _entrance(self) -> asyncio.Protocol:
-        return self._connection() if self._http is None else Entrance(self._connection, self._http, self._entering)
+        if self._http is None:
+            return self._connection()
+        return Entrance(self._connection, self._http, self._entering, lambda: self._is_stopping)
 
     def _connection(self) -> ServedConnection:
         assert self._turn is not None

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from google.protobuf import json_format
 
 from raykube.kv.config import Config
 from raykube.kv.core.identity import address_of
 from raykube.kv.service import Service
 from raykube.pb import etcd_pb2
-from raykube.rpc import RpcError
+from raykube.rpc import RpcError, http_connections
 from raykube.rpc.channel import Channel
 from tests.kit import pki
 from tests.kit.etcd import real_etcd
@@ -74,7 +76,13 @@ REQUESTS: list[tuple[str, Any]] = [
     ("nope", {}),
 ]
 NO_REQUESTS = ["nope", "{", "[]", '"a"', "7", "\xff", "[" * 50_000]
-NO_RANGES = ['{"key": 7}', '{"key": "no base 64!"}', '{"key": "YQ="}', '{"limit": "x"}', '{"sort_order": "UP"}']
+NO_RANGES = [
+    '{"key": 7}',
+    '{"key": "no base 64!"}',
+    '{"key": "YQ="}',
+    '{"key": "YQ==", "limit": "x"}',
+    '{"key": "YQ==", "sort_order": "UP"}',
+]
 
 
 async def post(session: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, Any]:
@@ -124,6 +132,7 @@ async def test_it_answers_as_etcd_does(tmp_path: Path) -> None:
         *(("kv/range", body) for body in (*NO_REQUESTS, *NO_RANGES)),
         *(("lease/keepalive", body) for body in NO_REQUESTS),
         ("kv/txn", '{"success": [{"request_put": {"key": "no base 64!"}}]}'),
+        ("kv/txn", '{"compare": [{"key": "YQ==", "target": "VERSON", "version": "0"}]}'),
     ],
 )
 async def test_what_is_no_request_is_refused(tmp_path: Path, path: str, body: str) -> None:
@@ -180,6 +189,50 @@ async def test_a_stop_ends_what_is_under_way_and_who_has_said_nothing(tmp_path: 
         await group.start("m1")
 
 
+async def test_a_watch_is_for_as_long_as_it_likes_and_who_says_nothing_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connections, "CHECK_S", 0.02)
+    monkeypatch.setattr(http_connections, "IDLE_S", 0.3)
+    monkeypatch.setattr(http_connections, "CONNECTIONS_MAX", 5)
+    async with running_group(tmp_path, 1) as group, client(group.endpoints[0]) as session:
+        host, port = group.endpoints[0].split(":")
+        async with session.post("/v3/watch", data=json.dumps({"create_request": key("a")})) as response:
+            await response.content.readline()
+            for _ in range(3):
+                ends = [await asyncio.open_connection(host, int(port)) for _ in range(10)]
+                for _, writer in ends:
+                    writer.write(b"GET /heal")
+                async with asyncio.timeout(10):
+                    for reader, writer in ends:
+                        assert await reader.read() == b""
+                        writer.close()
+            await post(session, "kv/put", key("a", value=b64("1")))
+            async with asyncio.timeout(10):
+                assert b'"events"' in await response.content.readline()
+
+
+async def test_large_requests_and_answers_are_made_in_a_thread(tmp_path: Path) -> None:
+    operations = [{"request_put": key(f"{number:05}", value=b64("x" * 100))} for number in range(15_000)]
+    async with running_group(tmp_path, 1, max_txn_ops=20_000, max_request_bytes=8 << 20) as group:
+        threads: set[str] = set()
+
+        def noted(*arguments: Any, **options: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return original(*arguments, **options)
+
+        for name in ("ParseDict", "MessageToDict"):
+            original = getattr(json_format, name)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(json_format, name, noted)
+                async with client(group.endpoints[0]) as session:
+                    assert (await post(session, "kv/txn", {"success": operations}))[0] == 200
+                    _, (found,) = await post(session, "kv/range", key("0", range_end=b64("2")))
+                    assert found["count"] == "15000"
+            assert any(name.startswith("asyncio_") for name in threads)
+            threads.clear()
+
+
 async def test_pages_of_other_origins_get_nothing(tmp_path: Path) -> None:
     """What a browser sends for them it sends without asking, when it looks like a form."""
     async with member(tmp_path) as session:
@@ -220,6 +273,7 @@ async def test_certificates_say_who_may(tmp_path: Path) -> None:
             files = pki.tls(name)
             context = ssl.create_default_context(cafile=str(files.ca_file))
             context.load_cert_chain(files.cert_file, files.key_file)
+            context.set_alpn_protocols(["h2", "http/1.1"])  # who offers both gets pages
             async with aiohttp.ClientSession(f"https://127.0.0.1:{port}") as session:
                 for path in ("/v3/kv/range", "/health"):
                     method = "POST" if path.startswith("/v3") else "GET"

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from raykube.rpc import health
+from raykube.rpc import http_connections
 from raykube.rpc.health import HealthServer
 from tests.kit import pki
 
@@ -15,9 +15,9 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture(params=["plain", "tls"])
 async def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    monkeypatch.setattr(health, "CHECK_S", 0.02)
-    monkeypatch.setattr(health, "LIFE_S", 0.3)
-    monkeypatch.setattr(health, "CONNECTIONS_MAX", 20)
+    monkeypatch.setattr(http_connections, "CHECK_S", 0.02)
+    monkeypatch.setattr(http_connections, "IDLE_S", 0.3)
+    monkeypatch.setattr(http_connections, "CONNECTIONS_MAX", 20)
     tls = pki.tls("kube-apiserver", server=True) if request.param == "tls" else None
     server = HealthServer(lambda: None, lambda: "", tls)
     yield await server.start("127.0.0.1", 0)
@@ -39,10 +39,24 @@ async def test_a_connection_is_not_for_ever(port: int, request: pytest.FixtureRe
     writer.close()
 
 
+async def test_one_that_is_used_stays(port: int, request: pytest.FixtureRequest) -> None:
+    """As those of probes and of Prometheus."""
+    reader, writer = await connect(port, request)
+    async with asyncio.timeout(10):
+        for _ in range(10):
+            writer.write(GET)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert await reader.readexactly(2) == b"ok"
+            await asyncio.sleep(0.1)
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_the_oldest_of_too_many_make_room(
     port: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "LIFE_S", 60.0)
+    monkeypatch.setattr(http_connections, "IDLE_S", 60.0)
     ends = [await connect(port, request) for _ in range(30)]
     async with asyncio.timeout(10):
         for reader, _ in ends[:10]:

@@ -17,7 +17,10 @@ class CallOpened:
 
 @dataclass(slots=True)
 class MessageReceived:
-    """One whole message, `Compressed` or as it is. Say `taken(stream, message)` when its consumer has it, or the peer's window stays smaller."""
+    """One whole message, `Compressed` or as it is.
+
+    Say `taken(stream, message)` when its consumer has it, or the peer's window stays smaller.
+    """
 
     stream: int
     message: bytes
