@@ -1,5 +1,6 @@
 """Backups as files: looked at, and made into the data directories of a new cluster. No member runs meanwhile."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,13 +119,6 @@ def restore(
     """
     if data_dir.exists() and not (data_dir.is_dir() and not any(data_dir.iterdir())):
         raise ValueError(f"{data_dir} exists: --data-dir must name a directory that is empty or not there yet")
-    # Under another name until it is whole: a half-written directory must not look like a member's.
-    temporary = data_dir.with_name(f"{data_dir.name}.restoring")
-    own_log = temporary / "wal"
-    if wal_dir is not None and segments(wal_dir):
-        if not own_log.is_symlink() or own_log.resolve() != wal_dir.resolve():
-            raise ValueError(f"{wal_dir} holds a log: --wal-dir must name a directory that holds none")
-        _clear(wal_dir)  # of a restore that was interrupted
     membership = parse_initial_cluster(cluster.initial_cluster, f"{cluster.token}/{found.digest.hex()}")
     own = next((member for member in membership.members if member.name == cluster.name), None)
     if own is None:
@@ -138,25 +132,34 @@ def restore(
             pass
     snapshot = Snapshot(found.snapshot.index, found.snapshot.term, membership)
     meta = salted(Meta(cluster_id(membership), own.id, token_id(cluster.token)))
-    directory = FolderLock(temporary, 0o700, "member", "--data-dir")
-    try:
-        for leftover in ("snap", "wal"):
-            shutil.rmtree(temporary / leftover, ignore_errors=True)
-        own_log.unlink(missing_ok=True)  # where it was a link
-        log_place.settle(temporary, wal_dir)
-        SnapshotFiles(temporary / "snap", meta.cluster_id).save(snapshot, image.capture(store).chunks())
-        wal, _ = Wal.open(own_log, meta)
-        wal.append(Write(HardState(snapshot.term, 0, snapshot.index), [], snapshot, []))
-        wal.close()
-        temporary.rename(data_dir)
+    # Under another name until it is whole: a half-written directory must not look like a member's.
+    temporary = data_dir.with_name(f"{data_dir.name}.restoring")
+    own_log = temporary / "wal"
+    with contextlib.ExitStack() as locks:
+        locks.callback(FolderLock(temporary, 0o700, "member", "--data-dir").close)
+        is_ours = False  # the folder of the log
+        try:
+            if wal_dir is not None:
+                locks.callback(FolderLock(wal_dir, 0o700, "member", "--wal-dir").close)
+                if segments(wal_dir) and not (own_log.is_symlink() and own_log.resolve() == wal_dir.resolve()):
+                    raise ValueError(f"{wal_dir} holds a log: --wal-dir must name a directory that holds none")
+                is_ours = True
+                _clear(wal_dir)  # of a restore that was interrupted
+            for leftover in ("snap", "wal"):
+                shutil.rmtree(temporary / leftover, ignore_errors=True)
+            own_log.unlink(missing_ok=True)  # where it was a link
+            log_place.settle(temporary, wal_dir)
+            SnapshotFiles(temporary / "snap", meta.cluster_id).save(snapshot, image.capture(store).chunks())
+            wal, _ = Wal.open(own_log, meta)
+            wal.append(Write(HardState(snapshot.term, 0, snapshot.index), [], snapshot, []))
+            wal.close()
+            temporary.rename(data_dir)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if wal_dir is not None and is_ours:
+                _clear(wal_dir)
+            raise
         sync_folder(data_dir.absolute().parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if wal_dir is not None:
-            _clear(wal_dir)
-        raise
-    finally:
-        directory.close()
 
 
 def _clear(wal_dir: Path) -> None:

@@ -56,4 +56,5 @@ class Admission:
         self.check_size(size, size_max)
         if not self.is_full or not adds():
             return
-        raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: {self.shortage}")
+        if shortage := self.shortage:  # it may have come to an end meanwhile
+            raise RpcError(Code.RESOURCE_EXHAUSTED, f"etcdserver: {shortage}")

@@ -3,10 +3,13 @@
 A link, so that the data directory says it: a start that forgets `--wal-dir` must not take the member for a new one.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
-from raykube.kv.wal import segments, sync_folder
+from raykube.kv.joins import INCARNATION
+from raykube.kv.wal import UNUSED, segments, sync_folder
+from raykube.rpc.folder_lock import LOCK
 
 
 def settle(data_dir: Path, wal_dir: Path | None) -> None:
@@ -14,22 +17,30 @@ def settle(data_dir: Path, wal_dir: Path | None) -> None:
     link = data_dir / "wal"
     if link.is_symlink():
         there = Path(os.readlink(link))
-        if not link.is_dir():
-            raise ValueError(f"the log of {data_dir} is in {there}, which is not there: is its disk mounted?")
+        # Before a member begins, it locks the folder of its log. An empty one is where a disk is not mounted.
+        has_begun = (data_dir / INCARNATION).exists()
+        if not link.is_dir() or (has_begun and not (link / LOCK).exists() and not segments(link)):
+            raise ValueError(f"the log of {data_dir} is in {there}, which holds none: is its disk mounted?")
         if wal_dir is not None and wal_dir.resolve() != link.resolve():
             raise ValueError(
                 f"the log of {data_dir} is in {there}, and --wal-dir is {wal_dir}: to move it, move its files, "
                 f"and remove the link {link}"
             )
-        sync_folder(there.parent)
+        sync_folder(link.resolve().parent)
         return
-    if wal_dir is None:
+    if wal_dir is None or wal_dir.absolute() == link.absolute():
         return
     if segments(link):
         raise ValueError(f"the log is in {link}: move its files to --wal-dir {wal_dir}, and remove {link}")
+    if data_dir.resolve() in wal_dir.resolve().parents:
+        raise ValueError(f"--wal-dir {wal_dir} is inside of {data_dir}: without it the log is there, too")
     place = wal_dir.absolute()
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sync_folder(place.parent)
+    for folder in place.parents:
+        with contextlib.suppress(PermissionError):  # one that this user may not read was there before
+            sync_folder(folder)
+    for leftover in link.glob(f"*{UNUSED}"):
+        leftover.unlink()
     if link.exists():
         link.rmdir()
     temporary = data_dir / "wal.tmp"

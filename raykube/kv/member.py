@@ -153,7 +153,7 @@ class Member:
             self.fail(self.room.problem)  # its files may be gone, though what is open takes writes as before
             return
         if self.room.is_full and self.room.lacks_space:
-            self._guard(lambda: self.snapshotter.make_room(self.room.bytes_free))
+            self._guard(lambda: self.snapshotter.make_room(self.room.snapshot_bytes_free))
         self._guard(lambda: self.replica.tick(now, stalled_s, int(stalled_s / self.tick_s)))
 
     def _is_late(self) -> bool:

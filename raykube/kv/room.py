@@ -22,6 +22,7 @@ class Room:
         self._retry = retry
         self._checked_at = float("-inf")
         self.bytes_free = 0
+        self.snapshot_bytes_free = 0  # on the disk of snapshots, which may be another one than the log's
         self.problem: OSError | None = None  # the disk could not be asked
 
     @property
@@ -31,7 +32,9 @@ class Room:
         if now - self._checked_at >= CHECK_S:
             self._checked_at = now
             try:
-                self.bytes_free, self._shortest = min((shutil.disk_usage(each).free, each) for each in self._folders)
+                found = [(shutil.disk_usage(each).free, each) for each in self._folders]
+                self.bytes_free, self._shortest = min(found)
+                self.snapshot_bytes_free = found[0][0]
             except OSError as error:
                 self.problem = error
             if self._shortage():
@@ -48,4 +51,6 @@ class Room:
             return (
                 f"the disk of {self._shortest} has {self.bytes_free >> 20} MiB left, {BYTES_KEPT >> 20} are kept back"
             )
-        return f"no room for the next segment of the log in {self._folders[1]}: {os.strerror(self._shortage())}"
+        # Meanwhile it may have come to an end.
+        reason = os.strerror(self._shortage() or errno.ENOSPC)
+        return f"no room for the next segment of the log in {self._folders[1]}: {reason}"

@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+LOCK = "lock"
+
 
 class FolderLock:
     """Held until `close`, or until the process ends, however it ends.
@@ -17,7 +19,7 @@ class FolderLock:
             folder.mkdir(mode=mode, parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"cannot make {folder}: {error.strerror}; choose another {flag}") from None
-        self._file = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._file = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

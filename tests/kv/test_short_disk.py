@@ -149,3 +149,23 @@ async def test_a_want_of_descriptors_costs_no_way_back_to_the_older_snapshot(tmp
         assert segments(tmp_path) == kept
         member._wal.shortage = errno.ENOSPC
         await until(lambda: segments(tmp_path) < kept, 10, "the log is cut")
+
+
+async def test_room_for_a_snapshot_is_looked_for_on_its_own_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log on another disk, which is full, is cut by a snapshot that this one has room for."""
+    async with running_group(tmp_path, 1, wal_dir=tmp_path / "log") as group:
+        await fill(group)
+        member = group.services["m1"].member
+        assert member is not None
+        usage = shutil.disk_usage(tmp_path)
+
+        def looked(folder: Path) -> Any:
+            return usage._replace(free=1 << 20 if folder.name == "wal" else 1 << 40)
+
+        monkeypatch.setattr(room.shutil, "disk_usage", looked)
+        member.room._checked_at = float("-inf")
+        assert member.room.is_full
+        assert str(tmp_path / "m1" / "wal") in str(member.room)
+        await until(lambda: segments(tmp_path) < 4, 10, "the log is cut")

@@ -1,5 +1,6 @@
 """A log on a disk of its own: found again whatever the flags say, and never taken for one that is lost."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from raykube.kv.config import Config
 from raykube.kv.service import Service
 from raykube.kv.wal import segments
 from raykube.pb.batch_pb2 import Write
+from raykube.rpc.folder_lock import FolderLock
 from tests.kv.group import running_group
 from tests.kv.test_snapshots import Restored, content, fill, restore, snapshot
 
@@ -47,8 +49,14 @@ async def test_what_contradicts_the_files_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"is in .*, and --wal-dir is .*to move it"):
             await Service(changed(config, wal_dir=tmp_path / "elsewhere")).start()
         place.rename(tmp_path / "unmounted")
-        with pytest.raises(ValueError, match="which is not there: is its disk mounted"):
-            await Service(changed(config, wal_dir=None)).start()
+        for is_there in (False, True):
+            if is_there:
+                place.mkdir()  # where the disk would be mounted
+            for flag in (None, place):
+                with pytest.raises(ValueError, match="which holds none: is its disk mounted"):
+                    await Service(changed(config, wal_dir=flag)).start()
+        assert not any(place.iterdir())
+        place.rmdir()
         (tmp_path / "unmounted").rename(place)
         # Moved as the message says, and then into the data directory.
         shutil.copytree(place, tmp_path / "elsewhere")
@@ -82,17 +90,59 @@ async def test_a_restore_writes_it_there(tmp_path: Path) -> None:
     assert not (folder / "n2").exists()
 
 
+async def test_places_that_are_none_and_a_link_of_somebody_s_own(tmp_path: Path) -> None:
+    async with running_group(tmp_path, 1, wal_dir=tmp_path / "m1" / "wal") as group:
+        await group.stop("m1")
+        assert not (tmp_path / "m1" / "wal").is_symlink()
+        shutil.rmtree(tmp_path / "m1")
+        config = group.configs["m1"]
+        with pytest.raises(ValueError, match="is inside of"):
+            await Service(changed(config, wal_dir=tmp_path / "m1" / "log")).start()
+        shutil.rmtree(tmp_path / "m1")
+        (tmp_path / "m1").mkdir()
+        (tmp_path / "own").mkdir()
+        (tmp_path / "m1" / "wal").symlink_to(Path("..") / "own")
+        group.configs["m1"] = changed(config, wal_dir=None)
+        await group.start("m1")
+        assert segments(tmp_path / "own")
+
+
+async def test_two_restores_at_once_do_not_take_each_other_s_log(tmp_path: Path) -> None:
+    file, place = tmp_path / "backup.db", tmp_path / "log"
+    async with running_group(tmp_path, 1) as group:
+        await fill(group)
+        await snapshot("save", str(file), f"--endpoints={group.endpoints[0]}")
+    cluster = backup_files.NewCluster("m1", ["m1=http://127.0.0.1:1"], "t", ["http://127.0.0.1:1"])
+    found = backup_files.open_backup(file)
+    with contextlib.closing(FolderLock(place, 0o700, "member", "--wal-dir")):
+        (place / f"{1:016x}-{1:016x}.wal").write_bytes(b"another's")
+        log_place.settle(_made(tmp_path / "n.restoring"), place)
+        with pytest.raises(OSError, match="another member uses"):
+            backup_files.restore(found, cluster, tmp_path / "n", place)
+        assert segments(place)
+    with pytest.raises(ValueError, match="holds a log"):
+        backup_files.restore(found, cluster, tmp_path / "n", place)
+    assert segments(place)
+    assert not (tmp_path / "n.restoring").exists()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 async def test_a_restore_that_fails_leaves_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, place = tmp_path / "backup.db", tmp_path / "log"
     async with running_group(tmp_path, 1) as group:
         await fill(group)
         await snapshot("save", str(file), f"--endpoints={group.endpoints[0]}")
 
-    def refuse(folder: Path) -> None:
+    def refuse(*_: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(backup_files, "sync_folder", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
     cluster = backup_files.NewCluster("m1", ["m1=http://127.0.0.1:1"], "t", ["http://127.0.0.1:1"])
+    log_place.settle(_made(tmp_path / "n.restoring"), None)
     with pytest.raises(OSError, match="the disk is gone"):
         backup_files.restore(backup_files.open_backup(file), cluster, tmp_path / "n", place)
     assert not segments(place)
