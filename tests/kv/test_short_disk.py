@@ -162,7 +162,7 @@ async def test_room_for_a_snapshot_is_looked_for_on_its_own_disk(
         usage = shutil.disk_usage(tmp_path)
 
         def looked(folder: Path) -> Any:
-            return usage._replace(free=1 << 20 if folder.name == "wal" else 1 << 40)
+            return usage._replace(free=0 if folder.name == "wal" else 1 << 40)
 
         monkeypatch.setattr(room.shutil, "disk_usage", looked)
         member.room._checked_at = float("-inf")
