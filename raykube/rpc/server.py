@@ -136,8 +136,11 @@ class Server:
             now_s = loop.time()
             if now_s - due_s > self._keepalive_timeout_s / 2:
                 continue  # this process stood still: clients may not have been asked yet, or their answers lie unread
-            for connection in list(self._connections):
-                connection.check(now_s, self._keepalive_s, self._keepalive_timeout_s)
+            self._check(now_s)
+
+    def _check(self, now_s: float) -> None:
+        for connection in list(self._connections):
+            connection.check(now_s, self._keepalive_s, self._keepalive_timeout_s)
 
     async def stop(self, grace_s: float = 0.5) -> None:
         """Stops accepting, lets running calls end for `grace_s` seconds, then cancels them."""
@@ -166,6 +169,7 @@ class Server:
             connection.abort()
         if self._watcher is not None:
             self._watcher.cancel()
+            await asyncio.wait({self._watcher})
         self._stopped.set()
 
     async def _all_gone(self, timeout_s: float) -> None:
