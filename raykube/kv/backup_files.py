@@ -119,6 +119,10 @@ def restore(
     """
     if data_dir.exists() and not (data_dir.is_dir() and not any(data_dir.iterdir())):
         raise ValueError(f"{data_dir} exists: --data-dir must name a directory that is empty or not there yet")
+    if wal_dir is not None and wal_dir.absolute() == (data_dir / "wal").absolute():
+        wal_dir = None
+    if wal_dir is not None and data_dir.resolve() in (wal_dir.resolve(), *wal_dir.resolve().parents):
+        raise ValueError(f"--wal-dir {wal_dir} is inside of {data_dir}: without it the log is there, too")
     membership = parse_initial_cluster(cluster.initial_cluster, f"{cluster.token}/{found.digest.hex()}")
     own = next((member for member in membership.members if member.name == cluster.name), None)
     if own is None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from inspect import isawaitable
 from typing import Any
@@ -69,6 +70,7 @@ STATUSES = {
 BODY_TIMEOUT_S = 30.0
 METADATA = "grpc-metadata-"  # how headers begin that are the call's metadata
 ASIDE_BYTES = 64 << 10
+_THREAD = ThreadPoolExecutor(1, "gateway")  # one, and not that in which snapshots and logs are seen to
 _JSON = "application/json"
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}(?:==)?|[A-Za-z0-9+/_-]{3}=?)?")
@@ -83,7 +85,7 @@ class Gateway:
 
     def __init__(self, users: Iterable[str], message_bytes_max: int, pages: Mapping[str, Page]) -> None:
         self._users = frozenset(users)
-        self._connections = Connections(busy_s=None)  # a watch may be silent for days
+        self._connections = Connections()
         self._app = web.Application(
             client_max_size=_BASE64_GROWTH * message_bytes_max, middlewares=[self._connections.mark, self._admit]
         )
@@ -97,7 +99,9 @@ class Gateway:
         for served in served_by(service, handler):
             for path in PATHS.get(served.method.name, ()) if served.function is not None else ():
                 streams = served.method.client_streaming or served.method.server_streaming
-                self._app.router.add_post(f"/v3/{path}", _streamed(served) if streams else _unary(served))
+                self._app.router.add_post(
+                    f"/v3/{path}", _streamed(served, self._connections) if streams else _unary(served)
+                )
 
     async def start(self) -> None:
         await self._runner.setup()
@@ -156,14 +160,15 @@ def _unary(served: Served) -> Handler:
     return answer
 
 
-def _streamed(served: Served) -> Handler:
+def _streamed(served: Served, connections: Connections) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
+        connections.lasts(request)  # a watch may be silent for days
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: _JSON})
         try:
             body = await _body(request)
             messages = _messages(served, body)
             first = await _aside(len(body), lambda: next(messages, None))
-            asked: Any = _each(first, messages) if served.method.client_streaming else first
+            asked: Any = _each(first, messages, len(body)) if served.method.client_streaming else first
             if asked is None:
                 asked = served.method.request_type()
             assert served.function is not None
@@ -187,7 +192,7 @@ def _streamed(served: Served) -> Handler:
 
 async def _aside(size: int, work: Callable[[], Any]) -> Any:
     """What `work` returns. In a thread where it takes long, as for many bytes: nothing may hold up the store."""
-    return work() if size < ASIDE_BYTES else await asyncio.to_thread(work)
+    return work() if size < ASIDE_BYTES else await asyncio.get_running_loop().run_in_executor(_THREAD, work)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -199,12 +204,13 @@ async def _body(request: web.Request) -> bytes:
         raise RpcError(Code.CANCELLED, f"no whole request came in {BODY_TIMEOUT_S:g} seconds") from None
 
 
-async def _each(first: Any, rest: Iterator[Any]) -> AsyncIterator[Any]:
-    if first is not None:
-        yield first
-    for message in rest:
-        await asyncio.sleep(0)  # there may be many
+async def _each(first: Any, rest: Iterator[Any], size: int) -> AsyncIterator[Any]:
+    """Of a body of so many bytes."""
+    message = first
+    while message is not None:
         yield message
+        await asyncio.sleep(0)  # there may be many
+        message = await _aside(size, lambda: next(rest, None))
 
 
 async def _result(served: Served, message: Any, call: Call) -> Any:

@@ -209,7 +209,17 @@ class ServedCall:
             await self._more
         message = self._messages.popleft()
         self._connection.taken(self.stream, message)
-        return self._plain(message)
+        return message
+
+    def parsed(self, message: bytes) -> tuple[Any, bytes]:
+        """A message and its bytes. Ends the call where it is none, also when the handler makes nothing of that, and
+        raises RpcError."""
+        try:
+            plain = self._plain(message)
+            return self.served.parse(plain), plain
+        except RpcError as error:
+            self._fail(error)
+            raise
 
     def close(self) -> None:
         """Nothing can be sent in the call any more."""
@@ -255,6 +265,5 @@ class Requests:
         return (await self.next())[0]
 
     async def next(self) -> tuple[Any, bytes]:
-        """The next message, and its bytes as they came. Raises StopAsyncIteration behind the last."""
-        message = await self._call.next_message()
-        return self._call.served.parse(message), message
+        """The next message, and its bytes. Raises StopAsyncIteration behind the last, RpcError where it is none."""
+        return self._call.parsed(await self._call.next_message())

@@ -1,6 +1,7 @@
 """What the steward decides about machines and actors."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,13 @@ def test_nothing_changes_while_all_is_well() -> None:
 
 def test_the_control_plane_is_where_the_store_is() -> None:
     assert change(cluster(), view("abd")) == Seat(frozenset("abd"))
+
+
+def test_a_machine_whose_member_is_made_anew_there_keeps_the_rest_of_its_part() -> None:
+    """It would be ended, and begun again as soon as the learner is promoted."""
+    learning = replace(view(), voters=frozenset("ab"), homes=frozenset("abcd"))
+    assert change(cluster(), learning) is None
+    assert change(cluster(), replace(learning, homes=frozenset("abd"))) == Seat(frozenset("ab"))
 
 
 def test_machines_that_ray_has_and_we_do_not_are_taken() -> None:

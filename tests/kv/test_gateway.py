@@ -229,7 +229,7 @@ async def test_large_requests_and_answers_are_made_in_a_thread(tmp_path: Path) -
                     assert (await post(session, "kv/txn", {"success": operations}))[0] == 200
                     _, (found,) = await post(session, "kv/range", key("0", range_end=b64("2")))
                     assert found["count"] == "15000"
-            assert any(name.startswith("asyncio_") for name in threads)
+            assert any(name.startswith("gateway") for name in threads)
             threads.clear()
 
 

@@ -146,3 +146,39 @@ async def test_a_restore_that_fails_leaves_no_log(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="the disk is gone"):
         backup_files.restore(backup_files.open_backup(file), cluster, tmp_path / "n", place)
     assert not segments(place)
+
+
+async def test_a_restore_takes_the_places_that_a_start_takes(tmp_path: Path) -> None:
+    file = tmp_path / "backup.db"
+    async with running_group(tmp_path, 1) as group:
+        wanted = await fill(group)
+        await snapshot("save", str(file), f"--endpoints={group.endpoints[0]}")
+    cluster = backup_files.NewCluster("m1", ["m1=http://127.0.0.1:1"], "t", ["http://127.0.0.1:1"])
+    found = backup_files.open_backup(file)
+    for place in (tmp_path / "n", tmp_path / "n" / "log"):
+        with pytest.raises(ValueError, match="is inside of"):
+            backup_files.restore(found, cluster, tmp_path / "n", place)
+    assert not (tmp_path / "n").exists()
+    configs = await restore(file, tmp_path / "new", 1, f"--wal-dir={tmp_path / 'new' / 'n1' / 'wal'}")
+    assert not (tmp_path / "new" / "n1" / "wal").is_symlink()
+    async with Restored(configs) as restored:
+        assert await content(restored.client) == wanted
+
+
+def test_folders_above_that_may_not_be_read_are_no_obstacle(tmp_path: Path) -> None:
+    above = tmp_path / "disk"
+    above.mkdir(mode=0o711)
+    data_dir = _made(tmp_path / "data")
+    _made(above / "log")
+    log_place.settle(data_dir, above / "log")
+    refused: list[Path] = []
+
+    def sync_folder(folder: Path) -> None:
+        if folder == above:
+            refused.append(folder)
+            raise PermissionError("no")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_place, "sync_folder", sync_folder)
+        log_place.settle(data_dir, None)
+    assert refused

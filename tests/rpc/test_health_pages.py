@@ -8,6 +8,7 @@ import pytest
 from raykube.rpc import http_connections
 from raykube.rpc.health import HealthServer
 from tests.kit import pki
+from tests.kit.waiting import until
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -16,7 +17,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(params=["plain", "tls"])
 async def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(http_connections, "CHECK_S", 0.02)
-    monkeypatch.setattr(http_connections, "IDLE_S", 0.3)
+    monkeypatch.setattr(http_connections, "IDLE_S", 1.0)
     monkeypatch.setattr(http_connections, "CONNECTIONS_MAX", 20)
     tls = pki.tls("kube-apiserver", server=True) if request.param == "tls" else None
     server = HealthServer(lambda: None, lambda: "", tls)
@@ -43,12 +44,12 @@ async def test_one_that_is_used_stays(port: int, request: pytest.FixtureRequest)
     """As those of probes and of Prometheus."""
     reader, writer = await connect(port, request)
     async with asyncio.timeout(10):
-        for _ in range(10):
+        for _ in range(5):
             writer.write(GET)
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             assert await reader.readexactly(2) == b"ok"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
         assert await reader.read() == b""
     writer.close()
 
@@ -66,3 +67,16 @@ async def test_the_oldest_of_too_many_make_room(
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     for _, writer in ends:
         writer.close()
+
+
+async def test_one_whose_answer_is_not_read_yet_is_in_use() -> None:
+    server = HealthServer(lambda: None, lambda: "x" * (64 << 20))
+    port = await server.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    await asyncio.sleep(0.2)
+    assert server._connections._busy
+    writer.close()
+    await until(lambda: not server._connections._busy)
+    await server.stop()

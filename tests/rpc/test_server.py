@@ -6,6 +6,7 @@ import socket
 import time
 import warnings
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -406,3 +407,32 @@ async def test_a_client_that_answers_stays_though_the_server_stood_still(answers
     assert connection in server._connections
     client.close()
     await server.stop(0)
+
+
+class Swallowing:
+    """Takes what is no message for the end, as handlers do whose client is gone."""
+
+    async def Both(self, requests: Any, call: Any) -> AsyncIterator[Any]:
+        with suppress(RpcError):
+            async for request in requests:
+                yield request
+
+
+@pytest.mark.parametrize("message", ["no protobuf", "too long"])
+async def test_a_stream_with_what_is_no_message_never_ends_well(message: str) -> None:
+    server = Server()
+    server.add(ECHO, Swallowing())
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    client = Client(port)
+    try:
+        raw = client.channel.stream_stream("/tests.rpc.Echo/Both")
+        body = b"\xff\xff\xff" if message == "no protobuf" else bytes(5 << 20)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in raw(stream_of(say("x").SerializeToString(), body), compression=grpc.Compression.Gzip):
+                pass
+        code = grpc.StatusCode.INTERNAL if message == "no protobuf" else grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.code() is code
+    finally:
+        await client.channel.close(None)
+        await server.stop(0)

@@ -96,12 +96,15 @@ class Current:
 # which is our components' and of which each writes its own alone, does not hold its clients to that.)
 _NEVER_BLIND = frozenset(
     {
+        "apiservices.apiregistration.k8s.io",
         "csidrivers.storage.k8s.io",
         "csinodes.storage.k8s.io",
         "csistoragecapacities.storage.k8s.io",
         "customresourcedefinitions.apiextensions.k8s.io",
         "leasecandidates.coordination.k8s.io",
         "leases.coordination.k8s.io",
+        "mutatingadmissionpolicies.admissionregistration.k8s.io",
+        "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
         "mutatingwebhookconfigurations.admissionregistration.k8s.io",
         "poddisruptionbudgets.policy",
         "runtimeclasses.node.k8s.io",

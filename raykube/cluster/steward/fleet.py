@@ -60,8 +60,11 @@ def next_change(state: ClusterState, view: View, leave_after_s: float, forget_af
 
     A machine is not forgotten while the store counts on its member: it would be without a machine to come back on.
     """
-    if view.voters and view.voters != {machine.name for machine in state.control_plane}:
-        return Seat(view.voters)
+    seated = {machine.name for machine in state.control_plane}
+    # One whose member is made anew there keeps the rest of its part meanwhile.
+    wanted = view.voters | (seated & view.homes)
+    if view.voters and wanted != seated:
+        return Seat(wanted)
     if view.newcomers:
         return Admit(view.newcomers)
     for machine in state.machines:
