@@ -14,18 +14,18 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 
 from raykube.api.errors import ApiError
 from raykube.api.meta import with_resource_version
+from raykube.apiserver.attempt import Attempt
 from raykube.apiserver.cache_view import CacheView
 from raykube.apiserver.charges import Charges, failed_itself
 from raykube.apiserver.core import conversion, planning, scaling
 from raykube.apiserver.core.admission import DefaultTolerations, Missing
 from raykube.apiserver.core.item import Item
-from raykube.apiserver.core.planning import Current, Networks, Operation, Plan, Planner
+from raykube.apiserver.core.planning import Current, Networks, Operation, Planner
 from raykube.apiserver.core.strategy import Draw
 from raykube.apiserver.outcome import Outcome, broken, failed, not_alone
 from raykube.apiserver.services import Held, ServiceAddresses, late
@@ -41,37 +41,6 @@ PIECE_BYTES_MAX = 16 << 20  # of objects that are written at once, half of what 
 SHORT = 10  # so many operations of one request wait for no turn
 _WRITTEN_WITH_MORE = frozenset({"services", "events"})  # their addresses, their leases
 NAMES_MAX = 8  # names drawn for one generateName
-
-
-class _Attempt:
-    """One operation on its way."""
-
-    __slots__ = (
-        "confirmed",
-        "current",
-        "deadline",
-        "held",
-        "lost_at",
-        "names",
-        "op",
-        "outcome",
-        "plan",
-        "refreshed",
-        "tries",
-    )
-
-    def __init__(self, op: Operation) -> None:
-        self.op = op
-        self.current: Current | None = None
-        self.plan: Plan | None = None
-        self.outcome: Outcome | None = None
-        self.tries = 0
-        self.names = 0
-        self.refreshed = False
-        self.confirmed = False  # `current` is what is there, not what was cached
-        self.deadline = 0.0
-        self.lost_at = 0.0  # the first race
-        self.held = Held()
 
 
 class Writer:
@@ -103,7 +72,7 @@ class Writer:
 
     async def run(self, ops: list[Operation]) -> list[Outcome]:
         """All operations; the answers in their order. One that fails does not stop the others."""
-        attempts = [_Attempt(op) for op in ops]
+        attempts = [Attempt(op) for op in ops]
         for attempt in attempts:
             self._look(attempt)
         if await self._wait_for_seen(attempts) and len(attempts) == 1:
@@ -125,7 +94,7 @@ class Writer:
         The store can't compare what is not written: what is left as it is was so right before the step. Not for
         Services, whose addresses are taken before they are written, nor for what quotas are charged for.
         """
-        attempts = [_Attempt(op) for op in ops]
+        attempts = [Attempt(op) for op in ops]
         for attempt in attempts:
             self._look(attempt)
         if await self._wait_for_seen(attempts):
@@ -139,7 +108,7 @@ class Writer:
                     await self.turns.next()
                 if attempt.outcome is None:
                     self._plan_one(attempt, now)
-            if any(map(_is_doubtful, attempts)) and await self._confirm(attempts):
+            if any(attempt.is_doubtful for attempt in attempts) and await self._confirm(attempts):
                 continue
             if any(attempt.outcome is not None for attempt in attempts):
                 break
@@ -150,7 +119,7 @@ class Writer:
             attempt.outcome = attempt.outcome or not_alone(attempt.op)
         return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
 
-    def _plan_one(self, attempt: _Attempt, now: float) -> None:
+    def _plan_one(self, attempt: Attempt, now: float) -> None:
         op = attempt.op
         try:
             attempt.plan = self.planner.plan(op, attempt.current, now)
@@ -163,9 +132,9 @@ class Writer:
         except Exception:
             attempt.outcome = broken(op)
 
-    async def _confirm(self, attempts: list[_Attempt]) -> bool:
+    async def _confirm(self, attempts: list[Attempt]) -> bool:
         """Whether what was refused, or left as it is, may have been so for an old state: then all is planned again."""
-        if all(attempt.confirmed for attempt in attempts if _is_doubtful(attempt)):
+        if all(attempt.confirmed for attempt in attempts if attempt.is_doubtful):
             return False
         try:
             await self.store.fresh()
@@ -178,7 +147,7 @@ class Writer:
             self._look(attempt)
         return True
 
-    async def _write_together(self, attempts: list[_Attempt], now: float) -> bool:
+    async def _write_together(self, attempts: list[Attempt], now: float) -> bool:
         """False: some were lost, and all are to be planned again. Else all have their outcome, or some were refused."""
         sent = [attempt for attempt in attempts if attempt.plan is not None and attempt.plan.write]
         try:
@@ -206,7 +175,7 @@ class Writer:
                 attempt.confirmed = False  # the store said nothing of it, and it may be another since
         return any(attempt.outcome is not None for attempt in attempts)
 
-    def _part(self, sent: list[_Attempt]) -> None:
+    def _part(self, sent: list[Attempt]) -> None:
         """Of those that the store did not write though all comparisons held, the ones that meet others at a key."""
         keys = set()
         for attempt in sent:
@@ -222,7 +191,7 @@ class Writer:
 
     # -- what is known at the start
 
-    def _look(self, attempt: _Attempt) -> None:
+    def _look(self, attempt: Attempt) -> None:
         if attempt.op.verb != planning.CREATE:
             attempt.current = _current(self._item(attempt.op))
 
@@ -231,12 +200,12 @@ class Writer:
         stored = conversion.stored(op.resource)
         return self.store.cache(stored).get(f"{op.namespace}/{op.name}" if stored.namespaced else op.name)
 
-    async def _wait_for_seen(self, attempts: list[_Attempt]) -> bool:
+    async def _wait_for_seen(self, attempts: list[Attempt]) -> bool:
         """Clients may have read (or written) through another apiserver what has not arrived here yet: whether the store
         was asked, so that each is known as it is there."""
         seen = self.store.feed.revision
         if not any(
-            attempt.op.verb != planning.CREATE and (attempt.current is None or _wanted_version(attempt.op) > seen)
+            attempt.op.verb != planning.CREATE and (attempt.current is None or attempt.wanted_version > seen)
             for attempt in attempts
         ):
             return False
@@ -254,20 +223,20 @@ class Writer:
 
     # -- rounds
 
-    async def _round(self, attempts: list[_Attempt]) -> list[_Attempt]:
+    async def _round(self, attempts: list[Attempt]) -> list[Attempt]:
         now = time.time()
-        missing: list[tuple[_Attempt, Missing]] = []
-        doubtful: list[tuple[_Attempt, ApiError]] = []
-        planned: list[_Attempt] = []
-        unchanged: list[_Attempt] = []
-        first: dict[str, _Attempt] = {}
-        behind: list[_Attempt] = []
+        missing: list[tuple[Attempt, Missing]] = []
+        doubtful: list[tuple[Attempt, ApiError]] = []
+        planned: list[Attempt] = []
+        unchanged: list[Attempt] = []
+        first: dict[str, Attempt] = {}
+        behind: list[Attempt] = []
         for number, attempt in enumerate(attempts):
             if len(attempts) > SHORT and number % PLANS_AT_ONCE == 0:
                 await self.turns.next()
             if attempt.outcome is not None:
                 continue
-            if attempt.tries and _is_behind(attempt, first):
+            if attempt.tries and attempt.is_behind(first):
                 behind.append(attempt)
                 continue
             try:
@@ -289,11 +258,11 @@ class Writer:
             assert attempt.plan is not None
             key = attempt.plan.key
             if key not in left:
-                left[key] = _left(first[key])
+                left[key] = first[key].left()
             attempt.current = left[key]
         return again + behind
 
-    async def _leave(self, unchanged: list[_Attempt], refused: list[tuple[_Attempt, ApiError]]) -> list[_Attempt]:
+    async def _leave(self, unchanged: list[Attempt], refused: list[tuple[Attempt, ApiError]]) -> list[Attempt]:
         """Nothing is to be written, as far as what was cached goes. The store compares nothing then: that it is what is
         there has to be asked. Those to be planned again, as it was not; those that were only tried may be `refused`."""
         doubted = {id(attempt) for attempt in unchanged if not attempt.confirmed}
@@ -321,7 +290,7 @@ class Writer:
                 self._finish(attempt, attempt.current.revision if attempt.current is not None else 0)
         return again
 
-    async def _doubt(self, refused: list[tuple[_Attempt, ApiError]]) -> list[_Attempt]:
+    async def _doubt(self, refused: list[tuple[Attempt, ApiError]]) -> list[Attempt]:
         """Refusals because of what was cached hold only if that is what is there: those are planned again that were
         refused for an older state."""
         suspects = [each for each, _ in refused if each.op.verb != planning.CREATE and not each.confirmed]
@@ -343,7 +312,7 @@ class Writer:
             attempt.outcome = attempt.outcome or failed(error, attempt.op)
         return again
 
-    def _is_refused(self, attempt: _Attempt, refused: list[tuple[_Attempt, ApiError]]) -> bool:
+    def _is_refused(self, attempt: Attempt, refused: list[tuple[Attempt, ApiError]]) -> bool:
         """Whether what is only tried would not fit into a quota."""
         try:
             if self._charges.concern(attempt):
@@ -353,10 +322,10 @@ class Writer:
             return True
         return False
 
-    async def _write(self, attempts: list[_Attempt], now: float) -> list[_Attempt]:
+    async def _write(self, attempts: list[Attempt], now: float) -> list[Attempt]:
         """Writes what was planned: what quotas are charged for in its namespace's line. Those to be planned again."""
-        lines: dict[str, list[_Attempt]] = {}
-        free: list[_Attempt] = []
+        lines: dict[str, list[Attempt]] = {}
+        free: list[Attempt] = []
         for attempt in attempts:
             if self._charges.concern(attempt):
                 lines.setdefault(attempt.op.namespace, []).append(attempt)
@@ -368,7 +337,7 @@ class Writer:
         found = await asyncio.gather(self._write_free(free, now), *parts)
         return [attempt for again in found for attempt in again]
 
-    async def _write_charged(self, namespace: str, attempts: list[_Attempt]) -> list[_Attempt]:
+    async def _write_charged(self, namespace: str, attempts: list[Attempt]) -> list[Attempt]:
         again = []
         for attempt, charged in zip(attempts, await self._charges.write(namespace, [*attempts]), strict=True):
             if charged.error is not None:
@@ -379,11 +348,11 @@ class Writer:
                 again.append(attempt)
         return again
 
-    async def _write_free(self, attempts: list[_Attempt], now: float) -> list[_Attempt]:
-        drafts: list[tuple[_Attempt, batch_pb2.Write]] = []
+    async def _write_free(self, attempts: list[Attempt], now: float) -> list[Attempt]:
+        drafts: list[tuple[Attempt, batch_pb2.Write]] = []
         for attempt in attempts:
             if attempt.op.resource.plural not in _WRITTEN_WITH_MORE:
-                drafts.append((attempt, _write(attempt.plan)))
+                drafts.append((attempt, attempt.write()))
                 continue
             try:
                 drafts.append((attempt, await self._write_of(attempt, now)))
@@ -394,9 +363,9 @@ class Writer:
             again += await self._write_piece(drafts[start:end])
         return again
 
-    async def _write_piece(self, drafts: list[tuple[_Attempt, batch_pb2.Write]]) -> list[_Attempt]:
+    async def _write_piece(self, drafts: list[tuple[Attempt, batch_pb2.Write]]) -> list[Attempt]:
         writes: list[batch_pb2.Write] = []
-        sent: list[_Attempt] = []
+        sent: list[Attempt] = []
         sending = time.time()  # of this piece: those before it may have been waited for
         for attempt, write in drafts:
             if attempt.held.is_old(sending):
@@ -415,7 +384,7 @@ class Writer:
             return []
         return [attempt for attempt, result in zip(sent, results, strict=True) if await self._take(attempt, result)]
 
-    async def _take(self, attempt: _Attempt, result: batch_pb2.WriteResult) -> bool:
+    async def _take(self, attempt: Attempt, result: batch_pb2.WriteResult) -> bool:
         """The store's answer to one write. Whether to plan it again."""
         if result.applied:
             if attempt.op.resource.plural in _WRITTEN_WITH_MORE:
@@ -424,7 +393,7 @@ class Writer:
             return False
         return self._lost(attempt, result)
 
-    async def _write_of(self, attempt: _Attempt, now: float) -> batch_pb2.Write:
+    async def _write_of(self, attempt: Attempt, now: float) -> batch_pb2.Write:
         plan, op = attempt.plan, attempt.op
         assert plan is not None
         if _is_service(op) and plan.value is not None:
@@ -433,16 +402,16 @@ class Writer:
         lease = 0
         if op.resource.plural == "events" and plan.value is not None:
             lease = await self.store.lease(self._event_ttl_s, now)
-        return _write(plan, lease)
+        return attempt.write(lease)
 
-    async def _settle(self, attempt: _Attempt) -> None:
+    async def _settle(self, attempt: Attempt) -> None:
         """After the write: addresses that the Service gave up are free again."""
         attempt.held = Held()
         if _is_service(attempt.op):
             assert attempt.plan is not None
             await self._addresses.settle(attempt.op, attempt.plan.value, attempt.current)
 
-    def _lost(self, attempt: _Attempt, result: batch_pb2.WriteResult) -> bool:
+    def _lost(self, attempt: Attempt, result: batch_pb2.WriteResult) -> bool:
         """After a failed comparison: whether to plan again, with what is there now."""
         op, plan = attempt.op, attempt.plan
         assert plan is not None
@@ -460,7 +429,7 @@ class Writer:
         attempt.outcome = failed(planning.stale(op.resource, op.name), op)
         return False
 
-    def _is_taken(self, attempt: _Attempt) -> bool:
+    def _is_taken(self, attempt: Attempt) -> bool:
         """After a create that found its name in use: whether to draw another."""
         assert attempt.plan is not None
         attempt.names += 1
@@ -469,9 +438,9 @@ class Writer:
         attempt.outcome = failed(ApiError.already_exists(attempt.op.resource, attempt.op.name), attempt.op)
         return False
 
-    async def _look_again(self, missing: list[tuple[_Attempt, Missing]]) -> list[_Attempt]:
+    async def _look_again(self, missing: list[tuple[Attempt, Missing]]) -> list[Attempt]:
         """Refreshes the caches once for all; gives up on what was missed before and is not worth more patience."""
-        again: list[_Attempt] = []
+        again: list[Attempt] = []
         now = time.monotonic()
         for attempt, error in missing:
             if not attempt.refreshed:
@@ -492,7 +461,7 @@ class Writer:
                 return []
         return again
 
-    def _finish(self, attempt: _Attempt, revision: int) -> None:
+    def _finish(self, attempt: Attempt, revision: int) -> None:
         plan, op = attempt.plan, attempt.op
         assert plan is not None
         body = b""
@@ -509,15 +478,7 @@ class Writer:
         return with_resource_version(data, revision) if revision else data
 
 
-def _write(plan: Plan | None, lease: int = 0) -> batch_pb2.Write:
-    """What the store is asked for."""
-    assert plan is not None
-    if plan.value is None:
-        return batch_pb2.Write(key=plan.key.encode(), expected_revision=plan.expected, lease=lease)
-    return batch_pb2.Write(key=plan.key.encode(), value=plan.value, expected_revision=plan.expected, lease=lease)
-
-
-def _pieces(drafts: list[tuple[_Attempt, batch_pb2.Write]]) -> Iterator[tuple[int, int]]:
+def _pieces(drafts: list[tuple[Attempt, batch_pb2.Write]]) -> Iterator[tuple[int, int]]:
     """Writes, from and to, that go to the store at once: it takes no more in a message."""
     start = size = 0
     for number, (_, write) in enumerate(drafts):
@@ -529,43 +490,9 @@ def _pieces(drafts: list[tuple[_Attempt, batch_pb2.Write]]) -> Iterator[tuple[in
         yield start, len(drafts)
 
 
-def _is_behind(attempt: _Attempt, first: dict[str, _Attempt]) -> bool:
-    """Whether one that has lost a race waits, in this round, for what becomes of the `first` at its object: of all that
-    are sent only one can win."""
-    if attempt.op.verb == planning.CREATE or attempt.plan is None:
-        return False
-    return first.setdefault(attempt.plan.key, attempt) is not attempt
-
-
-def _left(attempt: _Attempt) -> Current | None:
-    """The object as an operation left it, or as it was found."""
-    plan, outcome = attempt.plan, attempt.outcome
-    if plan is None or not plan.write or outcome is None or outcome.code >= 400:
-        return attempt.current
-    if plan.value is None:
-        return None
-    return Current(with_resource_version(plan.value, outcome.revision), outcome.revision)
-
-
-def _is_doubtful(attempt: _Attempt) -> bool:
-    """Whether what becomes of it rests on what was cached alone: the store is asked to compare nothing."""
-    return attempt.outcome is not None or (attempt.plan is not None and not attempt.plan.write)
-
-
 def _is_service(op: Operation) -> bool:
     return op.resource.plural == "services" and not op.resource.group and op.subresource != "status"
 
 
 def _current(item: Item | None) -> Current | None:
     return Current(item.data, item.revision) if item is not None else None
-
-
-def _wanted_version(op: Operation) -> int:
-    """The revision that the client says the object has; 0: it doesn't say."""
-    text: Any = op.resource_version
-    if not text and op.deletion is not None:
-        text = op.deletion.resource_version
-    if not text and isinstance(op.body, dict):
-        metadata = op.body.get("metadata")
-        text = metadata.get("resourceVersion") if isinstance(metadata, dict) else ""
-    return int(text) if isinstance(text, str) and text.isdigit() else 0

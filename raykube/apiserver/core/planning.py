@@ -92,30 +92,6 @@ class Current:
     revision: int
 
 
-# What nobody may replace without a look at it, as upstream: a Lease would be taken from its holder. (The bulk front,
-# which is our components' and of which each writes its own alone, does not hold its clients to that.)
-_NEVER_BLIND = frozenset(
-    {
-        "apiservices.apiregistration.k8s.io",
-        "csidrivers.storage.k8s.io",
-        "csinodes.storage.k8s.io",
-        "csistoragecapacities.storage.k8s.io",
-        "customresourcedefinitions.apiextensions.k8s.io",
-        "leasecandidates.coordination.k8s.io",
-        "leases.coordination.k8s.io",
-        "mutatingadmissionpolicies.admissionregistration.k8s.io",
-        "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
-        "mutatingwebhookconfigurations.admissionregistration.k8s.io",
-        "poddisruptionbudgets.policy",
-        "runtimeclasses.node.k8s.io",
-        "validatingadmissionpolicies.admissionregistration.k8s.io",
-        "validatingadmissionpolicybindings.admissionregistration.k8s.io",
-        "validatingwebhookconfigurations.admissionregistration.k8s.io",
-        "volumeattachments.storage.k8s.io",
-    }
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Networks:
     """What the cluster's networks are: families of the Services' ("IPv4", "IPv6"), the first one's first, and whether
@@ -326,7 +302,7 @@ class Planner:
         """Raises Conflict when `current` is not what the client means to change."""
         wanted = op.resource_version or str(new["metadata"].get("resourceVersion") or "0")
         if wanted == "0":  # as none
-            if op.verb == UPDATE and not op.may_be_blind and op.resource.qualified in _NEVER_BLIND:
+            if op.verb == UPDATE and not op.may_be_blind and op.resource.qualified in strategy.NEVER_BLIND:
                 text = "Invalid value: 0x0: must be specified for an update"  # upstream shows none so
                 cause = Cause("FieldValueInvalid", text, "metadata.resourceVersion")
                 raise ApiError.invalid(op.resource, op.name, [cause])
