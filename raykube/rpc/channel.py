@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import math
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from aiohappyeyeballs import start_connection
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
@@ -28,6 +30,8 @@ __all__ = ["Channel", "Stub", "Timing", "once"]
 
 ATTEMPTS_MAX = 3  # of one call that no handler saw
 CLOSE_S = 0.5  # for TLS to say farewell
+NEXT_ADDRESS_S = 0.25  # a name's next address is tried beside one that has not answered yet (RFC 8305)
+SHORT_LIVED_S = 1.0  # a connection lost within this time, that gave no answer, counts as an attempt that failed
 
 
 class _Callable:
@@ -62,6 +66,8 @@ class _UnaryAnswer(_Callable):
         channel, loop = self._channel, asyncio.get_running_loop()
         if not self._is_stream:
             request = self._encode(request)
+        if timeout == math.inf:
+            timeout = None
         deadline = None if timeout is None else loop.time() + timeout
         for attempt in range(1, ATTEMPTS_MAX + 1):
             link = channel.link
@@ -92,6 +98,8 @@ class _StreamedAnswer(_Callable):
         channel, loop = self._channel, asyncio.get_running_loop()
         if not self._is_stream:
             request = self._encode(request)
+        if timeout == math.inf:
+            timeout = None
         deadline = None if timeout is None else loop.time() + timeout
         for attempt in range(1, ATTEMPTS_MAX + 1):
             link, timeout = await channel.connect(deadline)
@@ -145,8 +153,9 @@ class Channel:
     """A connection to `host:port` or `unix:/path`, made when first used and remade when lost.
 
     Calls fail with `RpcError`; UNAVAILABLE means that the peer is not there now, and `Unprocessed` that it has not seen
-    the call either. After an attempt to connect failed, calls fail at once until the time for another has come. With
-    `tls`, the peer must prove the host's name or address and speak HTTP/2.
+    the call either. After an attempt to connect failed, calls fail at once until the time for another has come; a peer
+    that greets and leaves again and again is none the better. All addresses of a name are tried. With `tls`, the peer
+    must prove the host's name or address and speak HTTP/2.
 
     Raises ValueError when the certificates cannot be read; with a context, which many channels may share, they were.
     """
@@ -227,6 +236,8 @@ class Channel:
                     return link
                 continue
             if self._connecting is None:
+                if link is not None:
+                    self._judge(link)
                 if loop.time() < self._retry_at:
                     raise Unprocessed(Code.UNAVAILABLE, self._problem)
                 self._connecting = asyncio.create_task(self._attempt(loop))
@@ -242,12 +253,22 @@ class Channel:
             return
         error = attempt.exception()
         if error is None:
-            self._failures, self._problem = 0, ""
-            self.link = attempt.result()
+            self.link, self._problem = attempt.result(), ""
             return
         self._failures += 1
         self._retry_at = attempt.get_loop().time() + self._timing.backoff.delay_s(self._failures)
         self._problem = error.message if isinstance(error, RpcError) else f"cannot connect to {self.address}: {error!r}"
+
+    def _judge(self, link: Link) -> None:
+        """Whether the connection that is spent was a good one; once for each."""
+        self.link = None
+        if link.was_useful(SHORT_LIVED_S):
+            self._failures = 0
+        else:
+            if self._failures:  # once may be a server that is just about to stop
+                self._retry_at = link.ready_at + self._timing.backoff.delay_s(self._failures)
+                self._problem = f"{self.address} closed the connection at once"
+            self._failures += 1
 
     async def _attempt(self, loop: asyncio.AbstractEventLoop) -> Link:
         """A ready link. Raises RpcError."""
@@ -285,13 +306,10 @@ class Channel:
             return link
         host, port = split_address(self.address)
         link = self._new_link(self.address, self._timing)
+        sock = await _connected(loop, host, port)
         with _told(link):
             transport, _ = await loop.create_connection(
-                lambda: link,
-                host,
-                port,
-                ssl=self._context,
-                server_hostname=host if self._context is not None else None,
+                lambda: link, sock=sock, ssl=self._context, server_hostname=host if self._context is not None else None
             )
         found = transport.get_extra_info("ssl_object")
         if found is not None and found.selected_alpn_protocol() != "h2":
@@ -305,6 +323,19 @@ class Channel:
 
     def _on_too_many_pings(self) -> None:
         self._timing = replace(self._timing, keepalive_s=self._timing.keepalive_s * 2)
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A socket to the first of a name's addresses that answers.
+
+    The loop itself would try them one after another: behind one that swallows what it is sent, none had its turn.
+    Raises OSError.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:  # no literal
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=loop)
 
 
 @contextlib.contextmanager

@@ -66,6 +66,8 @@ class Link(asyncio.Protocol):
         self._is_paused = False  # the transport has enough
         self._is_flushing = False  # a flush comes at the end of this turn
         self._received_at = 0.0
+        self._has_answered = False
+        self.ready_at = 0.0  # by the loop's clock
         self._alive: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -80,6 +82,10 @@ class Link(asyncio.Protocol):
     @property
     def is_spent(self) -> bool:
         return self._core.spent
+
+    def was_useful(self, lived_s: float) -> bool:
+        """Whether any message came, or `lived_s` seconds have passed since it was ready."""
+        return self._has_answered or self._loop.time() - self.ready_at >= lived_s
 
     async def slot(self) -> bool:
         """Waits until `open` may be called, at once after it; False when this link is spent."""
@@ -228,6 +234,7 @@ class Link(asyncio.Protocol):
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, MessageReceived):
+            self._has_answered = True
             answer = self._answers.get(event.stream)
             flaw = answer.on_message(event.message) if answer is not None else None
             if flaw is not None:
@@ -236,6 +243,7 @@ class Link(asyncio.Protocol):
             self._on_call_finished(event)
         elif isinstance(event, SettingsReceived):
             if not self.ready.done():
+                self.ready_at = self._loop.time()
                 self.ready.set_result(None)
             self._grant()
         elif isinstance(event, GoingAway):

@@ -1,6 +1,9 @@
 """What `Channel` makes of a connection that fails, ends, stalls or misbehaves: a scripted peer plays the server."""
 
 import asyncio
+import contextlib
+import math
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -241,6 +244,72 @@ async def test_while_nobody_listens_calls_fail_at_once_and_attempts_are_spaced()
                 await asyncio.sleep(0.02)
         await channel.close()
     assert handler.started == 1
+
+
+async def test_attempts_are_spaced_at_a_peer_that_greets_and_leaves() -> None:
+    """But the first may have met a server that was about to stop, and the next call is not to notice."""
+    visits = 0
+
+    async def leaving(peer: Peer) -> None:
+        nonlocal visits
+        visits += 1
+        await peer.greet()
+        if visits > 1:
+            return
+        await peer.call()  # of the one that `connect` was for; nobody waits for it
+        peer.goaway(2**31 - 1)
+
+    async with scripted(leaving) as address:
+        channel = Channel(address, timing=Timing(backoff=Backoff(60, 60)))
+        stub: Any = channel.stub(ECHO)
+        for _ in range(20):
+            error = await failing(stub.Unary(say("x")))
+            assert error.code is Code.UNAVAILABLE
+        assert "closed the connection at once" in error.message
+        assert channel.attempts == visits == 2
+        await channel.close()
+
+
+async def test_a_name_s_next_address_is_tried_beside_one_that_swallows_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scripted(_greet_and_echo) as address, contextlib.AsyncExitStack() as stack:
+        port = int(address.rpartition(":")[2])
+        silent = stack.enter_context(socket.socket())
+        silent.bind(("127.0.0.2", port))
+        silent.listen(0)
+        for _ in range(3):  # its queue is full: it drops who comes next
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", port))
+
+        loop = asyncio.get_running_loop()
+        known = loop.getaddrinfo
+
+        async def found(host: Any, *args: Any, **options: Any) -> list[Any]:
+            if host != "two-addresses.example":
+                return await known(host, *args, **options)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+            return [(*kind, ("127.0.0.2", port)), (*kind, ("127.0.0.1", port))]
+
+        monkeypatch.setattr(loop, "getaddrinfo", found)
+        channel = Channel(f"two-addresses.example:{port}")
+        stub: Any = channel.stub(ECHO)
+        assert (await stub.Unary(say("x"), timeout=60)).value == b"x"
+        await channel.close()
+
+
+async def _greet_and_echo(peer: Peer) -> None:
+    await peer.greet()
+    await peer.echo()
+
+
+async def test_a_time_out_without_an_end_is_none() -> None:
+    async with scripted(_greet_and_echo) as address:
+        channel = Channel(address)
+        stub: Any = channel.stub(ECHO)
+        assert (await stub.Unary(say("x"), timeout=math.inf)).value == b"x"
+        await channel.close()
 
 
 async def test_a_peer_that_says_nothing_is_unavailable() -> None:
