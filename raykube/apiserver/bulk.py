@@ -11,9 +11,10 @@ from raykube.apiserver.authn import Authenticator
 from raykube.apiserver.authz import Authorization, Standing
 from raykube.apiserver.bulkreads import BulkReads, resource_of, rpc_errors
 from raykube.apiserver.core import planning
+from raykube.apiserver.core.options import delete_options
 from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
-from raykube.apiserver.core.strategy import Object, delete_options
+from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.core.users import UserInfo, node_name
 from raykube.apiserver.evictions import Evictions
 from raykube.apiserver.kubelets import Kubelets
@@ -188,7 +189,8 @@ class Bulk(BulkReads):
             raise ApiError.unsupported_media_type(_PATCHES.values())
         op.body = _json(wanted.body)
         if op.patch_type == planning.APPLY_PATCH and not op.subresource:
-            standing.require("create", op.resource.group, op.resource.plural, "", op.name, op.namespace)
+            place = op.resource.group, op.resource.plural, "", op.name, op.namespace
+            op.may_create = lambda: standing.require("create", *place)
 
     async def _evict(self, user: UserInfo, wanted: api_pb2.Operation, resource: Resource) -> Outcome:
         try:

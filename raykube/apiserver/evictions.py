@@ -13,8 +13,9 @@ from raykube.api.selectors import LabelSelector
 from raykube.apiserver.authz import Guard
 from raykube.apiserver.core import pods
 from raykube.apiserver.core.item import Item
+from raykube.apiserver.core.options import DeleteOptions
 from raykube.apiserver.core.planning import DELETE, Operation
-from raykube.apiserver.core.strategy import DeleteOptions, Object
+from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.reader import Reader
 from raykube.apiserver.writer import Writer
 from raykube.base.clock import rfc3339

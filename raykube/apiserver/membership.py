@@ -15,8 +15,9 @@ from raykube.api.resources import Resource, builtin
 from raykube.apiserver.core import endpoints, planning
 from raykube.apiserver.core.endpoints import Instance
 from raykube.apiserver.core.item import Change
+from raykube.apiserver.core.options import DeleteOptions
 from raykube.apiserver.core.planning import Operation
-from raykube.apiserver.core.strategy import DeleteOptions, Object
+from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.reader import Reader
 from raykube.apiserver.writer import Writer
 from raykube.base.ids import uid

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
-from raykube.apiserver.core import admission, strategy
+from raykube.apiserver.core import admission
+from raykube.apiserver.core.options import DeleteOptions, delete_options
 from raykube.apiserver.core.preparation import prepare_create, prepare_update, qos_class
-from raykube.apiserver.core.strategy import DeleteOptions, Draw, for_create, for_delete, for_update, is_finished
+from raykube.apiserver.core.strategy import Draw, for_create, for_delete, for_update, is_finished
 from raykube.base.metrics import Registry
 
 NOW = 1_800_000_000.0
@@ -170,7 +171,7 @@ def test_propagation_becomes_finalizers(policy, before, after) -> None:
 
 
 def test_delete_options_are_checked() -> None:
-    read = strategy.delete_options
+    read = delete_options
     assert read({"gracePeriodSeconds": 5}, {"gracePeriodSeconds": "9"}).grace_s == 5
     assert read({}, {"orphanDependents": "true"}).propagation == "Orphan"
     assert read({"preconditions": {"uid": "u", "resourceVersion": "3"}}, {}).resource_version == "3"

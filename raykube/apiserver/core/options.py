@@ -1,16 +1,44 @@
-"""Query parameters of a request, with the rules that upstream holds for them."""
+"""What a request says beside its object: query parameters and DeleteOptions, with upstream's rules for them.
 
+Refusals: 400 for what cannot be read, 422 for what is read and not allowed.
+"""
+
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from raykube.api.errors import ApiError, Cause
+from raykube.api.errors import (
+    ApiError,
+    Cause,
+    forbidden_field,
+    invalid_value,
+    not_supported,
+    too_long,
+)
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 EXACT = "Exact"
 NOT_OLDER_THAN = "NotOlderThan"
-LIST_OPTIONS = "ListOptions.meta.k8s.io"
+_FIELD_MANAGER_BYTES_MAX = 128
+_PROPAGATIONS = ("Foreground", "Background", "Orphan", "nil")
+_VALIDATIONS = ("", "Ignore", "Strict", "Warn")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Of options, as a refusal names it."""
+
+    kind: str
+    group: str = "meta.k8s.io"
+    plural: str = ""
+
+
+_LIST, DELETE = Kind("ListOptions"), Kind("DeleteOptions")
+# A patch's and an apply's have one name, and differ.
+CREATE, UPDATE, PATCH, APPLY = Kind("CreateOptions"), Kind("UpdateOptions"), Kind("PatchOptions"), Kind("PatchOptions")
 
 
 def parse_bool(text: str) -> bool:
@@ -64,7 +92,7 @@ _VERSION_DIGITS_MAX = 20  # of 2^64; Python refuses to parse numbers of thousand
 
 
 def _refused(field: str, message: str, reason: str = "FieldValueForbidden") -> ApiError:
-    return ApiError.invalid(LIST_OPTIONS, "", [Cause(reason, message, field)])
+    return ApiError.invalid(_LIST, "", [Cause(reason, message, field)])
 
 
 def list_options(query: Mapping[str, str], watch: bool) -> ListOptions:
@@ -144,16 +172,87 @@ class WriteOptions:
     force: bool = False
 
 
-def write_options(query: Mapping[str, str], dry_run: list[str]) -> WriteOptions:
-    """Reads and checks the parameters of a write. `dry_run`: all values given. Raises ApiError."""
-    for value in dry_run:
-        if value and value != "All":
-            cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: "All"', "dryRun")
-            raise ApiError.invalid("CreateOptions.meta.k8s.io", "", [cause])
-    validation = query.get("fieldValidation") or "Warn"
-    if validation not in ("Strict", "Warn", "Ignore"):
-        message = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
-        raise ApiError.invalid(
-            "CreateOptions.meta.k8s.io", "", [Cause("FieldValueNotSupported", message, "fieldValidation")]
-        )
-    return WriteOptions(any(dry_run), validation, query.get("fieldManager", ""), flag(query, "force"))
+def write_options(query: Mapping[str, str], dry_run: list[str], kind: Kind) -> WriteOptions:
+    """Reads and checks the parameters of a write. `dry_run`: all values given. `kind`: CREATE, UPDATE, PATCH, APPLY or
+    DELETE. Raises ApiError.
+    """
+    manager, validation = query.get("fieldManager", ""), query.get("fieldValidation", "")
+    force = flag(query, "force")
+    causes: list[Cause] = []
+    if kind is PATCH and "force" in query:
+        causes.append(forbidden_field("force", "may not be specified for non-apply patch"))
+    causes += _manager_causes(manager)
+    causes += _dry_run_causes([value for value in dry_run if value])
+    if validation not in _VALIDATIONS:
+        causes.append(not_supported("fieldValidation", validation, _VALIDATIONS))
+    if causes:
+        raise ApiError.invalid(kind, "", causes)
+    return WriteOptions(any(dry_run), validation or "Warn", manager, force)
+
+
+def _manager_causes(manager: str) -> list[Cause]:
+    causes = []
+    if len(manager.encode()) > _FIELD_MANAGER_BYTES_MAX:
+        causes.append(too_long("fieldManager", _FIELD_MANAGER_BYTES_MAX))
+    for at, letter in enumerate(manager):
+        if letter != " " and unicodedata.category(letter)[0] not in "LMNPS":
+            text = f"invalid character U+{ord(letter):04X} (at position {len(manager[:at].encode())})"
+            causes.append(invalid_value("fieldManager", manager, text))
+    return causes
+
+
+def _dry_run_causes(values: list[Any]) -> list[Cause]:
+    if all(value == "All" for value in values):
+        return []
+    return [not_supported("dryRun", values, ("All",))]
+
+
+@dataclass(slots=True)
+class DeleteOptions:
+    """How to delete."""
+
+    grace_s: int | None = None
+    propagation: str = ""  # Background, Foreground, Orphan; empty: not said
+    uid: str = ""
+    resource_version: str = ""
+    dry_run: bool = False
+    condition: dict[str, Any] | None = None  # put into a pod's status by the same write
+
+
+def delete_options(body: dict[str, Any], query: Mapping[str, str]) -> DeleteOptions:
+    """DeleteOptions out of a body and query parameters; the body wins. Raises ApiError."""
+    grace = body.get("gracePeriodSeconds")
+    if grace is None and query.get("gracePeriodSeconds"):
+        try:
+            grace = int(query["gracePeriodSeconds"])
+        except ValueError:
+            raise ApiError.bad_request("gracePeriodSeconds must be an integer") from None
+    if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int)):
+        raise ApiError.bad_request("gracePeriodSeconds must be an integer")
+    preconditions = body.get("preconditions") or {}
+    dry_run = body.get("dryRun") or []
+    if not isinstance(preconditions, dict) or not isinstance(dry_run, list):
+        raise ApiError.bad_request("DeleteOptions: preconditions must be an object, and dryRun a list")
+    propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
+    orphan = body.get("orphanDependents")
+    if orphan is None and query.get("orphanDependents"):
+        orphan = parse_bool(query["orphanDependents"])
+    causes: list[Cause] = []
+    if orphan is not None and propagation:
+        text = "orphanDependents and deletionPropagation cannot be both set"
+        causes.append(invalid_value("propagationPolicy", propagation, text))
+    if propagation and propagation not in _PROPAGATIONS[:-1]:
+        causes.append(not_supported("propagationPolicy", propagation, _PROPAGATIONS))
+    # Not passed over: whoever meant to try a deletion would have it done.
+    causes += _dry_run_causes(dry_run)
+    if causes:
+        raise ApiError.invalid(DELETE, "", causes)
+    if orphan is not None:
+        propagation = "Orphan" if orphan else "Background"
+    return DeleteOptions(
+        grace_s=grace,
+        propagation=propagation,
+        uid=preconditions.get("uid") or "",
+        resource_version=str(preconditions.get("resourceVersion") or ""),
+        dry_run=bool(dry_run) or query.get("dryRun") == "All",
+    )

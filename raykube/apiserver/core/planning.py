@@ -17,13 +17,12 @@ from raykube.api import apply, defaults, meta, patch, schema, serialization, val
 from raykube.api.errors import ApiError, Cause, required
 from raykube.api.resources import Resource, builtin
 from raykube.api.validation.metadata import check_metadata
-from raykube.api.validation.podwarnings import pod_warnings
-from raykube.api.validation.servicewarnings import service_warnings
 from raykube.apiserver.core import (
     admission,
     boundpods,
     conversion,
     limit_ranges,
+    options,
     podparts,
     pods,
     podspecs,
@@ -33,8 +32,9 @@ from raykube.apiserver.core import (
     statuspatch,
     strategy,
 )
-from raykube.apiserver.core.strategy import DeleteOptions, Draw, Object
-from raykube.apiserver.core.unserved import warning as unserved_warning
+from raykube.apiserver.core.options import DeleteOptions
+from raykube.apiserver.core.strategy import Draw, Object
+from raykube.apiserver.core.writewarnings import warnings_of
 from raykube.base.clock import rfc3339
 
 CREATE, UPDATE, PATCH, DELETE, BIND = "create", "update", "patch", "delete", "bind"
@@ -63,6 +63,7 @@ class Operation:
     node: str = ""  # bind
     pristine: bytes | None = None  # `body` as it came, once a plan has changed it
     guard: Callable[[Object | None, Object | None], None] | None = None  # may refuse (new, old) by raising ApiError
+    may_create: Callable[[], None] | None = None  # of what makes an object that is not there: raises ApiError if not
     hears: bool = False  # whether whoever asks can be told warnings
     may_be_blind: bool = True  # whether an UPDATE needs no version where upstream asks for one
     is_quiet: bool = False  # the client does not want the object as it was stored
@@ -131,6 +132,8 @@ class Planner:
         if op.verb == UPDATE and op.subresource != "scale":
             strategy.check_envelope(op.resource, op.body, op.namespace, op.name)
         if current is None:
+            if op.verb == UPDATE and not op.subresource and op.resource.qualified in strategy.CREATED_BY_UPDATE:
+                return self._put_create(op, now)
             raise ApiError.not_found(op.resource, op.name)
         if op.verb == DELETE:
             return self._delete(op, current, now)
@@ -222,6 +225,8 @@ class Planner:
         applied = self._applied(op)
         strategy.check_envelope(op.resource, applied, op.namespace, op.name)
         self._conform(op, applied)
+        if op.may_create is not None:
+            op.may_create()
         obj = apply.apply(op.resource, None, applied, manager=op.field_manager, force=op.force, now=now)
         fields = obj["metadata"].get("managedFields")
         strategy.for_create(op.resource, obj, now, self._draw)
@@ -229,10 +234,25 @@ class Planner:
             obj["metadata"]["managedFields"] = fields
         return self._finish_create(op, obj, generated=False)
 
+    def _put_create(self, op: Operation, now: float) -> Plan:
+        """Whatever version it is said to have: as upstream, which asks for that of what is there only."""
+        if op.may_create is None:
+            raise ApiError.not_found(op.resource, op.name)
+        obj = _take_body(op)
+        strategy.check_envelope(op.resource, obj, op.namespace, op.name)
+        metadata = obj["metadata"]
+        given = op.uid or metadata.get("uid")
+        if given:
+            strategy.check_preconditions(op.resource, {"metadata": {"name": op.name, "uid": ""}}, 0, given, "")
+        op.may_create()
+        metadata.pop("resourceVersion", None)
+        metadata.pop("managedFields", None)
+        strategy.for_create(op.resource, obj, now, self._draw)
+        return self._finish_create(op, obj, generated=False)
+
     def _applied(self, op: Operation) -> Object:
         if not op.field_manager:
-            causes = [required("fieldManager", "is required for apply patch")]
-            raise ApiError.invalid("PatchOptions.meta.k8s.io", "", causes)
+            raise ApiError.invalid(options.APPLY, "", [required("fieldManager", "is required for apply patch")])
         if not isinstance(op.body, dict):
             raise ApiError.bad_request("the apply patch must be an object")
         return _own(op.body)
@@ -367,17 +387,17 @@ class Planner:
 
     def _delete(self, op: Operation, current: Current, now: float) -> Plan:
         resource = op.resource
-        options = op.deletion or DeleteOptions()
+        how = op.deletion or DeleteOptions()
         stored = conversion.stored(resource)
         old = orjson.loads(current.data)
-        version = options.resource_version or op.resource_version
-        strategy.check_preconditions(resource, old, current.revision, options.uid or op.uid, version)
+        version = how.resource_version or op.resource_version
+        strategy.check_preconditions(resource, old, current.revision, how.uid or op.uid, version)
         if op.guard is not None:
             op.guard(None, old)
-        told = options.condition is not None and pods.tell(old, options.condition, now)
-        deletion = strategy.for_delete(resource, old, options, now)
+        told = how.condition is not None and pods.tell(old, how.condition, now)
+        deletion = strategy.for_delete(resource, old, how, now)
         key = stored.key(op.namespace, op.name)
-        dry = op.dry_run or options.dry_run
+        dry = op.dry_run or how.dry_run
         if deletion.marked is None:
             if strategy.returns_deleted(resource):
                 old["metadata"].pop("resourceVersion", None)
@@ -423,16 +443,9 @@ class Planner:
 
 def _warn(op: Operation, obj: Object, old: Object | None) -> None:
     """A plan may be made several times; each warning is said once."""
-    if op.subresource or not op.hears:
-        return
-    if old is None or obj["metadata"].get("generation") != old["metadata"].get("generation"):
-        found = pod_warnings(op.resource, obj, is_new=old is None)
-        op.warnings.extend(each for each in found if each not in op.warnings)
-    unserved = unserved_warning(op.resource)
-    if unserved and unserved not in op.warnings:
-        op.warnings.append(unserved)
-    if op.resource.plural == "services" and not op.resource.group:
-        op.warnings.extend(each for each in service_warnings(obj) if each not in op.warnings)
+    if not op.subresource and op.hears:
+        found = warnings_of(op.resource, obj, old)
+        op.warnings.extend(each for each in dict.fromkeys(found) if each not in op.warnings)
 
 
 def _is_status_of_pod(op: Operation) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raykube.api import schema, serialization
-from raykube.api.errors import ApiError, Cause
+from raykube.api.errors import ApiError
 from raykube.api.resources import Resource
+from raykube.apiserver.core.options import DeleteOptions
 from raykube.apiserver.core.preparation import SERVER_METADATA, prepare_update
 from raykube.base.clock import parse_rfc3339, rfc3339
 from raykube.base.ids import generate_name, uid
@@ -57,6 +58,24 @@ NEVER_BLIND = frozenset(
         "validatingadmissionpolicybindings.admissionregistration.k8s.io",
         "validatingwebhookconfigurations.admissionregistration.k8s.io",
         "volumeattachments.storage.k8s.io",
+    }
+)
+
+# What a PUT makes where there is none, as upstream: others have to be created by a POST.
+CREATED_BY_UPDATE = frozenset(
+    {
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "endpoints",
+        "events",
+        "events.events.k8s.io",
+        "leasecandidates.coordination.k8s.io",
+        "leases.coordination.k8s.io",
+        "limitranges",
+        "rolebindings.rbac.authorization.k8s.io",
+        "roles.rbac.authorization.k8s.io",
+        "runtimeclasses.node.k8s.io",
+        "services",
     }
 )
 
@@ -151,58 +170,6 @@ def is_finished(resource: Resource, obj: Object) -> bool:
     if (resource.group, resource.plural) == ("", "namespaces") and (obj.get("spec") or {}).get("finalizers"):
         return False
     return not metadata.get("deletionGracePeriodSeconds")
-
-
-@dataclass(slots=True)
-class DeleteOptions:
-    """How to delete."""
-
-    grace_s: int | None = None
-    propagation: str = ""  # Background, Foreground, Orphan; empty: not said
-    uid: str = ""
-    resource_version: str = ""
-    dry_run: bool = False
-    condition: Object | None = None  # put into a pod's status by the same write
-
-
-def delete_options(body: Object, query: Any) -> DeleteOptions:
-    """DeleteOptions out of a body and query parameters (a Mapping); the body wins. Raises ApiError."""
-    grace = body.get("gracePeriodSeconds")
-    if grace is None and query.get("gracePeriodSeconds"):
-        try:
-            grace = int(query["gracePeriodSeconds"])
-        except ValueError:
-            raise ApiError.bad_request("gracePeriodSeconds must be an integer") from None
-    if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int)):
-        raise ApiError.bad_request("gracePeriodSeconds must be an integer")
-    propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
-    orphan = body.get("orphanDependents")
-    if orphan is None and query.get("orphanDependents"):
-        orphan = query["orphanDependents"] in ("1", "t", "T", "true", "TRUE", "True")
-    if orphan is not None and propagation:
-        raise ApiError.bad_request("orphanDependents and deletionPropagation cannot be both set")
-    if orphan is not None:
-        propagation = "Orphan" if orphan else "Background"
-    if propagation not in ("", "Background", "Foreground", "Orphan"):
-        raise ApiError.bad_request(
-            f'invalid propagationPolicy "{propagation}": must be Background, Foreground or Orphan'
-        )
-    preconditions = body.get("preconditions") or {}
-    dry_run = body.get("dryRun") or []
-    if not isinstance(preconditions, dict) or not isinstance(dry_run, list):
-        raise ApiError.bad_request("DeleteOptions: preconditions must be an object, and dryRun a list")
-    for value in dry_run:
-        if value != "All":
-            # Not passed over: whoever meant to try a deletion would have it done.
-            cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: "All"', "dryRun")
-            raise ApiError.invalid("DeleteOptions.meta.k8s.io", "", [cause])
-    return DeleteOptions(
-        grace_s=grace,
-        propagation=propagation,
-        uid=preconditions.get("uid") or "",
-        resource_version=str(preconditions.get("resourceVersion") or ""),
-        dry_run=bool(dry_run) or query.get("dryRun") == "All",
-    )
 
 
 @dataclass(slots=True)

@@ -3,9 +3,12 @@
 import asyncio
 import random
 import time
+from http import HTTPStatus
 
+import orjson
 from aiohttp import web
 
+from raykube.api.errors import ApiError
 from raykube.apiserver.core import options, selecting
 from raykube.apiserver.core.item import Item
 from raykube.apiserver.core.negotiation import Form
@@ -62,13 +65,19 @@ class Reads:
             wanted.field_selector,
             info.name,
         )
-        initial, watcher = await self._reader.watch(resource, selection, wanted)
+        try:
+            initial, watcher = await self._reader.watch(resource, selection, wanted)
+        except ApiError as error:
+            if error.code != HTTPStatus.GONE:
+                raise
+            # A watch that has begun and fails, as upstream: what is wrong is no matter of the request.
+            return context.answer(render.watch_line("ERROR", orjson.dumps(error.status())))
         lifetime_s = wanted.timeout_s or self._min_timeout_s * (1 + random.random())
         labels = ("WATCH", resource.group, resource.version, resource.plural)
         self._measures.long_running.add(labels)
         try:
             stream = WatchStream(context, watcher, form, self._reader, self._measures)
-            await stream.run(initial, bool(wanted.initial_events), wanted.bookmarks, lifetime_s)
+            await stream.run(initial, bool(wanted.initial_events and wanted.bookmarks), wanted.bookmarks, lifetime_s)
             return stream.response
         finally:
             self._measures.long_running.add(labels, -1)

@@ -7,8 +7,9 @@ from raykube.api.resources import builtin
 from raykube.api.schema import Typed
 from raykube.apiserver.authz import Authorization
 from raykube.apiserver.core import scaling
+from raykube.apiserver.core.options import delete_options
 from raykube.apiserver.core.planning import BIND, Operation
-from raykube.apiserver.core.strategy import Object, delete_options
+from raykube.apiserver.core.strategy import Object
 from raykube.apiserver.core.users import node_name
 from raykube.apiserver.evictions import Evictions
 from raykube.apiserver.reader import Reader

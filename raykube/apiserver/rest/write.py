@@ -9,8 +9,7 @@ from raykube.api import serialization
 from raykube.api.errors import ApiError
 from raykube.api.schema import Typed
 from raykube.apiserver.authz import Authorization
-from raykube.apiserver.core import options, planning, selecting, strategy
-from raykube.apiserver.core.options import WriteOptions
+from raykube.apiserver.core import options, planning, selecting
 from raykube.apiserver.core.planning import Operation
 from raykube.apiserver.core.rbac import Attributes
 from raykube.apiserver.core.strategy import Object
@@ -39,39 +38,31 @@ class Writes:
         self._authorization = authorization
 
     async def create(self, context: Context) -> web.Response:
-        op = self._operation(context, planning.CREATE)
+        op = self._operation(context, planning.CREATE, options.CREATE)
         op.name = ""
         op.body = await decode_body(context, _typed(op), op.validation)
         return self._answer(context, await self._writer.one(op))
 
     async def update(self, context: Context) -> web.Response:
-        op = self._operation(context, planning.UPDATE)
+        op = self._operation(context, planning.UPDATE, options.UPDATE)
         op.body = await decode_body(context, _typed(op), op.validation)
         return self._answer(context, await self._writer.one(op))
 
     async def patch(self, context: Context) -> web.Response:
-        op = self._operation(context, planning.PATCH)
-        media_type = context.request.content_type
-        op.patch_type = PATCH_TYPES.get(media_type, "")
-        if not op.patch_type:
+        patch_type = PATCH_TYPES.get(context.request.content_type, "")
+        if not patch_type:
             raise ApiError.unsupported_media_type(PATCH_TYPES)
+        is_apply = patch_type == planning.APPLY_PATCH
+        op = self._operation(context, planning.PATCH, options.APPLY if is_apply else options.PATCH)
+        op.patch_type = patch_type
         op.body = _decode_patch(op.patch_type, await context.body(), op.validation, context.warnings)
-        if op.patch_type == planning.APPLY_PATCH:
+        if is_apply:
             op.field_manager = context.query.get("fieldManager", "")  # no fall-back: an applier says who it is
-            create = Attributes(
-                context.user, "create", op.resource.group, op.resource.plural, op.subresource, op.name, op.namespace
-            )
-            if not op.subresource and not self._exists(op):
-                self._authorization.require(create)
         return self._answer(context, await self._writer.one(op))
 
-    def _exists(self, op: Operation) -> bool:
-        key = f"{op.namespace}/{op.name}" if op.resource.namespaced else op.name
-        return self._reader.cache(op.resource).get(key) is not None
-
     async def delete(self, context: Context) -> web.Response:
-        op = self._operation(context, planning.DELETE)
-        op.deletion = strategy.delete_options(await decode_options(context), context.query)
+        op = self._operation(context, planning.DELETE, options.DELETE)
+        op.deletion = options.delete_options(await decode_options(context), context.query)
         op.dry_run = op.dry_run or op.deletion.dry_run
         return self._answer(context, await self._writer.one(op))
 
@@ -80,12 +71,12 @@ class Writes:
         hundred at a time means to delete no more."""
         resource, info = context.target, context.info
         form = render.form_of(context.request.headers.get("Accept", ""), ())
-        deletion = strategy.delete_options(await decode_options(context), context.query)
+        deletion = options.delete_options(await decode_options(context), context.query)
         wanted = options.list_options(context.query, watch=False)
         namespace = info.namespace if resource.namespaced else ""
         selection = selecting.selection(resource, namespace, wanted.label_selector, wanted.field_selector)
         page = await self._reader.page(resource, selection, wanted)
-        template = self._operation(context, planning.DELETE)
+        template = self._operation(context, planning.DELETE, options.DELETE)
         for start in range(0, len(page.items), _COLLECTION_CHUNK):
             ops = [
                 Operation(
@@ -101,9 +92,13 @@ class Writes:
         pieces = render.list_pieces(resource, page.items, form, context.query, lists.metadata(page))
         return await lists.answer(context, pieces, form, self._reader.turns)
 
-    def _operation(self, context: Context, verb: str) -> Operation:
+    def _operation(self, context: Context, verb: str, kind: options.Kind) -> Operation:
         resource, info = context.target, context.info
-        wanted = self._write_options(context)
+        wanted = options.write_options(context.query, context.request.query.getall("dryRun", []), kind)
+        create = Attributes(
+            context.user, "create", resource.group, resource.plural, info.subresource, info.name,
+            info.namespace if resource.namespaced else "",
+        )  # fmt: skip
         return Operation(
             verb,
             resource,
@@ -115,13 +110,11 @@ class Writes:
             dry_run=wanted.dry_run,
             validation=wanted.field_validation,
             guard=self._authorization.guard(context.user, verb, resource, info.subresource),
+            may_create=lambda: self._authorization.require(create),
             hears=True,
             may_be_blind=False,
             warnings=context.warnings,
         )
-
-    def _write_options(self, context: Context) -> WriteOptions:
-        return options.write_options(context.query, context.request.query.getall("dryRun", []))
 
     def _answer(self, context: Context, outcome: Outcome) -> web.Response:
         body, code = outcome.body, outcome.code
