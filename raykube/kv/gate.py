@@ -13,7 +13,7 @@ from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError
 
 FOR_LEARNERS = frozenset({"Status", "Snapshot"})
-STREAMED = frozenset({"Watch", "LeaseKeepAlive", "Stream", "Snapshot"})
+STREAMED = frozenset({"Watch", "LeaseKeepAlive", "Stream", "Snapshot", "Observe"})
 LEADERLESS_TIMEOUTS = 3  # election time-outs without a leader that an open stream stands
 
 

@@ -13,6 +13,7 @@ from raykube.kv.auth_service import AuthService
 from raykube.kv.batch_service import BATCH_BYTES_MAX, BatchService
 from raykube.kv.cluster_service import ClusterService
 from raykube.kv.config import Config
+from raykube.kv.contenders import Contenders
 from raykube.kv.core.compactor import Compactor
 from raykube.kv.core.identity import (
     address_of,
@@ -27,12 +28,14 @@ from raykube.kv.core.mvcc.machine import LEVEL, Command
 from raykube.kv.core.raft.membership import Member as Record
 from raykube.kv.core.raft.membership import Membership
 from raykube.kv.core.wal_codec import Meta
+from raykube.kv.election_service import ElectionService
 from raykube.kv.gate import Gate
 from raykube.kv.gateway import Gateway
 from raykube.kv.health_service import HealthService
 from raykube.kv.kv_service import KvService
 from raykube.kv.lease_service import LeaseService
 from raykube.kv.limits import Admission
+from raykube.kv.lock_service import LockService
 from raykube.kv.maintenance_service import MaintenanceService
 from raykube.kv.member import Member
 from raykube.kv.memory import Memory
@@ -42,7 +45,7 @@ from raykube.kv.scrubber import Scrubber
 from raykube.kv.transport import Transport
 from raykube.kv.wal import foreign, owner
 from raykube.kv.watch_service import WatchService
-from raykube.pb import batch_pb2, etcd_pb2, health_pb2, raft_pb2
+from raykube.pb import batch_pb2, election_pb2, etcd_pb2, health_pb2, lock_pb2, raft_pb2
 from raykube.rpc import RpcError, Tls
 from raykube.rpc.core.limits import WIDE
 from raykube.rpc.folder_lock import FolderLock
@@ -156,13 +159,17 @@ class Service:
         self._monitor = monitor = Monitor(member, admission, client_tls)
         self._gateway = gateway = Gateway(config.client_cert_allowed_cn, config.max_request_bytes, monitor.pages)
         clients = Server(config.client_cert_allowed_cn, limits, http=gateway.connection)
+        leases = LeaseService(member, leader, admission, config.election_timeout / 1000)
+        contenders = Contenders(member, self._watch, leases, leader, admission, config.max_request_bytes)
         for service, handler in (
             (ETCD["KV"], KvService(member, admission, config.max_request_bytes, config.max_txn_ops)),
             (ETCD["Watch"], self._watch),
-            (ETCD["Lease"], LeaseService(member, leader, admission, config.election_timeout / 1000)),
+            (ETCD["Lease"], leases),
             (ETCD["Cluster"], ClusterService(member, leader)),
             (ETCD["Maintenance"], MaintenanceService(member, admission)),
             (ETCD["Auth"], AuthService(member)),
+            (lock_pb2.DESCRIPTOR.services_by_name["Lock"], LockService(contenders)),
+            (election_pb2.DESCRIPTOR.services_by_name["Election"], ElectionService(contenders, self._watch)),
             (batch_pb2.DESCRIPTOR.services_by_name["Batch"], BatchService(member, admission)),
         ):
             gated = Gate(member, handler, config.election_timeout / 1000)

@@ -5,11 +5,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 from raykube.kv.core.mvcc.key_index import UNBOUNDED
-from raykube.kv.core.watchers import Watcher, WatchTable
+from raykube.kv.core.mvcc.version import Version
+from raykube.kv.core.watchers import Watcher, WatchTable, pull
 from raykube.kv.member import Member
 from raykube.kv.watch_feed import Feed
 from raykube.pb import etcd_pb2
@@ -34,8 +35,8 @@ class WatchService:
         self._table = WatchTable()
         self.feed = Feed()
         self._notifier: asyncio.TimerHandle | None = None
-        self._streams: dict[Watcher, _Stream] = {}
-        self._open: set[_Stream] = set()
+        self._streams: dict[Watcher, _Stream | _Follower] = {}
+        self._open: set[_Stream | _Follower] = set()
         self._is_closed = False
         member.on_applied.append(self._on_applied)
         member.failed.add_done_callback(lambda _: self._end_all())
@@ -48,7 +49,7 @@ class WatchService:
         for watcher in self._table.on_applied(self._member.store):
             self._streams[watcher].mark(watcher)
 
-    def add(self, watcher: Watcher, stream: "_Stream") -> None:
+    def add(self, watcher: Watcher, stream: "_Stream | _Follower") -> None:
         self._table.add(watcher)
         self._streams[watcher] = stream
 
@@ -84,6 +85,32 @@ class WatchService:
             raft_term=member.replica.node.term,
         )
 
+    async def versions(self, key: bytes, range_end: bytes, start: int) -> AsyncGenerator[Version, None]:
+        """What happens to keys from revision `start` on, for a service beside this one; `range_end` as etcd's. It ends
+        where the position was compacted: whoever reads goes back to the present. Raises RpcError when the member stops.
+        """
+        follower = _Follower()
+        watcher = Watcher(0, key, range_end, start, has_begun=start >= self._member.store.compact_revision)
+        self._open.add(follower)
+        self.add(watcher, follower)
+        try:
+            while not (follower.is_ended or self._is_closed):
+                found = pull(self._member.store, watcher)
+                if found.is_compacted:
+                    return
+                for version in found.events:
+                    yield version
+                if watcher.is_dirty:
+                    await asyncio.sleep(0)
+                    continue
+                await follower.woken.wait()
+                follower.woken.clear()
+            self._member.require_sound()
+            raise RpcError(Code.UNAVAILABLE, "etcdserver: server stopped")
+        finally:
+            self._open.discard(follower)
+            self.remove(watcher)
+
     async def Watch(self, requests: AsyncIterator[Any], _call: Any) -> AsyncIterator[Any]:
         self._member.require_sound()
         stream = _Stream(self, self._member)
@@ -106,6 +133,24 @@ class WatchService:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader
             stream.close()
+
+
+class _Follower:
+    """A reader of the store's changes in this process."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self.is_ended = False
+
+    def mark(self, _watcher: Watcher) -> None:
+        self.woken.set()
+
+    def end(self) -> None:
+        self.is_ended = True
+        self.woken.set()
+
+    def notify_progress(self) -> None:
+        """It does not ask for it."""
 
 
 class _Stream:

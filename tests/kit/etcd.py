@@ -16,12 +16,16 @@ import grpc
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
-from raykube.pb import batch_pb2, etcd_pb2
+from raykube.pb import batch_pb2, election_pb2, etcd_pb2, lock_pb2
 from tests.kit.ports import free_ports
 from tests.kit.require import missing
 
 TIMEOUT_S = 20.0
-SERVICES = {**etcd_pb2.DESCRIPTOR.services_by_name, **batch_pb2.DESCRIPTOR.services_by_name}
+SERVICES = {
+    name: service
+    for file in (etcd_pb2, batch_pb2, lock_pb2, election_pb2)
+    for name, service in file.DESCRIPTOR.services_by_name.items()
+}
 
 
 def etcd_program(name: str = "etcd") -> str:
