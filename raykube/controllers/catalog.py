@@ -21,7 +21,7 @@ from raykube.controllers.core.namespaces import NamespaceController
 from raykube.controllers.core.node_lifecycle import NodeLifecycleController
 from raykube.controllers.core.plan import Controller
 from raykube.controllers.core.pod_gc import PodGarbageCollector
-from raykube.controllers.core.replicaset import ReplicaSetController
+from raykube.controllers.core.replicaset import REPLICATION_CONTROLLERS, ReplicaSetController
 from raykube.controllers.core.resource_claims import ResourceClaimController
 from raykube.controllers.core.resource_quota import ResourceQuotaController
 from raykube.controllers.core.root_ca import RootCaPublisher
@@ -56,6 +56,11 @@ Maker = Callable[["Config", Mapping[str, Resource]], Part | None]
 
 def _replicaset(config: Config, _: Mapping[str, Resource]) -> Part:
     return Part(ReplicaSetController(), "replicaset-controller", config.concurrent_replicaset_syncs * BATCH_PER_SYNC)
+
+
+def _replication_controller(config: Config, _: Mapping[str, Resource]) -> Part:
+    controller = ReplicaSetController(REPLICATION_CONTROLLERS)
+    return Part(controller, "replication-controller", config.concurrent_rc_syncs * BATCH_PER_SYNC)
 
 
 def _deployment(config: Config, _: Mapping[str, Resource]) -> Part:
@@ -144,6 +149,7 @@ MAKERS: dict[str, Maker] = {
     "node-lifecycle-controller": _node_lifecycle,
     "taint-eviction-controller": lambda config, _: Part(TaintEvictionController(), "taint-eviction-controller"),
     "replicaset-controller": _replicaset,
+    "replicationcontroller-controller": _replication_controller,
     "deployment-controller": _deployment,
     "daemonset-controller": _daemonset,
     "statefulset-controller": _statefulset,

@@ -22,6 +22,7 @@ class Config(ElectedConfig):
     )
     concurrent_deployment_syncs: int = Field(5, ge=1, description="Deployments reconciled in one round, times 8")
     concurrent_replicaset_syncs: int = Field(5, ge=1, description="ReplicaSets reconciled in one round, times 8")
+    concurrent_rc_syncs: int = Field(5, ge=1, description="ReplicationControllers reconciled in one round, times 8")
     concurrent_daemonset_syncs: int = Field(2, ge=1, description="DaemonSets reconciled in one round, times 8")
     concurrent_statefulset_syncs: int = Field(5, ge=1, description="StatefulSets reconciled in one round, times 8")
     concurrent_job_syncs: int = Field(5, ge=1, description="Jobs reconciled in one round, times 8")

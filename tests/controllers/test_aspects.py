@@ -12,7 +12,7 @@ from raykube.controllers.core import aspects, kinds
 from raykube.controllers.core.indexes import JOB_NAME_LABEL, indexes_of
 from raykube.controllers.core.pods import JOB_FINALIZER
 
-KINDS = ["ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Widget", ""]
+KINDS = ["ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet", "Job", "Widget", ""]
 
 
 def pod(kind: str = "", name: str = "a", **parts: Any) -> dict[str, Any]:

@@ -61,6 +61,30 @@ def test_a_roll_out_and_its_undo(plane: ControlPlane) -> None:
     until("its pods are collected", lambda: not plane.objects("pods") and not plane.objects("replicasets"))
 
 
+REPLICATION_CONTROLLER = """
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: old}}
+    spec: {containers: [{name: c, image: web:1}]}
+"""
+
+
+def test_a_replication_controller_is_scaled_and_deleted(plane: ControlPlane) -> None:
+    assert plane.kubectl("create", "-f", "-", stdin=REPLICATION_CONTROLLER) == "replicationcontroller/old created\n"
+    until("pods are there", lambda: len(plane.objects("pods")) == 2)
+    until("it says so", lambda: plane.kubectl("get", "rc", "old", "--no-headers").split()[1:4] == ["2", "2", "0"])
+    plane.kubectl("scale", "rc", "old", "--replicas=3")
+    until("one more", lambda: len(plane.objects("pods")) == 3)
+    described = plane.kubectl("describe", "rc", "old")
+    assert "3 current / 3 desired" in described and "replication-controller  Created pod: old-" in described
+    plane.kubectl("delete", "rc", "old")
+    until("its pods are collected", lambda: not plane.objects("pods"))
+
+
 def test_a_token_secret_proves_its_account_until_that_is_deleted(plane: ControlPlane) -> None:
     plane.kubectl("create", "serviceaccount", "robot")
     plane.kubectl("apply", "-f", "-", stdin=SECRET)

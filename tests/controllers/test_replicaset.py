@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raykube.controllers.core import kinds, names
 from raykube.controllers.core.names import derived_names
 from raykube.controllers.core.pods import deletion_rank, is_active
-from raykube.controllers.core.replicaset import ReplicaSetController
+from raykube.controllers.core.replicaset import REPLICATION_CONTROLLERS, ReplicaSetController
 from tests.controllers.model import Cluster, Crash, Running, kubelet, set_pod, template
 
 LABELS = {"app": "web"}
@@ -44,6 +44,44 @@ def test_creates_pods_and_counts_them() -> None:
     cluster.settle(ReplicaSetController())
     assert status(cluster)["readyReplicas"] == status(cluster)["availableReplicas"] == 3
     assert sorted(event.reason for event in cluster.events) == ["SuccessfulCreate"] * 3
+
+
+def test_a_replication_controller_has_pods_of_its_own() -> None:
+    """Its selector is written as labels, and a ReplicaSet that selects the same is not its business."""
+    cluster = Cluster()
+    running = Running(cluster, [ReplicaSetController(REPLICATION_CONTROLLERS), ReplicaSetController()])
+    running.start()
+    cluster.add(kinds.PODS, {"metadata": {"name": "orphan", "labels": LABELS}, "spec": {}, "status": {}})
+    old = {"replicas": 3, "selector": LABELS, "template": template(LABELS)}
+    cluster.add(kinds.REPLICATION_CONTROLLERS, {"metadata": {"name": "old"}, "spec": old})
+    running.run()
+    cluster.add(kinds.REPLICA_SETS, replica_set(2))
+    running.run()
+    kubelet(cluster)
+    running.run()
+
+    def owned() -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for pod in filter(is_active, cluster.all(kinds.PODS)):
+            [reference] = pod["metadata"].get("ownerReferences") or [{"kind": ""}]
+            found.setdefault(reference["kind"], []).append(pod)
+        return found
+
+    pods = owned()
+    assert {kind: len(each) for kind, each in pods.items()} == {"ReplicationController": 3, "ReplicaSet": 2}
+    assert "orphan" in {pod["metadata"]["name"] for pod in pods["ReplicationController"]}
+    [reference] = pods["ReplicationController"][0]["metadata"]["ownerReferences"]
+    assert (reference["apiVersion"], reference["name"], reference["controller"]) == ("v1", "old", True)
+    released = pods["ReplicationController"][0]["metadata"]["name"]
+    cluster.change(kinds.PODS, released, lambda pod: pod["metadata"].update(labels={"app": "other"}))
+    cluster.change(kinds.REPLICATION_CONTROLLERS, "old", lambda obj: obj["spec"].update(replicas=1))
+    running.run()
+    assert {kind: len(each) for kind, each in owned().items()} == {"ReplicationController": 1, "ReplicaSet": 2, "": 1}
+    stored = cluster.get(kinds.REPLICATION_CONTROLLERS, "default", "old")
+    assert stored is not None
+    assert stored["status"] == {
+        "replicas": 1, "fullyLabeledReplicas": 1, "readyReplicas": 1, "availableReplicas": 1, "observedGeneration": 2
+    }  # fmt: skip
 
 
 def test_replaces_failed_and_deleted_pods() -> None:

@@ -81,7 +81,7 @@ def test_a_roster_is_what_counting_again_says(
     states = {name: [each[0] for each in RESPECTS] for name in NAMES}
     for name in NAMES:
         put(cluster, name, pod(*states[name]))
-    roster = Roster(cluster, owner)
+    roster = Roster(cluster, owner, owner["spec"]["selector"])
     for (name, change), now in zip(steps, look, strict=False):
         if change is not None:
             states[name][change[0]] = change[1]
@@ -103,7 +103,7 @@ def test_a_roster_is_what_counting_again_says(
     assert +roster.sums == +expected
     others = [each for each in owned if each["metadata"]["labels"]["app"] != "web"]
     assert set(roster.strays) == {each["metadata"]["name"] for each in others if not pods.is_terminating(each)}
-    again = Roster(cluster, owner)
+    again = Roster(cluster, owner, owner["spec"]["selector"])
     again.refresh(cluster, cluster.now)
     assert roster.members == again.members, "names follow from what is stored"
     neighbours = Counter(map(pods.node_name, active))
@@ -119,7 +119,8 @@ def test_a_roster_is_what_counting_again_says(
 def test_a_pod_becomes_available_by_itself() -> None:
     cluster = Cluster()
     put(cluster, "a", pod(True, True, True, "Running", 10, "n1", "0", False))
-    roster = Roster(cluster, replica_set(30))
+    owner = replica_set(30)
+    roster = Roster(cluster, owner, owner["spec"]["selector"])
     assert roster.refresh(cluster, cluster.now) == 20
     assert roster.refresh(cluster, cluster.now + 20) is None and roster.sums["availableReplicas"] == 1
 
@@ -127,7 +128,8 @@ def test_a_pod_becomes_available_by_itself() -> None:
 def test_who_comes_or_goes_makes_it_another_set() -> None:
     cluster = Cluster()
     state = pod(True, True, True, "Running", 0, "n1", "0", False)
-    roster = Roster(cluster, replica_set())
+    owner = replica_set()
+    roster = Roster(cluster, owner, owner["spec"]["selector"])
     seen = set()
     for name, now in (("a", state), ("b", state), ("a", None), ("a", state)):
         put(cluster, name, now)

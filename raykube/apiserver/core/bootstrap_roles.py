@@ -305,6 +305,11 @@ _CONTROLLERS: dict[str, tuple[Rule, ...]] = {
         _rule(("update", "patch"), "apps", "replicasets/finalizers", "replicasets/status"),
         _rule(_PODS, "", "pods"),
     ),
+    "replication-controller": (
+        _rule((*READ, "update"), "", "replicationcontrollers"),
+        _rule(("update", "patch"), "", "replicationcontrollers/finalizers", "replicationcontrollers/status"),
+        _rule(_PODS, "", "pods"),
+    ),
     "resource-claim-controller": (
         _rule(READ, "", "pods"),
         _rule("update", "", "pods/finalizers"),

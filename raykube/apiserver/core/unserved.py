@@ -8,7 +8,6 @@ from raykube.api.resources import Resource
 
 _NOT_ASKED = "this cluster stores it, but asks nobody: requests are neither changed nor refused by it"
 _WARNINGS = {
-    ("", "replicationcontrollers"): "this cluster has no controller of ReplicationControllers: no pods are made",
     ("admissionregistration.k8s.io", "mutatingadmissionpolicies"): _NOT_ASKED,
     ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"): _NOT_ASKED,
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): _NOT_ASKED,

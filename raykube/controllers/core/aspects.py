@@ -9,6 +9,9 @@ pods, `PHASE` that of all. A pod that waits to be counted is a Job's too, whoeve
 everybody's: its name is free again.
 """
 
+from functools import reduce
+from operator import or_
+
 from raykube.controllers.core import conditions
 from raykube.controllers.core.plan import Obj
 from raykube.controllers.core.pods import JOB_FINALIZER
@@ -25,9 +28,16 @@ COMING = 2048  # it came, went, or is another one of the same name
 OF_REPLICA_SET, OF_STATEFUL_SET, OF_DAEMON_SET, OF_JOB = 1 << 12, 1 << 13, 1 << 14, 1 << 15
 OF_NOBODY = 1 << 16  # it may be adopted
 OF_OTHERS = 1 << 17
+OF_REPLICATION_CONTROLLER = 1 << 18
 ALL = (1 << 12) - 1
-ANYBODYS = OF_REPLICA_SET | OF_STATEFUL_SET | OF_DAEMON_SET | OF_JOB | OF_NOBODY | OF_OTHERS
-_OF = {"ReplicaSet": OF_REPLICA_SET, "StatefulSet": OF_STATEFUL_SET, "DaemonSet": OF_DAEMON_SET, "Job": OF_JOB}
+_OF = {
+    "ReplicaSet": OF_REPLICA_SET,
+    "ReplicationController": OF_REPLICATION_CONTROLLER,
+    "StatefulSet": OF_STATEFUL_SET,
+    "DaemonSet": OF_DAEMON_SET,
+    "Job": OF_JOB,
+}
+ANYBODYS = OF_NOBODY | OF_OTHERS | reduce(or_, _OF.values())
 
 
 def wanted(looks_at: int) -> int:

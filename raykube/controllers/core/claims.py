@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from raykube.api.selectors import LabelSelector
-from raykube.controllers.core import indexes
+from raykube.controllers.core import indexes, kinds
 from raykube.controllers.core.patches import patch_write, uid_of
 from raykube.controllers.core.plan import Obj, View, Write, key_of
 
@@ -38,6 +38,12 @@ def controller_reference(obj: Obj) -> Obj | None:
 def labels_of(obj: Obj) -> dict[str, str]:
     """`metadata.labels`, {} when there are none."""
     return obj["metadata"].get("labels") or {}
+
+
+def selector_of(resource: str, owner: Obj) -> Obj:
+    """The label selector of a set; a ReplicationController's is written as labels."""
+    selector: Obj = (owner.get("spec") or {}).get("selector") or {}
+    return {"matchLabels": selector} if resource == kinds.REPLICATION_CONTROLLERS else selector
 
 
 def is_empty(selector: Any) -> bool:
@@ -133,7 +139,7 @@ def _owners_of(view: View, owners: str, kind: str, child: Obj) -> set[str]:
         return set()
     keys = set()
     for owner in view.by_index(owners, "namespace", namespace):
-        selector = (owner.get("spec") or {}).get("selector")
+        selector = selector_of(owners, owner)
         if not is_empty(selector) and LabelSelector.from_object(selector).matches(labels):
             keys.add(key_of(owner))
     return keys

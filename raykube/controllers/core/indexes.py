@@ -207,6 +207,7 @@ INDEXES: dict[str, dict[str, Index]] = {
     kinds.RESOURCE_CLAIMS: {"controller": _by_controller, "pool": _by_used_pool},
     kinds.RESOURCE_SLICES: {"pool": _by_pool},
     kinds.REPLICA_SETS: OWNED,
+    kinds.REPLICATION_CONTROLLERS: {"controller": _by_controller},
     kinds.CONTROLLER_REVISIONS: OWNED,
     kinds.JOBS: {"controller": _by_controller},
     kinds.ENDPOINT_SLICES: {"controller": _by_controller, "service": _by_service},

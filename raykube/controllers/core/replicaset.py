@@ -1,10 +1,11 @@
-"""replicaset-controller: keeps as many pods of a template as were asked for.
+"""replicaset-controller, and replicationcontroller-controller: keep as many pods of a template as were asked for.
 
 Pods beyond `spec.replicas` go in the order of `pods.deletion_rank`; missing ones are created, at most BURST in one
 plan. Status counts what the caches show; a pod is available when it has been ready for `minReadySeconds`.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 
 from raykube.controllers.core import aspects, claims, conditions, indexes, kinds, pods
@@ -13,28 +14,47 @@ from raykube.controllers.core.patches import create_write, delete_write, status_
 from raykube.controllers.core.plan import NOTHING, Draft, Event, Obj, Plan, View, key_of, split_key
 from raykube.controllers.core.roster import ASPECTS, Roster
 
-API_VERSION = "apps/v1"
-KIND = "ReplicaSet"
 BURST = 500  # pods created or deleted in one plan: bounds the size of a bulk request
 COUNTS = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The sets of one kind, by a controller of this name."""
+
+    name: str
+    resource: str
+    api_version: str
+    kind: str
+    owned: int  # aspect: a pod is of such a set
+
+
+REPLICA_SETS = Family("replicaset-controller", kinds.REPLICA_SETS, "apps/v1", "ReplicaSet", aspects.OF_REPLICA_SET)
+REPLICATION_CONTROLLERS = Family(
+    "replicationcontroller-controller",
+    kinds.REPLICATION_CONTROLLERS,
+    "v1",
+    "ReplicationController",
+    aspects.OF_REPLICATION_CONTROLLER,
+)
 
 
 class ReplicaSetController:
     """See the module's docstring."""
 
-    name = "replicaset-controller"
-    resources = (kinds.REPLICA_SETS, kinds.PODS)
-    looks_at = ASPECTS | aspects.OF_REPLICA_SET | aspects.OF_NOBODY
-
-    def __init__(self) -> None:
+    def __init__(self, family: Family = REPLICA_SETS) -> None:
+        self.name = family.name
+        self.resources = (family.resource, kinds.PODS)
+        self.looks_at = ASPECTS | family.owned | aspects.OF_NOBODY
+        self._family = family
         self._rosters: dict[str, Roster] = {}  # by key
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """A ReplicaSet's own key; for a pod the keys of its owners before and after."""
-        if resource == kinds.REPLICA_SETS:
+        if resource == self._family.resource:
             changed = new or old
             return (key_of(changed),) if changed else ()
-        keys = claims.keys_of_owners(view, kinds.REPLICA_SETS, KIND, old, new)
+        keys = claims.keys_of_owners(view, self._family.resource, self._family.kind, old, new)
         for key in keys:
             if (roster := self._rosters.get(key)) and (pod := new or old):
                 roster.mark(pod["metadata"]["name"])
@@ -42,7 +62,7 @@ class ReplicaSetController:
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """One step towards `spec.replicas` pods, and the status of what is there."""
-        replica_set = view.get(kinds.REPLICA_SETS, *split_key(key))
+        replica_set = view.get(self._family.resource, *split_key(key))
         if replica_set is None:
             self._rosters.pop(key, None)
             return NOTHING
@@ -53,26 +73,32 @@ class ReplicaSetController:
             draft.wake_after(wait_s)
         if not replica_set["metadata"].get("deletionTimestamp") and not self._claim(view, replica_set, roster, draft):
             self._scale(view, replica_set, roster, draft, now)
-        _report(replica_set, roster, view.error, draft, now)
+        _report(self._family.resource, replica_set, roster, view.error, draft, now)
         return draft.plan()
 
     def _roster(self, view: View, replica_set: Obj) -> Roster:
-        key = key_of(replica_set)
+        key, selector = key_of(replica_set), self._selector(replica_set)
         roster = self._rosters.get(key)
-        if roster is None or not roster.is_for(replica_set):
-            roster = self._rosters[key] = Roster(view, replica_set)
+        if roster is None or not roster.is_for(replica_set, selector):
+            roster = self._rosters[key] = Roster(view, replica_set, selector)
         return roster
+
+    def _selector(self, replica_set: Obj) -> Obj:
+        return claims.selector_of(self._family.resource, replica_set)
+
+    def _reference(self, replica_set: Obj) -> Obj:
+        return claims.reference_to(replica_set, self._family.api_version, self._family.kind)
 
     def _claim(self, view: View, replica_set: Obj, roster: Roster, draft: Draft) -> bool:
         """Releases pods that it no longer selects, and adopts those that nobody controls. Whether it adopts."""
-        meta, selector = replica_set["metadata"], replica_set["spec"].get("selector") or {}
+        meta, selector = replica_set["metadata"], self._selector(replica_set)
         for name in roster.strays:
             stray = view.get(kinds.PODS, roster.namespace, name)
             if stray is not None:
                 draft.writes.append(claims.release(kinds.PODS, stray, roster.uid))
         if claims.is_empty(selector):
             return False
-        reference = claims.reference_to(replica_set, API_VERSION, KIND)
+        reference = self._reference(replica_set)
         orphans = claims.selected(view, kinds.PODS, meta.get("namespace", ""), selector, prefix="orphan-")
         adoptions = [claims.adopt(kinds.PODS, each, reference) for each in orphans if not pods.is_terminating(each)]
         draft.writes += adoptions
@@ -81,7 +107,7 @@ class ReplicaSetController:
     def _scale(self, view: View, owner: Obj, roster: Roster, draft: Draft, now: float) -> None:
         surplus = roster.sums["replicas"] - int(owner["spec"].get("replicas", 1))
         if surplus < 0:
-            _create(view, owner, roster, min(-surplus, pods.burst(view, BURST)), draft)
+            _create(view, owner, self._reference(owner), roster, min(-surplus, pods.burst(view, BURST)), draft)
         elif surplus > 0:
             neighbours = self._neighbours(view, owner, now)
             _delete(owner, roster.first_to_go(view, min(surplus, BURST), neighbours, now), draft)
@@ -89,17 +115,16 @@ class ReplicaSetController:
     def _neighbours(self, view: View, replica_set: Obj, now: float) -> list[Roster]:
         """Of all ReplicaSets that share this one's owner: a Deployment's old and new pods together."""
         owner_uid = indexes.controller_uid(replica_set)
-        found = view.by_index(kinds.REPLICA_SETS, "controller", owner_uid) if owner_uid else [replica_set]
+        found = view.by_index(self._family.resource, "controller", owner_uid) if owner_uid else [replica_set]
         rosters = [self._roster(view, each) for each in found]
         for roster in rosters:
             roster.refresh(view, now)
         return rosters
 
 
-def _create(view: View, owner: Obj, roster: Roster, count: int, draft: Draft) -> None:
+def _create(view: View, owner: Obj, reference: Obj, roster: Roster, count: int, draft: Draft) -> None:
     meta, template = owner["metadata"], owner["spec"].get("template") or {}
     namespace = meta.get("namespace", "")
-    reference = claims.reference_to(owner, API_VERSION, KIND)
     state = f"{uid_of(owner)}/{version_of(owner)}/{roster.members:x}"
     names = free_names(f"{meta['name']}-", state, lambda name: view.get(kinds.PODS, namespace, name) is not None)
     failed = Event(owner, "Warning", "FailedCreate", "Error creating: {error}")
@@ -127,7 +152,7 @@ def _delete(owner: Obj, chosen: Iterable[Obj], draft: Draft) -> None:
         )
 
 
-def _report(replica_set: Obj, roster: Roster, error: str, draft: Draft, now: float) -> None:
+def _report(resource: str, replica_set: Obj, roster: Roster, error: str, draft: Draft, now: float) -> None:
     spec, old = replica_set["spec"], replica_set.get("status") or {}
     counts = {field: roster.sums[field] for field in COUNTS}
     status: Obj = {field: count for field, count in counts.items() if count or field == "replicas"}
@@ -135,7 +160,7 @@ def _report(replica_set: Obj, roster: Roster, error: str, draft: Draft, now: flo
     found = _failure(old.get("conditions") or [], counts["replicas"] - int(spec.get("replicas", 1)), error, now)
     if found:
         status["conditions"] = found
-    write = status_write(kinds.REPLICA_SETS, replica_set, status)
+    write = status_write(resource, replica_set, status)
     if write is not None:
         draft.writes.append(write)
 

@@ -40,17 +40,17 @@ class Replica(NamedTuple):
     available_at: float | None = None
 
 
-def _basis(replica_set: Obj) -> tuple[str, Obj, dict[str, str], int]:
+def _basis(replica_set: Obj, selector: Obj) -> tuple[str, Obj, dict[str, str], int]:
     """All of a ReplicaSet that the counts depend on."""
     spec = replica_set["spec"]
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    return uid_of(replica_set), spec.get("selector") or {}, labels, int(spec.get("minReadySeconds") or 0)
+    return uid_of(replica_set), selector, labels, int(spec.get("minReadySeconds") or 0)
 
 
 class Roster(Keeper):
     """See the module's docstring. `refresh` before anything is read."""
 
-    def __init__(self, view: View, replica_set: Obj) -> None:
+    def __init__(self, view: View, replica_set: Obj, selector: Obj) -> None:
         self.uid = uid_of(replica_set)
         super().__init__(pod["metadata"]["name"] for pod in view.by_index(kinds.PODS, "controller", self.uid))
         self.namespace = str(replica_set["metadata"].get("namespace", ""))
@@ -60,16 +60,16 @@ class Roster(Keeper):
         self.members = 0  # a number that says which pods there are: whoever comes or goes makes it another one
         self.nodes: Counter[str] = Counter()  # active pods on each node; "" are those that are not bound
         self._groups: dict[Group, dict[str, dict[str, None]]] = {}
-        self._basis = _basis(replica_set)
-        _, selector, labels, self._min_ready_s = self._basis
+        self._basis = _basis(replica_set, selector)
+        _, _, labels, self._min_ready_s = self._basis
         self._selector = None if claims.is_empty(selector) else LabelSelector.from_object(selector)
         self._full = LabelSelector.from_object({"matchLabels": labels})
         self._labels: dict[str, str] | None = None  # those that were judged last, and how
         self._selects = self._labelled = False
 
-    def is_for(self, replica_set: Obj) -> bool:
+    def is_for(self, replica_set: Obj, selector: Obj) -> bool:
         """Whether what was counted here still holds for `replica_set`."""
-        return _basis(replica_set) == self._basis
+        return _basis(replica_set, selector) == self._basis
 
     def refresh(self, view: View, now: float) -> float | None:
         """Looks at the marked pods, and those whose time has come. Seconds until the next time, None for never."""
