@@ -133,12 +133,12 @@ class Contenders:
         )
 
     async def or_leave(self, place: Place, waiting: Awaitable[Any]) -> Any:
-        """What `waiting` gives. Who gives up while he waits, or fails, does not stay in the others' way."""
+        """What `waiting` gives. Who gives up while he waits, or fails, does not stay in the others' way: also where his
+        key is of a call before this one, whose member stopped."""
         try:
             return await waiting
         except BaseException:
-            if place.is_new:
-                self._later(self.leave(place.key, place.revision))
+            self._later(self.leave(place.key, place.revision))
             raise
 
     def _later(self, work: Coroutine[Any, Any, Any]) -> None:

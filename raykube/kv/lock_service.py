@@ -16,12 +16,17 @@ class LockService:
 
     async def Lock(self, request: Any, _call: Any) -> Any:
         place = await self._contenders.enter(request.name, request.lease, b"")
-        header = await self._contenders.or_leave(place, self._held(request.name, place))
+        # What he holds already he is not to lose because he gave up asking for it again.
+        is_his = not place.is_new and await self._is_first(request.name, place)
+        header = place.header if is_his else await self._contenders.or_leave(place, self._held(request.name, place))
         return lock_pb2.LockResponse(header=header, key=place.key)
 
-    async def _held(self, name: bytes, place: Place) -> Any:
+    async def _is_first(self, name: bytes, place: Place) -> bool:
         first = await self._contenders.first(name)
-        if first.kvs and first.kvs[0].create_revision == place.revision:
+        return bool(first.kvs) and first.kvs[0].create_revision == place.revision
+
+    async def _held(self, name: bytes, place: Place) -> Any:
+        if await self._is_first(name, place):
             return place.header
         await self._contenders.wait(name, place)
         found = await self._contenders.standing(place)

@@ -16,6 +16,7 @@ from tests.kv.test_against_etcd import Pair, comparable, pair
 __all__ = ["pair"]
 pytestmark = pytest.mark.integration
 TIMEOUT_S = 20
+WAITS_S = 0.5  # after which a call is under way that nothing shows to have come
 LEASES = (7, 0x1F, 0xABCDEF)
 PREFIX = etcd_pb2.RangeRequest(key=b"job/", range_end=b"job0", sort_target=etcd_pb2.RangeRequest.CREATE)
 
@@ -105,6 +106,22 @@ async def test_a_lock_goes_to_who_waits_longest(pair: Pair) -> None:
         return found
 
     assert await order(pair.ours) == await order(pair.etcd)
+
+
+@pytest.mark.parametrize("service", ["Lock", "Election"])
+async def test_who_gives_up_takes_the_key_along_that_a_call_before_left(pair: Pair, service: str) -> None:
+    async def given_up(wire: Wire) -> None:
+        await grant(wire, 7, 8)
+        await wire.call("Lock", "Lock", lock(7))
+        await wire.call("KV", "Put", etcd_pb2.PutRequest(key=b"job/8", lease=8))
+        request = ("Lock", "Lock", lock(8)) if service == "Lock" else ("Election", "Campaign", campaign(8, b""))
+        waiting = asyncio.create_task(wire.call(*request))
+        await asyncio.sleep(WAITS_S)
+        waiting.cancel()
+        await stand(wire, 1)
+
+    await given_up(pair.etcd)
+    await given_up(pair.ours)
 
 
 async def test_a_lock_whose_lease_ends_while_it_waits(pair: Pair) -> None:
