@@ -31,7 +31,7 @@ __all__ = ["Channel", "Stub", "Timing", "once"]
 ATTEMPTS_MAX = 3  # of one call that no handler saw
 CLOSE_S = 0.5  # for TLS to say farewell
 NEXT_ADDRESS_S = 0.25  # a name's next address is tried beside one that has not answered yet (RFC 8305)
-SHORT_LIVED_S = 1.0  # a connection lost within this time, that gave no answer, counts as an attempt that failed
+SHORT_LIVED_S = 1.0  # a connection that has to be made anew within this time, and gave no answer, counts as a failure
 
 
 class _Callable:

@@ -66,7 +66,6 @@ class Link(asyncio.Protocol):
         self._is_paused = False  # the transport has enough
         self._is_flushing = False  # a flush comes at the end of this turn
         self._received_at = 0.0
-        self._has_answered = False
         self.ready_at = 0.0  # by the loop's clock
         self._alive: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -84,8 +83,8 @@ class Link(asyncio.Protocol):
         return self._core.spent
 
     def was_useful(self, lived_s: float) -> bool:
-        """Whether any message came, or `lived_s` seconds have passed since it was ready."""
-        return self._has_answered or self._loop.time() - self.ready_at >= lived_s
+        """Whether any call was answered, or `lived_s` seconds have passed since it was ready."""
+        return self._core.has_answered or self._loop.time() - self.ready_at >= lived_s
 
     async def slot(self) -> bool:
         """Waits until `open` may be called, at once after it; False when this link is spent."""
@@ -234,7 +233,6 @@ class Link(asyncio.Protocol):
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, MessageReceived):
-            self._has_answered = True
             answer = self._answers.get(event.stream)
             flaw = answer.on_message(event.message) if answer is not None else None
             if flaw is not None:

@@ -270,6 +270,22 @@ async def test_attempts_are_spaced_at_a_peer_that_greets_and_leaves() -> None:
         await channel.close()
 
 
+async def test_a_peer_that_refuses_a_call_and_leaves_has_answered() -> None:
+    async def refusing(peer: Peer) -> None:
+        await peer.greet()
+        stream, _, _ = await peer.call()
+        peer.send(peer.trailers(stream, (*OK_HEADERS, ("grpc-status", "5"), ("grpc-message", "none such"))))
+        peer.goaway(stream)
+
+    async with scripted(refusing) as address:
+        channel = Channel(address, timing=Timing(backoff=Backoff(60, 60)))
+        stub: Any = channel.stub(ECHO)
+        for _ in range(4):
+            error = await failing(stub.Unary(say("x")))
+            assert (error.code, error.message) == (Code.NOT_FOUND, "none such")
+        await channel.close()
+
+
 async def test_a_name_s_next_address_is_tried_beside_one_that_swallows_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

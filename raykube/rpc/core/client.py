@@ -27,6 +27,7 @@ class ClientConnection(Connection):
         self._next = 1
         self._peer_going_away = False
         self._output.put(frames.PREFACE)
+        self.has_answered = False  # any call, be it with a refusal
         self._greet((Setting.ENABLE_PUSH, 0))
 
     # Calls
@@ -95,6 +96,7 @@ class ClientConnection(Connection):
     def _on_block(self, number: int, block: bytes, end_stream: bool) -> None:
         self._not_idle(number)
         head = self._decoder.decode(block)
+        self.has_answered = True
         stream = self._streams.get(number)
         if stream is None:
             if number not in self._reset_by_us:
