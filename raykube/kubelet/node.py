@@ -16,6 +16,7 @@ from raykube.client.events import EventRecorder
 from raykube.kubelet.core import criconfig, nodestatus
 from raykube.kubelet.core.nodestatus import Health, MachineFacts, NodeConfig
 from raykube.kubelet.core.pod import Object
+from raykube.kubelet.core.statuspatch import status_patch
 from raykube.kubelet.cri import Cri
 from raykube.pb import api_pb2
 from raykube.rpc import RpcError
@@ -197,9 +198,8 @@ class NodeAgent:
         status = nodestatus.node_status(self._config, self._machine, health, old, now)
         changed = nodestatus.significant(status) != nodestatus.significant(old)
         if changed or now - self._reported_at >= self._report_s:
-            change = {name: value for name, value in status.items() if old.get(name) != value}
             self.node = await self._client.patch(
-                NODES, "", self._config.name, {"status": change}, api_pb2.MERGE, "status"
+                NODES, "", self._config.name, {"status": status_patch(old, status)}, api_pb2.STRATEGIC, "status"
             )
             self._reported_at = now
         self._tell(old, status)

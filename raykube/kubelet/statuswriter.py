@@ -18,7 +18,8 @@ from raykube.client import operations
 from raykube.client.api import ApiClient
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.status import status_patch
+from raykube.kubelet.core.statuspatch import alike, status_patch
+from raykube.pb import api_pb2
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _Record:
         """Takes what the informer showed for what there is, if it is newer; answers whether that is another status."""
         if self.in_flight or self.seen_revision <= self.revision:
             return False
-        changed = self.seen != self.known
+        changed = not alike(self.seen, self.known)
         self.known, self.revision = self.seen, self.seen_revision
         return changed
 
@@ -164,7 +165,8 @@ class StatusWriter:
                 wanted.namespace,
                 wanted.name,
                 {"status": change},
-                subresource="status",
+                api_pb2.STRATEGIC,
+                "status",
                 uid=self._mirrors.get(uid, uid),
             )
             for uid, wanted, change in writes

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raykube.api.resources import builtin
+from raykube.api.strategic import strategic_merge
 from raykube.kubelet.core.admission import admit, admit_apparmor, matches_node
 from raykube.kubelet.core.environment import environment, expand, service_variables
 from raykube.kubelet.core.nodestatus import parse_pairs, parse_taint
@@ -14,8 +16,10 @@ from raykube.kubelet.core.payload import PodFacts, payload
 from raykube.kubelet.core.podlog import Budget, LogFilter, LogOptions, tail_start
 from raykube.kubelet.core.qos import pod_requests, qos_class
 from raykube.kubelet.core.sources import SourceMissing, Sources
-from raykube.kubelet.core.status import status_patch
+from raykube.kubelet.core.statuspatch import alike, status_patch
 
+Object = dict[str, Any]
+PODS = builtin("v1", "Pod")
 FACTS = PodFacts("10.1.0.1", ("10.0.0.1",), {"cpu": "4", "memory": "8Gi"})
 
 
@@ -284,6 +288,40 @@ def test_a_budget_is_kept(parts: list[bytes], limit: int) -> None:
 def test_status_patches_remove_what_is_gone() -> None:
     assert status_patch({"a": 1, "b": 2}, {"a": 1, "c": 3}) == {"c": 3, "b": None}
     assert status_patch({"a": 1}, {"a": 1}) == {}
+
+
+CONDITIONS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from("ABC"), "status": st.sampled_from(("True", "False"))},
+        optional={"reason": st.sampled_from("xy"), "lastProbeTime": st.none()},
+    ),
+    max_size=3,
+    unique_by=lambda one: one["type"],
+)
+STATUSES = st.fixed_dictionaries(
+    {"conditions": CONDITIONS},
+    optional={
+        "phase": st.sampled_from(("Pending", "Running")),
+        "podIPs": st.lists(st.fixed_dictionaries({"ip": st.sampled_from("123")}), unique_by=lambda one: one["ip"]),
+        "containerStatuses": st.lists(st.fixed_dictionaries({"name": st.sampled_from("cd")}), max_size=2),
+    },
+)
+FOREIGN = {"type": "example.com/gate", "status": "True"}
+
+
+def _stored(status: Object) -> Object:
+    text = {**status, "conditions": [{k: v for k, v in one.items() if v is not None} for one in status["conditions"]]}
+    return {name: value for name, value in text.items() if value or name == "conditions"}
+
+
+@given(STATUSES, STATUSES)
+def test_a_status_patch_leads_to_the_status_and_leaves_what_another_wrote(old: Object, new: Object) -> None:
+    there = {"status": _stored(old) | {"conditions": [*_stored(old)["conditions"], FOREIGN]}}
+    found = strategic_merge(PODS, there, {"status": status_patch(old, new)})["status"]
+    assert FOREIGN in found["conditions"]
+    mine = _stored(found | {"conditions": [one for one in found["conditions"] if one != FOREIGN]})
+    assert alike(mine, _stored(new))
+    assert alike(new, {**new, "conditions": new["conditions"][::-1]})
 
 
 def test_flags() -> None:

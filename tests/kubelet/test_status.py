@@ -55,6 +55,38 @@ async def test_a_foreign_condition_stays_and_is_not_written_again(node: Node) ->
     assert (await node.client.get(PODS, "default", "web"))["metadata"]["resourceVersion"] == revision
 
 
+@pytest.mark.parametrize("plural", ["pods", "nodes"])
+async def test_a_condition_that_is_not_seen_yet_is_not_lost(
+    node: Node, plural: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain says why a pod goes, a network that a node has it: once, and perhaps just before the kubelet writes."""
+    foreign = {"type": "DisruptionTarget" if plural == "pods" else "NetworkUnavailable", "status": "True"}
+    write, added = node.store.write, []
+
+    def after_another(op: api_pb2.Operation) -> Object:
+        wanted = op.resource.plural == plural and op.subresource == "status" and b'"conditions"' in op.body
+        if wanted and not added:
+            added.append(op)
+            key = (plural, op.namespace, op.name)
+            status = node.store.objects[key].get("status", {})
+            conditions = [*status.get("conditions", []), foreign]
+            node.store.put(key, node.store.objects[key] | {"status": status | {"conditions": conditions}})
+        return write(op)
+
+    monkeypatch.setattr(node.store, "write", after_another)
+    await node.pod("web", shell("exec sleep 1000"))
+    await node.sees("web", lambda pod: ready(pod) == "True")
+
+    def written() -> bool:
+        node.parts.node._reported_at = 0.0
+        node.parts.node.wake()
+        return bool(added)
+
+    await until(written, what="a status is written")
+    (found,) = [obj for key, obj in node.store.objects.items() if key[0] == plural]
+    assert foreign in found["status"]["conditions"]
+
+
 @pytest.mark.parametrize("lost", [1, 3])
 async def test_lost_answers(node: Node, lost: int) -> None:
     await node.pod("web", shell("exec sleep 1000"))

@@ -351,12 +351,3 @@ def pod_address(observed: ObservedPod, pod: Object, node: NodeFacts) -> str:
     if sandbox is None:
         return ""
     return node.host_ips[0] if pods.on_host_network(pod) else sandbox.ip
-
-
-def status_patch(old: Object, new: Object) -> Object:
-    """The merge patch that turns status `old` into `new`; empty when they are equal."""
-    if old == new:
-        return {}
-    patch: Object = {name: value for name, value in new.items() if old.get(name) != value}
-    patch |= {name: None for name in old if name not in new}
-    return patch
