@@ -199,6 +199,27 @@ async def test_log_rotation(machine: Machine) -> None:
     assert log.with_suffix(".old").read_text().endswith("stdout F one\n")
 
 
+async def test_a_log_that_cannot_be_opened_anew_ends_no_container(machine: Machine) -> None:
+    """The disk is full, or somebody removed the directory: the old file is written on until one can be made."""
+    sandbox = await machine.sandbox()
+    os.mkfifo(machine.root / "gate")
+    script = "echo one; read x < gate; echo two; read x < gate; echo three; exit 7"
+    container = await machine.run(sandbox, "sh", "-c", script, working_dir=str(machine.root))
+    log = Path((await machine.status(container)).log_path)
+    await until(lambda: "one" in log.read_text())
+    old = log.parent.rename(log.parent.with_name("aside")) / log.name
+    reopen = cri_pb2.ReopenContainerLogRequest(container_id=container)
+    await machine.cri.ReopenContainerLog(reopen)
+    (machine.root / "gate").write_text("go\n")
+    await until(lambda: "two" in old.read_text())
+    log.parent.mkdir()
+    await machine.cri.ReopenContainerLog(reopen)
+    await until(log.exists)
+    (machine.root / "gate").write_text("go\n")
+    assert (await machine.exited(container)).exit_code == 7
+    assert log.read_text().endswith("stdout F three\n")
+
+
 async def test_events(machine: Machine) -> None:
     seen: list[tuple[str, int]] = []
 

@@ -77,11 +77,18 @@ class Log:
         self.reopen()
 
     def reopen(self) -> None:
+        """Raises OSError the first time only: later, a file that cannot be made must not stop the container."""
+        if not self._path:
+            return
+        try:
+            opened = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        except OSError:
+            if self._file < 0:
+                raise
+            return  # the old one is written on, until somebody asks again
         if self._file >= 0:
             os.close(self._file)
-            self._file = -1
-        if self._path:
-            self._file = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        self._file = opened
 
     def feed(self, stream: bytes, data: bytes) -> None:
         """Writes the complete lines of `data`, and keeps an unfinished one until its rest comes."""
