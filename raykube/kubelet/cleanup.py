@@ -180,10 +180,13 @@ class Cleanup:
         """Starts a new file for each log that is too large, and keeps a bounded number of old ones."""
         for item in await self._cri.containers():
             path = self._log_path(item)
-            if item.state != cri_pb2.CONTAINER_RUNNING or not self._is_too_large(path):
+            if item.state != cri_pb2.CONTAINER_RUNNING:
                 continue
             try:
-                await self._rotate_one(item.id, path)
+                if not path.exists():  # a rotation was cut short: its container still writes to the file put aside
+                    await self._cri.reopen_log(item.id)
+                elif self._is_too_large(path):
+                    await self._rotate_one(item.id, path)
             except (RpcError, OSError) as error:
                 log.warning("the log %s is not rotated: %s", path, error)
 

@@ -90,6 +90,16 @@ async def test_logs_are_rotated_while_a_source_of_pods_is_silent(tmp_path: Path)
         await until(lambda: len(list(log.parent.iterdir())) > 1, 20, "the log is rotated")
 
 
+async def test_a_rotation_that_was_cut_short_is_finished(node: Node) -> None:
+    """A kubelet that is killed between the two steps of a rotation leaves a container that writes to the old file."""
+    await node.pod("talks", shell("while :; do echo many words; sleep 0.01; done"))
+    await node.phase("talks", "Running")
+    (log,) = (node.root / "kubelet" / "logs" / "pods").glob("default_talks_*/c/0.log")
+    log.rename(f"{log}.20260102-030405")
+    await node.parts._cleanup.rotate()
+    await until(lambda: log.exists() and "many words" in log.read_text(), what="the log is written to again")
+
+
 @pytest.fixture
 def groups() -> Iterator[tuple[PodCgroups, list[Path]]]:
     """A kubelet's control groups in a place of the test's own, and the directories of that place."""
