@@ -241,7 +241,7 @@ class ContainerActions:
         hook = (spec.get("lifecycle") or {}).get("postStart")
         if not hook:
             return
-        outcome = await self._handlers.run(hook, spec, container_id, pod_ip, 3600, "kube-lifecycle")
+        outcome = await self._handlers.run(hook, spec, container_id, pod_ip, 3600, hook=True)
         if outcome.success:
             return
         # What the program answered is in the pod's status alone: it may be a secret, and who reads events is not asked.
@@ -272,7 +272,7 @@ class ContainerActions:
         left = grace_s
         if hook and hooks and grace_s > 0:
             begun = time.monotonic()
-            outcome = await self._handlers.run(hook, spec, run.id, pod_ip, grace_s, "kube-lifecycle")
+            outcome = await self._handlers.run(hook, spec, run.id, pod_ip, grace_s, hook=True)
             if not outcome.success:
                 self._events.record(
                     pod, "Warning", "FailedPreStopHook", "PreStopHook failed", pods.field_path(pod, spec["name"])

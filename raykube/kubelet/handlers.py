@@ -10,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
+from multidict import CIMultiDict
 
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.cri import Cri
@@ -17,6 +18,7 @@ from raykube.rpc import Code, RpcError
 from raykube.rpc.channel import Channel
 
 BODY_BYTES_MAX = 10 * 1024
+HEADER_BYTES_MAX = 1024 * 1024
 REDIRECTS_MAX = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 SERVING = 1
@@ -57,15 +59,18 @@ class Handlers:
         self._tls = _unverified()
 
     async def run(
-        self, action: Object, spec: Object, container_id: str, pod_ip: str, timeout_s: float, agent: str = "kube-probe"
+        self, action: Object, spec: Object, container_id: str, pod_ip: str, timeout_s: float, hook: bool = False
     ) -> Outcome:
-        """One attempt of a probe or a hook; never raises but for cancellation."""
+        """One attempt of a probe or a hook (of which an HTTP server may think what it likes).
+
+        Never raises but for cancellation.
+        """
         try:
             async with asyncio.timeout(timeout_s + 1):  # each attempt has its own, better worded one
                 if "exec" in action:
                     return await self._execute(action["exec"], container_id, timeout_s)
                 if "httpGet" in action:
-                    return await self._http(action["httpGet"], spec, pod_ip, timeout_s, agent)
+                    return await self._http(action["httpGet"], spec, pod_ip, timeout_s, hook)
                 if "tcpSocket" in action:
                     return await self._tcp(action["tcpSocket"], spec, pod_ip, timeout_s)
                 if "grpc" in action:
@@ -88,17 +93,20 @@ class Handlers:
         text = output[:BODY_BYTES_MAX].decode(errors="replace")
         return Outcome(code == 0, text)
 
-    async def _http(self, action: Object, spec: Object, pod_ip: str, timeout_s: float, agent: str) -> Outcome:
+    async def _http(self, action: Object, spec: Object, pod_ip: str, timeout_s: float, hook: bool) -> Outcome:
         port = resolve_port(action["port"], spec)
         scheme = (action.get("scheme") or "HTTP").lower()
         host = action.get("host") or pod_ip
         path = action.get("path") or "/"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path if path.startswith('/') else '/' + path}"
         place = url
-        headers = {"User-Agent": f"{agent}/{self._agent}", "Accept": "*/*", "Connection": "close"}
-        headers |= {one["name"]: one["value"] for one in action.get("httpHeaders") or ()}
+        headers = CIMultiDict((one["name"], one.get("value") or "") for one in action.get("httpHeaders") or ())
+        agent = "kube-lifecycle" if hook else "kube-probe"
+        for name, value in (("User-Agent", f"{agent}/{self._agent}"), ("Accept", "*/*"), ("Connection", "close")):
+            headers.setdefault(name, value)
+        limits = aiohttp.ClientTimeout(total=timeout_s)
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session:
+            async with aiohttp.ClientSession(timeout=limits, max_field_size=HEADER_BYTES_MAX) as session:
                 for _ in range(REDIRECTS_MAX):
                     async with session.get(place, headers=headers, ssl=self._tls, allow_redirects=False) as response:
                         following = urljoin(place, response.headers.get("Location", ""))
@@ -106,6 +114,8 @@ class Handlers:
                         if response.status in _REDIRECTS and at_home:
                             place = following
                             continue
+                        if hook:  # it was told; what it answers is its own affair
+                            return Outcome(True)
                         body = (await response.content.read(BODY_BYTES_MAX)).decode(errors="replace")
                         if 300 <= response.status < 400:
                             return Outcome(True, f"Probe terminated redirects, Response body: {body}", doubtful=True)

@@ -32,6 +32,9 @@ async def web_port() -> AsyncIterator[int]:
                 return web.Response(text=request.headers["User-Agent"])
             case "/bad":
                 return web.Response(status=503, text="no")
+            case "/headers":
+                large = {"X-Large": "x" * 20_000}
+                return web.Response(text=repr(sorted(request.headers.items())), headers=large)
             case "/away":
                 raise web.HTTPFound("http://elsewhere.invalid/")
             case "/unchanged":
@@ -67,6 +70,24 @@ async def test_redirects_are_followed_on_the_same_host_only(handlers: Handlers, 
         assert message.startswith("Probe terminated redirects, Response body: ")
     success, message, _ = await get("/round")
     assert (success, message.endswith(f": stopped after {REDIRECTS_MAX} redirects")) == (False, True)
+
+
+async def test_an_answer_of_any_kind_is_good_for_a_hook(handlers: Handlers, web_port: int) -> None:
+    """A program that was told by a hook need not serve that path: its container must not be ended for it."""
+    for path in ("/ok", "/bad", "/away"):
+        action = {"httpGet": {"port": web_port, "path": path}}
+        assert (await handlers.run(action, SPEC, "id", HERE, 5.0, hook=True)).success
+    assert not (await handlers.run({"httpGet": {"port": 1}}, SPEC, "id", HERE, 5.0, hook=True)).success
+
+
+async def test_headers_of_a_probe(handlers: Handlers, web_port: int) -> None:
+    asked = [("user-agent", "mine"), ("X-Two", "1"), ("X-Two", "2"), ("X-Empty", None)]
+    headers = [{"name": name} | ({} if value is None else {"value": value}) for name, value in asked]
+    found = await attempt(handlers, {"httpGet": {"port": web_port, "path": "/headers", "httpHeaders": headers}})
+    assert found.success, found.message
+    for one in (("User-Agent", "mine"), ("X-Two", "1"), ("X-Two", "2"), ("X-Empty", ""), ("Accept", "*/*")):
+        assert repr(one).lower() in found.message.lower()
+    assert "kube-probe" not in found.message
 
 
 async def test_a_server_without_grpc_health(handlers: Handlers) -> None:
