@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PODS = builtin("v1", "Pod")
 RETRY_S = 1.0
+REFUSED_S = 10.0  # until what was refused, for whatever reason, is tried again
 
 
 @dataclass(slots=True)
@@ -185,12 +186,14 @@ class StatusWriter:
                 continue
             if result.code in (404, 410):
                 log.debug("the pod %s/%s is gone: its status is not written", wanted.namespace, wanted.name)
-            elif result.code == 409:
-                # Another pod has the name now, and the informer will say so; or else it is worth another look.
-                self._land(uid, before[uid], 0)
-                asyncio.get_running_loop().call_later(RETRY_S, self._changed, uid)
             elif result.code >= 400:
-                log.error("status of %s/%s refused: %s", wanted.namespace, wanted.name, message_of(result.body))
+                # A conflict: another pod has the name now, and the informer will say so; or it is worth another look.
+                # Another refusal may be a late authorizer's, or a webhook's: that need not be the last word.
+                if result.code != 409:
+                    log.error("status of %s/%s refused: %s", wanted.namespace, wanted.name, message_of(result.body))
+                self._land(uid, before[uid], 0)
+                delay_s = RETRY_S if result.code == 409 else REFUSED_S
+                asyncio.get_running_loop().call_later(delay_s, self._changed, uid)
             self._land(uid, None, result.resource_version)
             _finish(wanted.done)
         if failed:

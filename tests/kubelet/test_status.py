@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from raykube.api.errors import ApiError
 from raykube.pb import api_pb2
 from tests.kit.waiting import until
 from tests.kubelet.conftest import PODS, Node, Object, shell
@@ -85,6 +86,26 @@ async def test_a_condition_that_is_not_seen_yet_is_not_lost(
     await until(written, what="a status is written")
     (found,) = [obj for key, obj in node.store.objects.items() if key[0] == plural]
     assert foreign in found["status"]["conditions"]
+
+
+@pytest.mark.parametrize("code", [403, 422])
+async def test_a_status_that_was_refused_is_written_again(
+    node: Node, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An authorizer that has not heard of the pod yet, an admission webhook: the next try may be let in."""
+    monkeypatch.setattr("raykube.kubelet.statuswriter.REFUSED_S", 0.1)
+    write, refused = node.store.write, []
+
+    def refuses(op: api_pb2.Operation) -> Object:
+        if op.resource.plural == "pods" and op.subresource == "status" and len(refused) < 3:
+            refused.append(op)
+            raise ApiError(code, "Forbidden", "not yet")
+        return write(op)
+
+    monkeypatch.setattr(node.store, "write", refuses)
+    await node.pod("web", shell("exec sleep 1000"))
+    await node.sees("web", lambda pod: ready(pod) == "True")
+    assert len(refused) == 3
 
 
 @pytest.mark.parametrize("lost", [1, 3])
