@@ -420,6 +420,31 @@ async def test_the_node(node: Node) -> None:
     await node.start_runtime()
 
 
+async def test_extended_resources_that_an_administrator_states(node: Node) -> None:
+    """What somebody adds to a node's capacity can be asked for, and is gone from both when it is taken away."""
+    nodes = builtin("v1", "Node")
+
+    def stated() -> list[str | None]:
+        status = node.store.objects["nodes", "", "n1"].get("status", {})
+        return [(status.get(kind) or {}).get("example.com/dongle") for kind in ("capacity", "allocatable")]
+
+    def writes() -> int:
+        return sum(op.resource.plural == "nodes" for op in node.store.operations)
+
+    await node.client.patch(
+        nodes, "", "n1", {"status": {"capacity": {"example.com/dongle": "4"}}}, api_pb2.MERGE, "status"
+    )
+    await until(lambda: stated() == ["4", "4"], what="the kubelet offers it")
+    before = writes()
+    for _ in range(3):
+        await node.parts.node._report()
+    assert writes() == before  # nothing changed
+    await node.client.patch(
+        nodes, "", "n1", {"status": {"capacity": {"example.com/dongle": None}}}, api_pb2.MERGE, "status"
+    )
+    await until(lambda: stated() == [None, None], what="the kubelet offers it no more")
+
+
 async def test_events_of_a_node_that_is_cordoned(node: Node) -> None:
     for is_set in (True, False):
         change = {"spec": {"unschedulable": is_set}}

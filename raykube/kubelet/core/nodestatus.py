@@ -172,15 +172,21 @@ def rebooted(before: Object, now: Object) -> bool:
     return bool(known) and known != now["nodeInfo"]["bootID"]
 
 
+def _extended(status: Object) -> dict[str, str]:
+    """The resources that somebody else has stated for the node: those of a domain."""
+    return {name: amount for name, amount in (status.get("capacity") or {}).items() if "/" in name}
+
+
 def node_status(config: NodeConfig, machine: MachineFacts, health: Health, old: Object, now: float) -> Object:
+    extended = _extended(old)
     status = {
         **old,
         "addresses": [
             *({"type": "InternalIP", "address": address} for address in config.addresses),
             {"type": "Hostname", "address": config.name},
         ],
-        "capacity": capacity(config, machine),
-        "allocatable": allocatable(config, machine),
+        "capacity": extended | capacity(config, machine),
+        "allocatable": extended | allocatable(config, machine),
         "conditions": _conditions(health, old.get("conditions") or [], now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
         "nodeInfo": {

@@ -4,6 +4,8 @@ Others have conditions of their own in the status of a pod or a node (readiness 
 network's), and may have written one that is not seen here yet. So a patch names only the conditions that it means.
 """
 
+from typing import Any
+
 from raykube.kubelet.core.pod import Object
 
 REPLACE: Object = {"$patch": "replace"}
@@ -19,8 +21,16 @@ def status_patch(old: Object, new: Object) -> Object:
             if changes:
                 patch[name] = changes
         elif old.get(name) != value:
-            patch[name] = [REPLACE, *value] if name in _WHOLE else value
+            patch[name] = _field(name, old.get(name), value)
     return patch | {name: None for name in old if name not in new}
+
+
+def _field(name: str, old: Any, new: Any) -> Any:
+    if name in _WHOLE:
+        return [REPLACE, *new]
+    if isinstance(old, dict) and isinstance(new, dict):
+        return new | {key: None for key in old if key not in new}
+    return new
 
 
 def _conditions(old: list[Object], new: list[Object]) -> list[Object]:
