@@ -64,9 +64,13 @@ class PodReport:
         return {**api, **own, "conditions": [*mine.values(), *theirs]}
 
     def _termination_messages(self, pod: Object, observed: ObservedPod) -> dict[str, str]:
+        known, self._messages = self._messages, {}
         for run in observed.containers:
-            if run.state is State.EXITED and run.id not in self._messages:
-                self._messages[run.id] = self._tools.containers.termination_message(pod, run)
+            if run.state is State.EXITED:
+                message = known.get(run.id)
+                self._messages[run.id] = (
+                    self._tools.containers.termination_message(pod, run) if message is None else message
+                )
         return self._messages
 
     def note_back_off(self, pod: Object, found: Plan) -> None:

@@ -420,6 +420,14 @@ async def test_the_node(node: Node) -> None:
     await node.start_runtime()
 
 
+async def test_a_long_termination_message_ends_as_it_was_written(node: Node) -> None:
+    script = "printf 'begin%05000d-end' 0 > /dev/termination-log; exit 3"
+    await node.pod("failed", shell(script), restartPolicy="Never")
+    pod = await node.phase("failed", "Failed")
+    message = state(pod)["state"]["terminated"]["message"]
+    assert (len(message), message[-4:]) == (4096, "-end")
+
+
 async def test_extended_resources_that_an_administrator_states(node: Node) -> None:
     """What somebody adds to a node's capacity can be asked for, and is gone from both when it is taken away."""
     nodes = builtin("v1", "Node")

@@ -250,8 +250,10 @@ class Volumes:
         return self.pod_directory(uid) / "containers" / container / str(attempt)
 
     def termination_message(self, uid: str, container: str, attempt: int) -> str:
+        """The end of what a run has left: a long message says last what it died of."""
         try:
             with open(self._message_file(uid, container, attempt), "rb") as file:
+                file.seek(max(os.fstat(file.fileno()).st_size - MESSAGE_BYTES_MAX, 0))
                 return file.read(MESSAGE_BYTES_MAX).decode(errors="replace")
         except OSError:
             return ""
