@@ -56,7 +56,9 @@ class PodWorker:
         self.stopped = asyncio.Event()  # set once nothing of it runs, and nothing will: its room is free
         self.finished = False  # and the API knows it
         self.ended = asyncio.Event()  # set once it has finished, and nothing of it is mounted
-        self.admitted = False
+        self._admitted = False
+        # An earlier kubelet's word, until the runtime tells: who comes now must not take the room of what runs.
+        self._known_here = pods.was_accepted(pod)
         self._tools = tools
         self._wake = asyncio.Event()
         self._ending = asyncio.Event()  # set when the pod is deleted: nothing more needs to be started
@@ -82,6 +84,11 @@ class PodWorker:
     def sized_pod(self) -> Object:
         """The pod with the resources that this machine has promised it."""
         return self._resizing.sized(self.pod)
+
+    @property
+    def takes_room(self) -> bool:
+        """Whether others find less room because of it."""
+        return (self._admitted or self._known_here) and not self.stopped.is_set()
 
     @property
     def deferred(self) -> bool:
@@ -182,21 +189,21 @@ class PodWorker:
     async def _ends(self, pod: Object, observed: ObservedPod, now: float) -> bool:
         if self._gone or pods.is_deleted(pod) or pods.is_terminal(pod) or self._verdict is not None:
             return True
-        if not self.admitted:
+        if not self._admitted:
             if not observed.sandboxes:
                 self._verdict = admit_sysctls(pod, self._tools.unsafe_sysctls) or self._tools.refusal(pod)
-                if self._verdict is None and admit(pod, self._tools.active_pods(), self._tools.node()) is not None:
+                if self._verdict is None and admit(pod, self._others(), self._tools.node()) is not None:
                     # Nothing may be awaited between the last look at the other pods and our own admission.
                     node = await self._fresh_node(pod)
-                    leaving = victims(pod, self._tools.active_pods(), node)
+                    leaving = victims(pod, self._others(), node)
                     if leaving:
                         await self._tools.preempt(leaving)
-                    self._verdict = admit(pod, self._tools.active_pods(), node)
+                    self._verdict = admit(pod, self._others(), node)
                 if self._verdict is not None:
                     message = self._verdict.message.removeprefix(REJECTED)
                     self._event(pod, "Warning", self._verdict.reason, message)
                     return True
-            self.admitted = True
+            self._admitted = True
         deadline = self._deadline(pod)
         if deadline is not None and now >= deadline:
             message = "Pod was active on the node longer than the specified deadline"
@@ -204,6 +211,9 @@ class PodWorker:
             self._tools.events.record(pod, "Normal", "DeadlineExceeded", message)
             return True
         return False
+
+    def _others(self) -> list[Object]:
+        return [one for one in self._tools.active_pods() if pods.uid(one) != self.uid]
 
     async def _fresh_node(self, pod: Object) -> Object:
         """The node as the API has it. A static pod, which may be the apiserver's own, goes by what is remembered."""

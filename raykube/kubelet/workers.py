@@ -96,6 +96,4 @@ class Workers:
 
     def active_pods(self) -> Iterable[Object]:
         """Those that were admitted and have not stopped, with the resources that they were promised."""
-        return [
-            worker.sized_pod for worker in self._workers.values() if worker.admitted and not worker.stopped.is_set()
-        ]
+        return [worker.sized_pod for worker in self._workers.values() if worker.takes_room]

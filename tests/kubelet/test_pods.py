@@ -3,10 +3,13 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raykube.api.resources import builtin
+from raykube.kubelet.core.observed import ObservedPod
+from raykube.kubelet.cri import Cri
 from raykube.pb import api_pb2, cri_pb2
 from raykube.runtime.containers import Runtime
 from tests.kit.waiting import until
@@ -426,6 +429,32 @@ async def test_a_long_termination_message_ends_as_it_was_written(node: Node) -> 
     pod = await node.phase("failed", "Failed")
     message = state(pod)["state"]["terminated"]["message"]
     assert (len(message), message[-4:]) == (4096, "-end")
+
+
+@pytest.mark.parametrize("flags", [{"capacity": "cpu=1"}])
+async def test_what_came_while_the_kubelet_was_away_is_admitted_after_what_runs(
+    node: Node, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubelet that begins knows of a pod that runs by the pod's status, before the runtime has told of it."""
+    size = {"resources": {"requests": {"cpu": "600m"}}}
+    old = await node.pod("old", shell("exec sleep 1000", **size))
+    await node.phase("old", "Running")
+    await node.kubelet.stop()
+    await node.pod("new", shell("exec sleep 1000", **size))
+    observe, judged = Cri.observe, asyncio.Event()
+
+    async def slow(cri: Cri, uid: str) -> ObservedPod:
+        if uid == old["metadata"]["uid"]:
+            await judged.wait()
+        return await observe(cri, uid)
+
+    monkeypatch.setattr(Cri, "observe", slow)
+    await node.start_kubelet()
+    await node.sees("new", lambda pod: pod.get("status", {}).get("phase") in ("Running", "Failed"))
+    judged.set()
+    new = await node.client.get(PODS, "default", "new")
+    assert new["status"].get("reason") == "OutOfcpu", new["status"]
+    await node.phase("old", "Running")
 
 
 async def test_extended_resources_that_an_administrator_states(node: Node) -> None:

@@ -79,6 +79,11 @@ def is_terminal(pod: Object) -> bool:
     return phase(pod) in TERMINAL_PHASES
 
 
+def was_accepted(pod: Object) -> bool:
+    """Whether a kubelet has said that the pod may run on its node, and not that it has ended."""
+    return bool((pod.get("status") or {}).get("startTime")) and not is_terminal(pod)
+
+
 def is_deleted(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
