@@ -25,6 +25,7 @@ from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.admission import REJECTED, admit
 from raykube.kubelet.core.criconfig import container_hash
 from raykube.kubelet.core.deviceclaims import DevicesFailed
+from raykube.kubelet.core.lostruns import with_lost_runs
 from raykube.kubelet.core.observed import ObservedPod
 from raykube.kubelet.core.plan import Kill, Plan, Waiting, plan
 from raykube.kubelet.core.pod import Object
@@ -163,13 +164,16 @@ class PodWorker:
 
     async def _sync(self) -> float | None:
         """Returns when to look again; None when the pod has left this machine."""
-        observed = await self._tools.cri.observe(self.uid)
+        observed = await self._observe()
         pod = self.pod
         now = time.time()
         if not self._terminating and not await self._ends(pod, observed, now):
             return await self._unless_deleted(pod, observed, now)
         self._terminating = True
         return await self._terminate(observed)
+
+    async def _observe(self) -> ObservedPod:
+        return with_lost_runs(await self._tools.cri.observe(self.uid), self._tools.statuses.known(self.pod))
 
     async def _unless_deleted(self, pod: Object, observed: ObservedPod, now: float) -> float:
         """Goes on with the pod; a deletion cuts short what may take long, as pulling an image or a hook."""
@@ -364,7 +368,7 @@ class PodWorker:
                 self._wake,
                 lambda seen: self._tell(self.pod, seen),
             )
-            observed = await self._tools.cri.observe(self.uid)
+            observed = await self._observe()
             if observed.running or any(sandbox.ready for sandbox in observed.sandboxes):
                 return time.time() + RETRY_S_MIN
         self.stopped.set()

@@ -423,6 +423,51 @@ async def test_the_node(node: Node) -> None:
     await node.start_runtime()
 
 
+async def lose(node: Node, name: str, *, everything: bool) -> None:
+    """Takes a pod's container out of the runtime, or all that it has of the pod, as if it had never been."""
+    runtime = runtime_of(node)
+    (sandbox,) = [one for one in runtime.sandboxes() if one.config.metadata.name == name]
+    if everything:
+        await runtime.remove_sandbox(sandbox.id)
+    else:
+        for live in runtime.containers_of(sandbox.id):
+            await runtime.remove_container(live.record.id)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_a_container_that_the_runtime_has_lost_counts_as_ended(node: Node, everything: bool) -> None:
+    runs = node.root / "runs"
+    script = f"echo $0 >> {runs}; exec sleep 1000"
+    await node.pod("once", container("sh", "-c", script, "once"), restartPolicy="Never")
+    await node.pod("again", container("sh", "-c", script, "again"))
+    for name in ("once", "again"):
+        await node.phase(name, "Running")
+    await until(lambda: runs.exists() and len(runs.read_text().split()) == 2)
+    for name in ("once", "again"):
+        await lose(node, name, everything=everything)
+    ended = state(await node.phase("once", "Failed"))["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (137, "ContainerStatusUnknown")
+    one = state(await node.sees("again", lambda pod: state(pod)["restartCount"] == 1 and state(pod)["ready"]))
+    assert "running" in one["state"]
+    assert sorted(runs.read_text().split()) == ["again", "again", "once"]
+    for name in ("once", "again"):
+        await node.client.delete(PODS, "default", name)
+        await node.gone(name)
+
+
+async def test_what_has_ended_stays_so_though_the_runtime_has_lost_it(node: Node) -> None:
+    """A kubelet that begins knows by the status alone that the first container is done, and the second was not."""
+    runs = node.root / "runs"
+    await node.pod("both", shell(f"echo >> {runs}; exit 3"), shell("exec sleep 1000", name="d"), restartPolicy="Never")
+    await node.sees("both", lambda pod: "terminated" in state(pod)["state"] and state(pod, 1)["ready"])
+    await node.kubelet.stop()
+    await lose(node, "both", everything=True)
+    await node.start_kubelet()
+    pod = await node.phase("both", "Failed")
+    assert [state(pod, index)["state"]["terminated"]["exitCode"] for index in (0, 1)] == [3, 137]
+    assert len(runs.read_text().splitlines()) == 1
+
+
 async def test_a_long_termination_message_ends_as_it_was_written(node: Node) -> None:
     script = "printf 'begin%05000d-end' 0 > /dev/termination-log; exit 3"
     await node.pod("failed", shell(script), restartPolicy="Never")

@@ -225,7 +225,7 @@ class _Planner:
     def _new_sandbox(self) -> Plan:
         newest = self.observed.sandbox
         attempt = 0 if newest is None else newest.attempt + 1
-        if newest is not None and not self._anything_left_to_run():
+        if (newest is not None or self.observed.containers) and not self._anything_left_to_run():
             return Plan(stop_pod=bool(self.observed.running) or any(one.ready for one in self.observed.sandboxes))
         # Back-off holds for the pod as a whole only if none of its containers may start now.
         running = [one for one in self.observed.sandboxes if one.ready]
