@@ -434,6 +434,17 @@ def test_a_status_computed_twice_is_the_same() -> None:
     assert world.status() == world.pod["status"]
 
 
+def test_a_sidecar_that_ended_well_is_not_ready() -> None:
+    world = World(make_pod(inits=("a", "side")))
+    world.settle()
+    world.end("a", 0)
+    world.settle()
+    world.end("side", 0)
+    status = world.status()
+    assert [one["ready"] for one in status["initContainerStatuses"]] == [True, False]
+    assert next(one["status"] for one in status["conditions"] if one["type"] == "Ready") == "False"
+
+
 def test_an_ephemeral_container_starts_once() -> None:
     world = World(make_pod(inits=("a",)))
     world.settle()

@@ -122,7 +122,7 @@ def _container_status(inputs: Inputs, spec: Object, default_reason: str, init: b
             status["lastState"] = terminated
         else:
             status["state"] = terminated
-            status["ready"] = init and latest.exit_code == 0
+            status["ready"] = init and not pods.is_sidecar(spec) and latest.exit_code == 0
     elif inputs.stopped and latest is not None:
         status["state"] = {"terminated": _lost()}
     elif waiting is not None:
