@@ -69,6 +69,7 @@ class Prober:
             if kind != "startupProbe" and not self.results.started(spec, container_id):
                 await asyncio.sleep(min(period_s, 0.5))
                 continue
+            begun = self._clock.monotonic()
             outcome = await self._handlers.run(
                 probe, spec, container_id, pod_ip, float(probe.get("timeoutSeconds") or 1)
             )
@@ -81,4 +82,5 @@ class Prober:
                 self._changed()
                 if kind == "startupProbe" or (kind == "livenessProbe" and not threshold.result):
                     return  # decided for this run of the container
-            await asyncio.sleep(period_s)
+            # From one attempt's begin to the next's: a program that hangs is found no later for its time-outs.
+            await asyncio.sleep(max(begun + period_s - self._clock.monotonic(), 0))
