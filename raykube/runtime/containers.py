@@ -277,14 +277,16 @@ class Runtime:
         if terminal:
             environment.setdefault("TERM", "xterm")
         uid, gid = launch.user_of(live.record, sandbox), launch.group_of(live.record, sandbox)
+        context = live.record.config.linux.security_context
         arguments = [
             *processes.INTERPRETER,
             str(processes.SCRIPTS / "enter.py"),
             str(started.pid),
             "-" if uid is None else str(uid),
-            str(gid or 0),
+            "-" if gid is None else str(gid),
+            ",".join(map(str, context.supplemental_groups)) or "-",
             launch.working_directory(live.record),
-            "t" if terminal else "-",
+            ("t" if terminal else "") + ("n" if context.no_new_privs else "") or "-",
             ":".join(self._cgroups.files(container_id)),
             *command,
         ]

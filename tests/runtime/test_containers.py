@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,6 +183,38 @@ async def test_exec(machine: Machine) -> None:
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"run_as_user": cri_pb2.Int64Value(value=4321), "supplemental_groups": [77, 78]},
+        {"run_as_group": cri_pb2.Int64Value(value=4322)},
+        {"supplemental_groups": [77], "no_new_privs": True},
+        {},
+    ],
+    ids=lambda context: " ".join(context) or "none",
+)
+async def test_a_command_is_who_the_program_is(machine: Machine, context: dict[str, Any]) -> None:
+    """A probe must be able to read what the program reads, and may no more than that."""
+    if os.getuid() != 0:
+        missing("needs root, to be others")
+    security = cri_pb2.LinuxContainerSecurityContext(**context)
+    sandbox = await machine.sandbox()
+    who = "id -u; id -G; grep NoNewPrivs /proc/self/status; umask"
+    container = await machine.run(
+        sandbox,
+        "sh",
+        "-c",
+        f"{who}; exec sleep 1000",
+        linux=cri_pb2.LinuxContainerConfig(security_context=security),
+    )
+    log = Path((await machine.status(container)).log_path)
+    await until(lambda: len(log.read_text().splitlines()) == 4)
+    program = [line.split(" ", 3)[3] for line in log.read_text().splitlines()]
+    request = cri_pb2.ExecSyncRequest(container_id=container, cmd=["sh", "-c", who], timeout=10)
+    command = (await machine.cri.ExecSync(request)).stdout.decode().splitlines()
+    assert command == program
+
+
 async def test_log_rotation(machine: Machine) -> None:
     sandbox = await machine.sandbox()
     os.mkfifo(machine.root / "gate")
@@ -202,20 +235,21 @@ async def test_log_rotation(machine: Machine) -> None:
 async def test_a_log_that_cannot_be_opened_anew_ends_no_container(machine: Machine) -> None:
     """The disk is full, or somebody removed the directory: the old file is written on until one can be made."""
     sandbox = await machine.sandbox()
-    os.mkfifo(machine.root / "gate")
-    script = "echo one; read x < gate; echo two; read x < gate; echo three; exit 7"
+    for gate in ("first", "second"):
+        os.mkfifo(machine.root / gate)
+    script = "echo one; read x < first; echo two; read x < second; echo three; exit 7"
     container = await machine.run(sandbox, "sh", "-c", script, working_dir=str(machine.root))
     log = Path((await machine.status(container)).log_path)
     await until(lambda: "one" in log.read_text())
     old = log.parent.rename(log.parent.with_name("aside")) / log.name
     reopen = cri_pb2.ReopenContainerLogRequest(container_id=container)
     await machine.cri.ReopenContainerLog(reopen)
-    (machine.root / "gate").write_text("go\n")
+    (machine.root / "first").write_text("go\n")
     await until(lambda: "two" in old.read_text())
     log.parent.mkdir()
     await machine.cri.ReopenContainerLog(reopen)
     await until(log.exists)
-    (machine.root / "gate").write_text("go\n")
+    (machine.root / "second").write_text("go\n")
     assert (await machine.exited(container)).exit_code == 7
     assert log.read_text().endswith("stdout F three\n")
 

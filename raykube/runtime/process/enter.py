@@ -1,10 +1,11 @@
 """Runs one command inside a running container: its namespaces, user and working directory.
 
-    python -I -S enter.py PID UID GID DIRECTORY MODE CONTROL_GROUPS COMMAND [ARGUMENT…]
+    python -I -S enter.py PID UID GID GROUPS DIRECTORY MODE CONTROL_GROUPS COMMAND [ARGUMENT…]
 
-UID and GID are numbers, or `-` to stay who we are. MODE is `t` where standard input is a terminal to control the
-session by. CONTROL_GROUPS are the files by which to join them, with colons between. The environment is the caller's. A
-command that cannot start ends with 126 or 127, as a shell's would.
+UID, GID and GROUPS (with commas between) are the program's, as the shim set them, `-` where it set none. MODE is made
+of letters: t, standard input is a terminal to control the session by; n, no new privileges. CONTROL_GROUPS are the
+files by which to join them, with colons between. The environment is the caller's. A command that cannot start ends with
+126 or 127, as a shell's would.
 """
 
 import os
@@ -41,23 +42,27 @@ def become(command: list[str]) -> None:
     raise problem
 
 
-def main(pid: int, uid: str, gid: str, directory: str, mode: str, groups: str, command: list[str]) -> None:
+def main(
+    pid: int, uid: str, gid: str, groups: str, directory: str, mode: str, cgroups: str, command: list[str]
+) -> None:
     try:
         for number in IGNORED:
             signal.signal(number, signal.SIG_DFL)
-        for path in filter(None, groups.split(":")):
+        for path in filter(None, cgroups.split(":")):
             with open(path, "w") as file:
                 file.write("0")
-        if mode == "t":
+        if "t" in mode:
             import fcntl
             import termios
 
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         namespaces.enter(pid)
-        if os.getuid() == 0 and uid != "-":
-            os.setgroups([])
-            os.setgid(int(gid))
-            os.setuid(int(uid))
+        if os.getuid() == 0 and (uid, gid, groups) != ("-", "-", "-"):
+            os.setgroups([] if groups == "-" else [int(group) for group in groups.split(",")])
+            os.setgid(0 if gid == "-" else int(gid))
+            os.setuid(0 if uid == "-" else int(uid))
+        if "n" in mode:
+            namespaces.forbid_new_privileges()
         os.chdir(directory)
         become(command)
     except OSError as error:
@@ -67,4 +72,5 @@ def main(pid: int, uid: str, gid: str, directory: str, mode: str, groups: str, c
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5], sys.argv[6], sys.argv[7:])
+    number, user, group, more, place, letters, files, *words = sys.argv[1:]
+    main(int(number), user, group, more, place, letters, files, words)
