@@ -9,10 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
+from raykube.api.errors import ApiError
 from raykube.api.resources import builtin
 from raykube.base.backoff import Backoff
 from raykube.kubelet.volumes import mounts
 from raykube.kubelet.worker import PodWorker
+from raykube.pb import api_pb2
 from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.kubelet.conftest import Node, shell, state
@@ -51,6 +53,37 @@ async def test_a_missing_config_map_holds_the_pod_until_it_is_there(
     await node.client.create(config_map("late", k="here"))
     await node.phase("waits", "Running")
     await until(lambda: node.log("waits") == "here\n")
+
+
+@pytest.mark.parametrize("what", ["token", "secret"])
+async def test_what_the_apiserver_refuses_for_a_volume_is_told(
+    node: Node, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that was deleted, a Secret that this node may not read: whoever looks at the pod must see why."""
+    refused, words = [True], 'serviceaccounts "robot" not found' if what == "token" else "secrets is forbidden"
+    write, get = node.store.write, node.parts.objects.client.get
+
+    def writes(op: api_pb2.Operation) -> Object:
+        if op.subresource == "token" and what == "token" and refused:
+            raise ApiError(404, "NotFound", words)
+        return write(op)
+
+    async def gets(resource: Any, *more: Any, **options: Any) -> Object:
+        if resource.kind == "Secret" and what == "secret" and refused:
+            raise ApiError(403, "Forbidden", words)
+        return await get(resource, *more, **options)
+
+    monkeypatch.setattr(node.store, "write", writes)
+    monkeypatch.setattr(node.parts.objects.client, "get", gets)
+    sources: list[Object] = [{"serviceAccountToken": {"path": "token"}}]
+    sources += [{"secret": {"name": "s"}}] if what == "secret" else []
+    await node.pod("asks", shell("exec sleep 1000"), volumes=[{"name": "v", "projected": {"sources": sources}}])
+    cause = f"failed to fetch token: {words}" if what == "token" else words
+    await node.event("FailedMount", f'MountVolume.SetUp failed for volume "v" : {cause}')
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}}
+    await node.client.create(secret)
+    refused.clear()
+    await node.phase("asks", "Running")
 
 
 async def test_a_missing_key_and_a_missing_variable(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

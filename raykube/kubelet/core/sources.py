@@ -59,7 +59,7 @@ class Sources:
         return value
 
 
-def _volume_references(volume: Object) -> set[Reference]:
+def references_of(volume: Object) -> set[Reference]:
     found: set[Reference] = set()
     if "configMap" in volume:
         found.add(("ConfigMap", volume["configMap"]["name"]))
@@ -74,7 +74,7 @@ def _volume_references(volume: Object) -> set[Reference]:
 
 
 def volume_references(pod: Object) -> set[Reference]:
-    return {found for volume in pod["spec"].get("volumes") or () for found in _volume_references(volume)}
+    return {found for volume in pod["spec"].get("volumes") or () for found in references_of(volume)}
 
 
 def environment_references(pod: Object) -> set[Reference]:

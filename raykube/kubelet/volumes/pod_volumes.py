@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from raykube.api.errors import ApiError
 from raykube.kubelet.core import imagename, volumespec
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.criconfig import MESSAGE_PATH_DEFAULT
@@ -15,7 +16,7 @@ from raykube.kubelet.core.hosts import hosts_file
 from raykube.kubelet.core.ownership import fs_group, only_on_mismatch
 from raykube.kubelet.core.payload import PodFacts, payload, token_requests
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.sources import SourceMissing, Sources, volume_references
+from raykube.kubelet.core.sources import SourceMissing, Sources, references_of
 from raykube.kubelet.core.volumespec import EMPTY_DIR, IN_MEMORY, OF_OBJECTS, NotUsable, Resolved
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.volumes import atomicwriter, emptydir, hostpath, mounts, ownership, removal, safepath, subpath
@@ -69,13 +70,21 @@ class Volumes:
         One that fails does not keep the others from being made; the first failure is raised in the end.
         """
         self._objects.follow(pod)
-        sources = await self._objects.sources(pod, volume_references(pod))
+        volumes = pod["spec"].get("volumes") or ()
+        reads = (self._objects.sources(pod, references_of(volume)) for volume in volumes)
+        found_sources = await asyncio.gather(*reads, return_exceptions=True)
         await self._claims.resolve(pod)
         failure: VolumeFailed | None = None
-        for volume in pod["spec"].get("volumes") or ():
+        for volume, sources in zip(volumes, found_sources, strict=True):
             found = self._claims.known(pod, volume)
             try:
+                if isinstance(sources, BaseException):
+                    raise sources
                 await self._prepare(pod, volume, found, sources, facts)
+            except ApiError as error:
+                if error.code >= 500:
+                    raise  # nobody answers: nothing is wrong with the volume
+                failure = failure or VolumeFailed(f'MountVolume.SetUp failed for volume "{found.name}" : {error}')
             except (SourceMissing, ValueError, OSError, VolumeFailed, NotUsable) as error:
                 step = "NewMounter initialization" if found.kind == "local" else "SetUp"
                 message = f'MountVolume.{step} failed for volume "{found.name}" : {words(error)}'
@@ -87,7 +96,7 @@ class Volumes:
         group = fs_group(pod) if os.geteuid() == 0 else None
         directory = self._directory(pod, volume)
         if found.kind in OF_OBJECTS:
-            tokens = [await self._objects.token(pod, request) for request in token_requests(volume)]
+            tokens = [await self._token(pod, request) for request in token_requests(volume)]
             files = payload(pod, volume, sources, tokens, facts)
             directory.mkdir(parents=True, exist_ok=True)
             if found.kind in IN_MEMORY and self.may_mount:
@@ -117,6 +126,14 @@ class Volumes:
                 raise VolumeFailed(self.image_volumes)
         else:
             raise VolumeFailed(f"{found.kind} volumes are not supported by this kubelet")
+
+    async def _token(self, pod: Object, request: Object) -> str:
+        try:
+            return await self._objects.token(pod, request)
+        except ApiError as error:
+            if error.code >= 500:
+                raise
+            raise VolumeFailed(f"failed to fetch token: {error}") from None
 
     async def _give_local(self, pod: Object, directory: Path, group: int) -> None:
         """Once for each pod, in a thread: a disk may hold millions of files."""
