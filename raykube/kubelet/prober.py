@@ -11,7 +11,7 @@ from raykube.client.events import EventRecorder
 from raykube.kubelet.core import pod as pods
 from raykube.kubelet.core.observed import ObservedPod
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.probes import KINDS, ProbeResults, Threshold
+from raykube.kubelet.core.probes import KINDS, ProbeResults, Threshold, found_before
 from raykube.kubelet.handlers import Handlers
 from raykube.rpc.clock import SystemClock
 
@@ -28,8 +28,15 @@ class Prober:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._adopted = True  # the first containers seen may be an earlier kubelet's
 
-    def follow(self, pod: Object, observed: ObservedPod, pod_ip: str, terminating: bool) -> None:
-        """Probes exactly the containers that run now. A pod that ends is probed for readiness only."""
+    def follow(
+        self, pod: Object, observed: ObservedPod, pod_ip: str, terminating: bool, status: Object | None = None
+    ) -> None:
+        """Probes exactly the containers that run now. A pod that ends is probed for readiness only.
+
+        What `status` (the API's) says of the first containers seen holds until their probes find something else: a
+        kubelet that begins anew takes no pod out of service.
+        """
+        before = found_before(status or {}) if self._adopted else {}
         wanted: set[tuple[str, str]] = set()
         for run in observed.running:
             spec = pods.container(pod, run.name)
@@ -39,7 +46,9 @@ class Prober:
                 if spec.get(kind) and not (terminating and kind != "readinessProbe"):
                     wanted.add((run.id, kind))
                     if (run.id, kind) not in self._tasks:
-                        work = self._probe(pod, spec, kind, run.id, pod_ip, run.started_at, self._adopted)
+                        threshold = Threshold.of(kind, spec[kind], before.get((run.id, kind)))
+                        self.results.set(run.id, kind, threshold.result)
+                        work = self._probe(pod, spec, kind, threshold, run.id, pod_ip, run.started_at, self._adopted)
                         self._tasks[run.id, kind] = asyncio.get_running_loop().create_task(work)
         for key in [key for key in self._tasks if key not in wanted]:
             self._tasks.pop(key).cancel()
@@ -54,12 +63,20 @@ class Prober:
         self._tasks.clear()
 
     async def _probe(
-        self, pod: Object, spec: Object, kind: str, container_id: str, pod_ip: str, started_at: float, adopted: bool
+        self,
+        pod: Object,
+        spec: Object,
+        kind: str,
+        threshold: Threshold,
+        container_id: str,
+        pod_ip: str,
+        started_at: float,
+        adopted: bool,
     ) -> None:
+        if kind == "startupProbe" and threshold.result:
+            return  # it has started once, and for all
         probe = spec[kind]
         period_s = float(probe.get("periodSeconds") or 10)
-        threshold = Threshold.of(kind, probe)
-        self.results.set(container_id, kind, threshold.result)
         delay_s = started_at + float(probe.get("initialDelaySeconds") or 0) - self._clock.now()
         if adopted:
             # After a restart of the kubelet every probe would fall due at the same moment.

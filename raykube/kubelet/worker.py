@@ -240,7 +240,7 @@ class PodWorker:
         self._resizing.allocate(pod)
         pod = self._resizing.sized(pod)
         self._resizing.adopt(pod, observed)
-        self._prober.follow(pod, observed, address, terminating=False)
+        self._prober.follow(pod, observed, address, False, self._tools.statuses.known(pod))
         hashes = {spec["name"]: container_hash(spec) for spec in pods.all_containers(pod)}
         found = plan(pod, observed, self._prober.results, self._backoff, hashes, now)
         self._report.note_back_off(pod, found)
@@ -357,7 +357,7 @@ class PodWorker:
 
     async def _terminate(self, observed: ObservedPod) -> float | None:
         pod = self.pod
-        self._prober.follow(pod, observed, self._address(observed), terminating=True)
+        self._prober.follow(pod, observed, self._address(observed), True, self._tools.statuses.known(pod))
         if observed.running or any(sandbox.ready for sandbox in observed.sandboxes):
             self._tell(pod, observed)
             await podstop.stop_with_patience(

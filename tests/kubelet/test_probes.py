@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.waiting import until
-from tests.kubelet.conftest import Node, Object, container, shell, state
+from tests.kubelet.conftest import PODS, Node, Object, container, shell, state
 
 pytestmark = pytest.mark.integration
 
@@ -113,6 +113,35 @@ async def test_a_startup_probe_holds_the_others_back(node: Node) -> None:
     assert state(pod)["restartCount"] == 0
     await until(lives.exists, 10)
     assert "early" not in lives.read_text()
+
+
+async def test_a_kubelet_that_begins_takes_over_what_probes_have_found(node: Node) -> None:
+    """Its restart takes no pod out of service, and asks nobody again whether he has started."""
+    starting, asked = node.root / "starting", node.root / "asked"
+    starting.touch()
+    await node.pod(
+        "web",
+        shell(
+            "exec sleep 1000",
+            startupProbe={
+                "exec": {"command": ["test", "-e", str(starting)]},
+                "periodSeconds": 1,
+                "failureThreshold": 1,
+            },
+            readinessProbe={"exec": {"command": ["sh", "-c", f"echo >> {asked}"]}, "periodSeconds": 1},
+        ),
+    )
+    await node.sees("web", lambda pod: state(pod)["ready"])
+    await node.kubelet.stop()
+    starting.unlink()
+    asked.unlink()
+    node.store.operations.clear()
+    await node.start_kubelet()
+    await until(lambda: asked.exists() and len(asked.read_text().splitlines()) > 1, what="it is asked again")
+    pod = await node.client.get(PODS, "default", "web")
+    assert (state(pod)["ready"], state(pod)["started"], state(pod)["restartCount"]) == (True, True, 0)
+    written = [op.body.decode() for op in node.store.operations if op.resource.plural == "pods"]
+    assert not [body for body in written if '"ready":false' in body]
 
 
 async def test_a_container_that_does_not_start_is_restarted(node: Node) -> None:

@@ -21,9 +21,11 @@ class Threshold:
     _run: int = 0
 
     @classmethod
-    def of(cls, kind: str, probe: Object) -> "Threshold":
-        """Readiness begins as not ready, liveness as alive, startup as unknown."""
+    def of(cls, kind: str, probe: Object, before: bool | None = None) -> "Threshold":
+        """Readiness begins as not ready, liveness as alive, startup as unknown; or with what was found before."""
         initial = {"livenessProbe": True, "readinessProbe": False, "startupProbe": None}[kind]
+        if before is not None:
+            initial = before
         return cls(int(probe.get("successThreshold") or 1), int(probe.get("failureThreshold") or 3), initial)
 
     def on_result(self, success: bool) -> bool:
@@ -35,6 +37,17 @@ class Threshold:
         changed = self.result is not success
         self.result = success
         return changed
+
+
+def found_before(status: Object) -> dict[tuple[str, str], bool]:
+    """By (container id, kind of probe) that has succeeded: what a pod's status tells of its running containers."""
+    found = {}
+    for one in (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())):
+        container_id = str(one.get("containerID") or "").rpartition("://")[2]
+        for name, kind in (("started", "startupProbe"), ("ready", "readinessProbe")):
+            if container_id and one.get(name) and "running" in (one.get("state") or {}):
+                found[container_id, kind] = True
+    return found
 
 
 @dataclass(slots=True)
