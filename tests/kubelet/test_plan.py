@@ -434,6 +434,22 @@ def test_a_status_computed_twice_is_the_same() -> None:
     assert world.status() == world.pod["status"]
 
 
+def test_a_container_that_always_restarts_may_restart_all() -> None:
+    """Only of an init container does that policy make a sidecar, which has no rules."""
+    world = World(make_pod("Never", ("c", "d"), ("a",)))
+    world.pod["spec"]["containers"][0] |= {
+        "restartPolicy": "Always",
+        "restartPolicyRules": [rule("RestartAllContainers", "In", 88)],
+    }
+    world.settle()
+    world.end("a", 0)
+    world.settle()
+    assert sorted(world.running()) == ["c", "d"]
+    world.now += 10
+    world.end("c", 88)
+    assert [kill.name for kill in world.step().kills] == ["d"]
+
+
 def test_a_sidecar_that_ended_well_is_not_ready() -> None:
     world = World(make_pod(inits=("a", "side")))
     world.settle()

@@ -42,7 +42,8 @@ def restarts_all_at(pod: Object, observed: ObservedPod) -> float:
     sandbox = observed.ready_sandbox
     if sandbox is None or not any(spec.get("restartPolicyRules") for spec in pods.all_containers(pod)):
         return 0.0
-    specs = {spec["name"]: spec for spec in pods.all_containers(pod) if not pods.is_sidecar(spec)}
+    inits = [spec for spec in pods.init_containers(pod) if not pods.is_sidecar(spec)]
+    specs = {spec["name"]: spec for spec in inits + pods.containers(pod)}
     return max(
         (
             run.finished_at
