@@ -55,6 +55,20 @@ async def test_a_missing_config_map_holds_the_pod_until_it_is_there(
     await until(lambda: node.log("waits") == "here\n")
 
 
+async def test_a_mount_path_without_a_slash_is_below_the_root(node: Node) -> None:
+    if not mounts.allowed():
+        missing("needs root, to mount")
+    await node.client.create(config_map("c", k="here"))
+    await node.pod(
+        "reads",
+        shell("cat /rk-mounted/k", volumeMounts=[mounted("v", "rk-mounted")]),
+        volumes=[{"name": "v", "configMap": {"name": "c"}}],
+        restartPolicy="Never",
+    )
+    await node.phase("reads", "Succeeded")
+    assert node.log("reads").strip() == "here"
+
+
 @pytest.mark.parametrize("what", ["token", "secret"])
 async def test_what_the_apiserver_refuses_for_a_volume_is_told(
     node: Node, what: str, monkeypatch: pytest.MonkeyPatch

@@ -214,12 +214,14 @@ class Volumes:
         environment: dict[str, str | bytes],
     ) -> cri_pb2.Mount:
         resolved = self._claims.known(pod, volume)
+        given_path = str(wanted["mountPath"])
+        container_path = given_path if given_path.startswith("/") else f"/{given_path}"
         texts = {name: value for name, value in environment.items() if isinstance(value, str)}
         path = wanted.get("subPath") or _expanded(wanted, texts)
         if resolved.kind == "image":
             given = resolved.source.get("reference") or ""
             image = cri_pb2.ImageSpec(image=imagename.parse(given).reference, user_specified_image=given)
-            return cri_pb2.Mount(container_path=wanted["mountPath"], image=image, image_sub_path=path, readonly=True)
+            return cri_pb2.Mount(container_path=container_path, image=image, image_sub_path=path, readonly=True)
         in_place = resolved.kind in ("hostPath", "local")
         base = str(resolved.source["path"]) if in_place else str(self._directory(pod, volume))
         if path:
@@ -229,7 +231,7 @@ class Volumes:
             )
             base = await self._places.look(base, prepare)
         return cri_pb2.Mount(
-            container_path=wanted["mountPath"],
+            container_path=container_path,
             host_path=base,
             readonly=bool(wanted.get("readOnly")) or resolved.read_only,
             propagation=volumespec.propagation(wanted),
