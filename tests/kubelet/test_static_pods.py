@@ -13,6 +13,7 @@ from aiohttp import web
 
 from raykube.kubelet.core.pod import Object
 from raykube.kubelet.core.staticpods import BadManifest, from_manifest, mirror_of, mirror_steps
+from raykube.kubelet.manifests import ManifestFiles
 from tests.kit.controlplane import ControlPlane
 from tests.kit.controlplane import until as poll
 from tests.kit.waiting import until
@@ -84,6 +85,30 @@ def test_what_is_no_manifest(data: bytes, words: str) -> None:
         read(data)
     assert words in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "metadata: {name: a}\nspec: &x {containers: [*x]}",
+        "metadata: {name: a}\nspec: {2026-01-02: 3}",
+        "metadata: {name: a}\nspec: {? !!binary aGk= : 3}",
+        "metadata: {name: a}\nspec: {tolerations: 5}",
+        "metadata: {name: a, annotations: text}\nspec: {containers: []}",
+        'metadata: {name: a}\nspec: {containers: [{name: c, image: "\\ud800"}]}',
+        f"metadata: {{name: a}}\nspec: {'[' * 3000 + ']' * 3000}",
+        "metadata: {name: a, uid: ../../etc}\nspec: {containers: [{name: c, image: i}]}",
+        "kind: List\nitems: [text]",
+        "kind: List\nitems: 5",
+    ],
+)
+async def test_a_file_that_nobody_expects_keeps_no_other_from_running(tmp_path: Path, spec: str) -> None:
+    kind = "" if spec.startswith("kind") else "kind: Pod\n"
+    (tmp_path / "bad.yaml").write_text(f"apiVersion: v1\n{kind}{spec}")
+    (tmp_path / "good.yaml").write_bytes(text(manifest()))
+    found: list[Object] = []
+    ManifestFiles(tmp_path, "n1", 20.0, found.extend).look()
+    assert [pod["metadata"]["name"] for pod in found] == ["web-n1"]
 
 
 def test_mirrors_follow_static_pods() -> None:

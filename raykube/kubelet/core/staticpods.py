@@ -10,6 +10,7 @@ A changed manifest is another pod of the same name: the old one ends before the 
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 
 import yaml
@@ -26,6 +27,7 @@ from raykube.kubelet.core.sources import references
 PODS = builtin("v1", "Pod")
 HASH = "kubernetes.io/config.hash"
 SEEN = "kubernetes.io/config.seen"
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EVERYTHING = {"operator": "Exists", "effect": "NoExecute"}
 
 
@@ -39,6 +41,16 @@ def full_name(pod: Object) -> tuple[str, str]:
 
 def from_manifest(data: bytes, source: str, origin: str, node: str, now: float) -> list[Object]:
     """The pods of a manifest (a Pod or a PodList, YAML or JSON). `source`: "file" or "http". Raises BadManifest."""
+    try:
+        return _read(data, source, origin, node, now)
+    except BadManifest:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        # YAML says much that no object of the API can hold: values within themselves, keys that are no text.
+        raise BadManifest(f"couldn't parse as pod: {error}") from None
+
+
+def _read(data: bytes, source: str, origin: str, node: str, now: float) -> list[Object]:
     try:
         documents = [document for document in yaml.safe_load_all(data) if document is not None]
     except (yaml.YAMLError, ValueError) as error:
@@ -68,6 +80,8 @@ def _complete(pod: Object, source: str, origin: str, node: str, now: float) -> O
     metadata, spec = pod["metadata"], pod["spec"]
     key = json.dumps([node, f"{source}:{origin}", pod], sort_keys=True)
     identity = metadata.get("uid") or hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not _UID.fullmatch(str(identity)):  # it becomes the name of directories
+        raise BadManifest(f"invalid pod: metadata.uid: Invalid value: {json.dumps(identity)}")
     metadata["uid"] = identity
     name = metadata.get("name") or ""
     if not name:
