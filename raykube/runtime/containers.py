@@ -140,10 +140,11 @@ class Runtime:
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None:
             return
-        await asyncio.gather(*(self._programs.stop(live, 0) for live in self.containers_of(sandbox_id)))
-        if sandbox.ready:
-            sandbox.ready = False
+        was_ready, sandbox.ready = sandbox.ready, False  # first: nothing may start in it any more
+        if was_ready:
             self._store.put_sandbox(sandbox)
+        await asyncio.gather(*(self._stop(live, 0) for live in self.containers_of(sandbox_id)))
+        if was_ready:
             self._publish(sandbox.id, sandbox, cri_pb2.CONTAINER_STOPPED_EVENT)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
@@ -199,22 +200,23 @@ class Runtime:
         return record
 
     async def start_container(self, container_id: str) -> None:
-        live = self.container(container_id)
+        # A cancelled caller must not leave us ignorant of a program that runs.
+        await asyncio.shield(self._spawn(self._start(self.container(container_id))))
+
+    async def _start(self, live: Live) -> None:
+        """Who stops or removes the container meanwhile waits for the end of this."""
         record = live.record
         async with live.starting:
+            self.container(record.id)  # is still there
             if record.state != cri_pb2.CONTAINER_CREATED:
                 state = cri_pb2.ContainerState.Name(record.state)
-                raise RpcError(Code.FAILED_PRECONDITION, f'container "{container_id}" is in {state} state')
+                raise RpcError(Code.FAILED_PRECONDITION, f'container "{record.id}" is in {state} state')
             sandbox = self.sandbox(record.sandbox_id)
             if not sandbox.ready:
                 raise RpcError(Code.FAILED_PRECONDITION, f'sandbox "{sandbox.id}" is not running')
-            # A cancelled caller must not leave us ignorant of a program that runs.
-            await asyncio.shield(self._spawn(self._start(live, sandbox)))
-
-    async def _start(self, live: Live, sandbox: Sandbox) -> None:
-        await self._programs.start(live, sandbox)
-        self._publish(live.record.id, sandbox, cri_pb2.CONTAINER_STARTED_EVENT)
-        self._programs.follow(live)
+            await self._programs.start(live, sandbox)
+            self._publish(record.id, sandbox, cri_pb2.CONTAINER_STARTED_EVENT)
+            self._programs.follow(live)
 
     def _on_end(self, live: Live) -> None:
         sandbox = self._sandboxes.get(live.record.sandbox_id)
@@ -225,15 +227,21 @@ class Runtime:
         """Asks the program to end, and kills it and all that it started when it has not after `grace_s` seconds."""
         live = self._containers.get(container_id)
         if live is not None:
-            await self._programs.stop(live, grace_s)
+            await self._stop(live, grace_s)
+
+    async def _stop(self, live: Live, grace_s: float) -> None:
+        async with live.starting:
+            pass  # what is about to run can be stopped once it does
+        await self._programs.stop(live, grace_s)
 
     async def remove_container(self, container_id: str) -> None:
         live = self._containers.get(container_id)
         if live is None:
             return
-        await self._programs.stop(live, 0)
-        if self._containers.pop(container_id, None) is None:
-            return
+        async with live.starting:
+            await self._programs.stop(live, 0)
+            if self._containers.pop(container_id, None) is None:
+                return
         self._cgroups.remove(container_id)
         self._store.remove_container(container_id)
         sandbox = self._sandboxes.get(live.record.sandbox_id)

@@ -11,6 +11,7 @@ import pytest
 
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
+from raykube.runtime import processes
 from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.runtime.conftest import Machine, leftovers
@@ -162,6 +163,33 @@ async def test_a_container_starts_once(machine: Machine) -> None:
     assert sum(result is None for result in results) == 1
     assert all(isinstance(error, RpcError) for error in results if error is not None)
     assert await machine.output(container) == "ran"
+
+
+@pytest.mark.parametrize("how", ["StopContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox"])
+async def test_what_is_stopped_while_it_starts_does_not_run(
+    machine: Machine, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that is deleted when its container starts: who asked for the start has left, and nothing may be left."""
+    start_shim, begun = processes.start_shim, asyncio.Event()
+
+    async def starts(*arguments: Any) -> None:
+        begun.set()
+        await start_shim(*arguments)
+
+    monkeypatch.setattr(processes, "start_shim", starts)
+    sandbox = await machine.sandbox()
+    container = await machine.create(sandbox, "sleep", "1000")
+    starting = asyncio.ensure_future(machine.start_container(container))
+    await begun.wait()
+    starting.cancel()
+    request = getattr(cri_pb2, f"{how}Request")
+    subject = {"pod_sandbox_id": sandbox} if how.endswith("Sandbox") else {"container_id": container}
+    await getattr(machine.cri, how)(request(**subject))
+    assert not leftovers(machine.root.name)
+    if how.startswith("Stop"):
+        assert (await machine.status(container)).state == cri_pb2.CONTAINER_EXITED
+    else:
+        assert not list((machine.root / "state" / "containers").iterdir())
 
 
 async def test_exec(machine: Machine) -> None:
