@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,23 +263,28 @@ class ContainerActions:
         grace_s: int,
         message: str,
         hooks: bool = True,
+        turn: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
-        """preStop hook within the grace period, then stop with what is left of it."""
+        """preStop hook within the grace period, then stop with what is left of it.
+
+        `turn` is awaited between the two, with the seconds that are left: others may have to end first.
+        """
         if hooks or message:
             text = message or f"Stopping container {run.name}"
             self._events.record(pod, "Normal", "Killing", text, pods.field_path(pod, spec["name"]))
         hook = (spec.get("lifecycle") or {}).get("preStop")
-        left = grace_s
+        begun, least = time.monotonic(), min(grace_s, GRACE_AFTER_HOOK_S_MIN)
         if hook and hooks and grace_s > 0:
-            begun = time.monotonic()
+            least = GRACE_AFTER_HOOK_S_MIN
             outcome = await self._handlers.run(hook, spec, run.id, pod_ip, grace_s, hook=True)
             if not outcome.success:
                 self._events.record(
                     pod, "Warning", "FailedPreStopHook", "PreStopHook failed", pods.field_path(pod, spec["name"])
                 )
                 log.debug("pod %s: the preStop hook of %s: %s", pods.full_name(pod), run.name, outcome.message)
-            left = max(int(grace_s - (time.monotonic() - begun)), GRACE_AFTER_HOOK_S_MIN)
-        await self._cri.stop_container(run.id, left)
+        if turn is not None:
+            await turn(grace_s - (time.monotonic() - begun))
+        await self._cri.stop_container(run.id, max(grace_s - int(time.monotonic() - begun), least))
 
     async def remove_all(self, pod: Object, observed: ObservedPod) -> None:
         """Removes the stopped containers, sandboxes and the control group of a pod that is leaving."""

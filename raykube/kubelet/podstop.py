@@ -14,19 +14,31 @@ from raykube.rpc import RpcError
 
 
 async def stop(tools: Tools, pod: Object, observed: ObservedPod, grace_s: int, hooks: bool = True) -> None:
-    """`grace_s` is for all of it. Raises RpcError."""
-    deadline = time.time() + grace_s
+    """`grace_s` is for all of it. Raises RpcError.
+
+    preStop hooks of sidecars run at once, like all others: who drains needs the time while the pod's containers end.
+    """
     address = pod_address(observed, pod, tools.facts)
 
-    async def kill(run: ObservedContainer, seconds: int) -> None:
+    def kill(run: ObservedContainer, before: list["asyncio.Task[None]"]) -> "asyncio.Task[None]":
+        async def turn(left_s: float) -> None:
+            if before:
+                await asyncio.wait(before, timeout=max(left_s, 0))
+
         spec = pods.container(pod, run.name) or {"name": run.name}
-        await tools.containers.kill(pod, spec, run, address, seconds, "", hooks=hooks)
+        killing = tools.containers.kill(pod, spec, run, address, grace_s, "", hooks=hooks, turn=turn)
+        return asyncio.get_running_loop().create_task(killing)
 
     order = {spec["name"]: index for index, spec in enumerate(pods.init_containers(pod)) if pods.is_sidecar(spec)}
     alive = [run for run in observed.containers if run.state in (State.RUNNING, State.UNKNOWN)]
-    await asyncio.gather(*(kill(run, grace_s) for run in alive if run.name not in order))
+    tasks = [kill(run, []) for run in alive if run.name not in order]
     for run in sorted((run for run in alive if run.name in order), key=lambda one: -order[one.name]):
-        await kill(run, max(int(deadline - time.time()), min(grace_s, 2)))
+        tasks.append(kill(run, [*tasks]))
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
     for sandbox in observed.sandboxes:
         if sandbox.ready:
             await tools.cri.stop_sandbox(sandbox.id)

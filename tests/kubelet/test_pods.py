@@ -289,6 +289,9 @@ async def test_http_probe_and_pod_addresses(node: Node) -> None:
         await node.sees(name, lambda pod: pod.get("status", {}).get("containerStatuses", [{}])[0].get("ready"))
 
 
+WAIT = "while :; do sleep 0.05; done"
+
+
 async def test_hooks_and_grace(node: Node) -> None:
     await node.pod(
         "hooks",
@@ -304,6 +307,23 @@ async def test_hooks_and_grace(node: Node) -> None:
     await node.client.delete(PODS, "default", "hooks")
     await node.gone("hooks")
     assert (node.root / "hooks").read_text() == "post\npre\n"
+
+
+async def test_a_sidecar_is_told_at_once_and_ends_last(node: Node) -> None:
+    """The container ends when the sidecar's hook has run, and the sidecar only after it."""
+    told, order = node.root / "told", node.root / "order"
+    main = shell(f"trap 'until test -e {told}; do sleep 0.05; done; echo main >> {order}; exit 0' TERM; {WAIT}")
+    sidecar = shell(
+        f"trap 'echo sidecar >> {order}; exit 0' TERM; {WAIT}",
+        "side",
+        restartPolicy="Always",
+        lifecycle={"preStop": {"exec": {"command": ["touch", str(told)]}}},
+    )
+    await node.pod("mesh", main, initContainers=[sidecar], terminationGracePeriodSeconds=20)
+    await node.phase("mesh", "Running")
+    await node.client.delete(PODS, "default", "mesh")
+    await node.gone("mesh", 60)
+    assert order.read_text().split() == ["main", "sidecar"]
 
 
 async def test_a_second_deletion_shortens_the_grace(node: Node) -> None:
