@@ -145,6 +145,28 @@ async def test_a_killed_shim_ends_its_container(machine: Machine) -> None:
     assert not leftovers(machine.root.name)
 
 
+async def test_a_runtime_that_dies_while_a_container_starts(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody hears how the start went; the container runs on, and the next runtime learns how it ends."""
+
+    async def dies(*_: Any) -> bytes:
+        raise ConnectionResetError
+
+    os.mkfifo(machine.root / "gate")
+    container = await machine.create(
+        await machine.sandbox(), "sh", "-c", "read x < gate; exit 7", working_dir=str(machine.root)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "read_all", dies)
+        with pytest.raises(RpcError):
+            await machine.start_container(container)
+    await machine.stop()
+    await until((machine.root / "state" / "containers" / container / "started.json").exists)
+    await machine.start()
+    assert (await machine.status(container)).state == cri_pb2.CONTAINER_RUNNING
+    (machine.root / "gate").write_text("go\n")
+    assert (await machine.exited(container)).exit_code == 7
+
+
 async def test_a_shim_killed_while_the_runtime_is_away(machine: Machine) -> None:
     sandbox = await machine.sandbox()
     container = await machine.run(sandbox, "sleep", "1000")

@@ -432,7 +432,7 @@ def main(directory: str, report: int, log_path: str, mode: str, oom_file: str, c
     if problem:
         message = problem.decode(errors="replace")
         note("exit.json", exit_record(START_ERROR_CODE, 0, "StartError", message))
-        os.write(report, b"error " + problem)
+        tell(report, b"error " + problem)
         return
     try:
         process_start = start_time(pid)
@@ -443,7 +443,7 @@ def main(directory: str, report: int, log_path: str, mode: str, oom_file: str, c
         f'{{"shim_pid":{shim_pid},"shim_start":{shim_start},"boot":"{boot}",'
         f'"pid":{pid},"start":{process_start},"started_at":{started_at}}}',
     )
-    os.write(report, b"ok")
+    tell(report, b"ok")
     os.close(report)
     status = Supervision(pid, log, streams, our_stdin, wakeup, directory, mode).run()
     killed = os.WIFSIGNALED(status)
@@ -454,6 +454,14 @@ def main(directory: str, report: int, log_path: str, mode: str, oom_file: str, c
     for group in control_groups:
         remove_groups(group)
     note("exit.json", exit_record(code, os.WTERMSIG(status) if killed else 0, reason, ""))
+
+
+def tell(report: int, words: bytes) -> None:
+    """Answers the runtime, unless it was killed meanwhile."""
+    try:
+        os.write(report, words)
+    except BrokenPipeError:
+        return  # the next one reads what is noted
 
 
 def remove_groups(group: str) -> None:
