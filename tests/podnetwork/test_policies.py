@@ -169,6 +169,35 @@ async def test_machine_reaches_its_own_pods_and_they_reach_it(cluster: Cluster) 
     assert await asyncio.to_thread(world.ask, "web", HOSTS["m1"], 7070)
 
 
+async def test_pods_of_one_bridge_find_each_other_over_ipv6(world: World) -> None:
+    """They ask for each other's MAC, which the bridge shows to the rules as packets like any other."""
+    world.twin.put(namespace("default"), node("m1", HOSTS["m1"], "fd44:1::/64"))
+    world.serve("m1", cluster_cidr="fd44::/32")
+    await until((world.home("m1") / "cni" / FILE_NAME).exists, SLOW_S)
+    for name in ("web", "api", "db"):
+        world.twin.put(pod(name, "m1", world.add_pod("m1", name), app=name))
+        world.listen(name, 8080)
+    web = [{"podSelector": {"matchLabels": {"app": "web"}}}]
+    api = [{"podSelector": {"matchLabels": {"app": "api"}}}]
+    both = ["Ingress", "Egress"]
+    world.twin.put(
+        policy("web", podSelector={"matchLabels": {"app": "web"}}, policyTypes=both, egress=[{"to": api}]),
+        policy("api", podSelector={"matchLabels": {"app": "api"}}, policyTypes=both, ingress=[{"from": web}]),
+    )
+
+    async def open_from_web() -> dict[str, bool]:
+        for name in ("web", "api", "db"):
+            world.kernel(name, "ip", "-6", "neigh", "flush", "dev", "eth0")
+        return {
+            name: bool(await asyncio.to_thread(world.ask, "web", world.addresses[name], 8080)) for name in ("api", "db")
+        }
+
+    deadline = time.monotonic() + SLOW_S
+    while (found := await open_from_web()) != {"api": True, "db": False} and time.monotonic() < deadline:
+        pass
+    assert found == {"api": True, "db": False}
+
+
 def _random_policy(dice: random.Random, name: str, addresses: dict[str, str]) -> dict[str, Any]:
     def selector() -> dict[str, Any]:
         return dice.choice([{}, {"matchLabels": {"app": dice.choice(list(PLACES))}}, {"matchLabels": {"tier": "t2"}}])

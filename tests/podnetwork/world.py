@@ -189,8 +189,9 @@ class World:
 
     def listen(self, name: str, port: int) -> None:
         """A server in a host or pod that answers each connection with the peer's address."""
+        family, any_address = _family(self.addresses[name])
         with inside(self.nsname(name)):
-            server = socket.create_server(("0.0.0.0", port))
+            server = socket.create_server((any_address, port), family=family)
         self._servers.append(server)
 
         def answer() -> None:
@@ -207,12 +208,16 @@ class World:
     def ask(self, name: str, address: str, port: int) -> str:
         """Who a server says is asking; "" if nothing answers within a moment."""
         with inside(self.nsname(name)):
-            client = socket.socket()
+            client = socket.socket(_family(address)[0])
         with client, contextlib.suppress(OSError):
             client.settimeout(CONNECT_S)
             client.connect((address, port))
             return client.recv(100).decode()
         return ""
+
+
+def _family(address: str) -> tuple[int, str]:
+    return (socket.AF_INET6, "::") if ":" in address else (socket.AF_INET, "0.0.0.0")
 
 
 def node(name: str, address: str, *cidrs: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ receiver's ingress:
     hook ingress ─► the same by the receiver                └── drop at its end
 
 Pods with the same policies share a chain; who may send is a set of addresses for each rule, which changes element by
-element as pods come and go. Replies to what was allowed pass. A pod reaches itself always.
+element as pods come and go. Replies to what was allowed pass, and so does how neighbours find each other. A pod reaches
+itself always.
 """
 
 import hashlib
@@ -29,6 +30,9 @@ PEER_END = {INGRESS: "saddr", EGRESS: "daddr"}
 FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 SELF = {version: f"self{version}" for version in FAMILIES}
 ESTABLISHED = "ct state established,related accept"
+# Over IPv6, pods of one bridge ask for each other's MAC in packets that br_netfilter shows us: nothing tracks them, and
+# no policy can name them. The hop limit says that no router was between.
+NEIGHBOURS = "ip6 hoplimit 255 icmpv6 type { 135, 136 } accept"
 
 _BASE, _ISOLATED = "base", "isolated"  # holders beside the policies
 
@@ -270,7 +274,7 @@ def _port_matches(allowance: Allowance, doors: Mapping[str, list[Match]]) -> lis
 
 
 def _hook(direction: str, priority: int) -> Chain:
-    rules = [ESTABLISHED]
+    rules = [ESTABLISHED, NEIGHBOURS]
     for version, (family, _) in FAMILIES.items():
         rules.append(f"{family} saddr . {family} daddr @{SELF[version]} accept")
         rules.append(f"{family} {OWN_END[direction]} vmap @{_map_name(direction, version)}")
