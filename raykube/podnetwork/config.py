@@ -43,6 +43,7 @@ class Config(ApiConfig):
     masquerade: bool = Field(True, description="pods reach what is outside the cluster with their machine's address")
     network_policy: bool = Field(True, description="enforce NetworkPolicies")
     min_sync_period: Duration = Field(0.1, ge=0, description="changes of policies and routes are gathered for so long")
+    sync_period: Duration = Field(10.0, gt=0, description="how often to look whether somebody removed the rules")
     cleanup: bool = Field(False, description="remove routes, rules and the CNI file of this machine, and end")
     healthz_bind_address: str = Field("", description="host:port of /healthz; empty: not served")
 

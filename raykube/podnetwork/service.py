@@ -26,13 +26,13 @@ from raykube.client.core.sharing import Sharing
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
 from raykube.nftables.core.text import removal, replacement, transaction
-from raykube.nftables.kernel import Kernel
+from raykube.nftables.kernel import Kernel, KernelError
 from raykube.podnetwork import links
 from raykube.podnetwork.config import Config
 from raykube.podnetwork.core.conflist import FILE_NAME, NETWORK_NAME, PluginKind, conflist
 from raykube.podnetwork.core.endpoints import endpoint_of
-from raykube.podnetwork.core.masquerade import MASQUERADE_TABLE, masquerading
-from raykube.podnetwork.core.policies import TABLE, Policies
+from raykube.podnetwork.core.masquerade import MASQUERADE_HOOKS, MASQUERADE_TABLE, masquerading
+from raykube.podnetwork.core.policies import HOOKS, TABLE, Policies
 from raykube.podnetwork.core.policy import parse
 from raykube.podnetwork.core.routes import Peer, peer_of, same_family, wanted
 from raykube.podnetwork.routewatch import RouteWatch
@@ -88,6 +88,7 @@ class Service:
         nodes = Informer(client, builtin("v1", "Node"))
         nodes.add_batch_handler(self._on_nodes)
         runs = [nodes.run(), self._events.run(), self._keep("routes", [nodes], self._routes_news, self._sync_routes)]
+        runs.append(self._watch_over())
         if config.network_policy:
             policies = Informer(client, builtin("networking.k8s.io/v1", "NetworkPolicy"))
             namespaces = Informer(client, builtin("v1", "Namespace"))
@@ -245,6 +246,28 @@ class Service:
         if text:
             await self._kernel.run(text)
         self._known = True
+
+    async def _watch_over(self) -> None:
+        """Looks now and then whether the tables are still there: whoever flushes the ruleset (a firewall that is loaded
+        anew) opens all pods to all, and tells nobody."""
+        while True:
+            await asyncio.sleep(self._config.sync_period)
+            if self._known and not await self._has_chains(TABLE, HOOKS):
+                self._known = False
+                self._policy_news.set()
+            masquerades = self._written is not None and self._config.masquerade
+            if masquerades and not await self._has_chains(MASQUERADE_TABLE, MASQUERADE_HOOKS):
+                self._written = None
+                self._routes_news.set()
+
+    async def _has_chains(self, table: str, chains: tuple[str, ...]) -> bool:
+        try:
+            # Only tried: nft would read every element of every table before it lists the names of the tables.
+            await self._kernel.run("".join(f"flush chain {table} {chain}\n" for chain in chains), check=True)
+        except KernelError as error:
+            log.warning("the table %s is not as it was, installing it anew: %s", table, str(error).partition("\n")[0])
+            return False
+        return True
 
     # -- what it tells
 

@@ -160,6 +160,33 @@ async def test_rules_outlive_the_process_and_stale_ones_go(cluster: Cluster) -> 
     assert "counter" in world.kernel("m1", "nft", "list", "table", "inet", "theirs")
 
 
+async def test_rules_that_somebody_flushes_come_back(world: World) -> None:
+    """No object changes: nothing but a look at the kernel tells that all pods are open to all."""
+    world.twin.put(namespace("default"), node("m1", HOSTS["m1"], CIDRS["m1"]), policy("deny"))
+    world.serve("m1", sync_period="200ms")
+    await until((world.home("m1") / "cni" / FILE_NAME).exists, SLOW_S)
+    for name in ("web", "api"):
+        world.twin.put(pod(name, "m1", world.add_pod("m1", name)))
+    world.listen("api", 8080)
+
+    def tables() -> str:
+        return world.kernel("m1", "nft", "list", "tables")
+
+    def installed() -> bool:
+        return "raykube-masquerade" in tables() and "raykube-pods" in tables()
+
+    async def shut() -> None:
+        deadline = time.monotonic() + SLOW_S
+        while await asyncio.to_thread(world.ask, "web", world.addresses["api"], 8080):
+            assert time.monotonic() < deadline
+
+    await until(installed, SLOW_S)
+    await shut()
+    world.kernel("m1", "nft", "flush", "ruleset")
+    await until(installed, SLOW_S, "both tables are back")
+    await shut()
+
+
 async def test_machine_reaches_its_own_pods_and_they_reach_it(cluster: Cluster) -> None:
     cluster.apply(policy("deny", policyTypes=["Ingress", "Egress"]))
     await cluster.agrees("all is shut")

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from raykube.nftables.core.objects import CHAIN, Chain, Items
 
 MASQUERADE_TABLE = "inet raykube-masquerade"
+MASQUERADE_HOOKS = (POST,) = ("post",)  # the base chain
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
@@ -21,7 +22,7 @@ def masquerading(pod_cidrs: Sequence[str], cluster_cidrs: Sequence[str]) -> Item
         outer = [one for one in ranges if not any(_within(one, other) for other in ranges if other != one)]
         spared = ", ".join([*map(str, outer), MULTICAST[version]])
         rules.append(f"{family} saddr {cidr} {family} daddr != {{ {spared} }} masquerade")
-    return {(CHAIN, "post"): Chain(tuple(rules), "nat hook postrouting priority 100")}
+    return {(CHAIN, POST): Chain(tuple(rules), "nat hook postrouting priority 100")}
 
 
 def _within(one: object, other: object) -> bool:

@@ -23,6 +23,7 @@ from raykube.podnetwork.core.endpoints import Endpoint, Key
 from raykube.podnetwork.core.policy import EGRESS, INGRESS, Allowance, Policy
 
 TABLE = "inet raykube-pods"
+HOOKS = OUT, IN = "out", "in"  # the base chains
 
 # Direction → which end of the packet the selected pod is, and which its peer.
 OWN_END = {INGRESS: "daddr", EGRESS: "saddr"}
@@ -284,7 +285,7 @@ def _hook(direction: str, priority: int) -> Chain:
 def _base() -> Items:
     """What is there however many policies there are."""
     # A verdict ends one base chain: what egress accepts still has to pass ingress.
-    items: Items = {(CHAIN, "out"): _hook(EGRESS, -5), (CHAIN, "in"): _hook(INGRESS, -4)}
+    items: Items = {(CHAIN, OUT): _hook(EGRESS, -5), (CHAIN, IN): _hook(INGRESS, -4)}
     for version, (_, kind) in FAMILIES.items():
         items[CONTAINER, SELF[version]] = f"set type {kind} . {kind};"
         for direction in (INGRESS, EGRESS):
