@@ -103,24 +103,25 @@ def has_br_netfilter(proc: Path = Path("/proc/sys")) -> bool:
 class Links:
     """Brings routes, neighbours and the tunnel of this machine's kernel to what is wanted."""
 
-    def sync(self, wanted: Wanted, tunnel: Tunnel) -> int:
-        """How many entries were set or removed. Raises OSError, with what was done until then kept."""
+    def sync(self, wanted: Wanted, tunnel: Tunnel) -> tuple[int, list[str]]:
+        """How many entries were set or removed, and why some routes were not. Raises OSError when nothing more goes."""
         with _kernel() as kernel:
             done = 0
             index = self._device(kernel)
             if wanted.has_tunnel:
                 index, made = self._make_tunnel(kernel, index, tunnel)
                 done += made
+            problems: list[str] = []
             try:
-                done += self._sync_routes(kernel, wanted.routes, index)
+                done += self._sync_routes(kernel, wanted.routes, index, problems)
                 if index:
-                    done += self._sync_ends(kernel, wanted, index)
+                    done += self._sync_ends(kernel, wanted, index, problems)
                     if not wanted.has_tunnel:
                         kernel.link("del", index=index)
                         done += 1
             except NetlinkError as error:
                 raise OSError(f"the kernel refused a route of the pod network: {error}") from None
-            return done
+            return done, problems
 
     def remove(self) -> None:
         """Removes all that carries our mark."""
@@ -168,7 +169,8 @@ class Links:
         kernel.link("set", index=index, state="up")
         return index, 1
 
-    def _sync_routes(self, kernel: IPRoute, wanted: Mapping[str, Route], tunnel_index: int) -> int:
+    def _sync_routes(self, kernel: IPRoute, wanted: Mapping[str, Route], tunnel_index: int, problems: list[str]) -> int:
+        """What the kernel refuses is among `problems`: one Node's odd address keeps no other Node's pods away."""
         installed: dict[str, Route] = {}
         raw: dict[str, Any] = {}
         for version, family in FAMILIES.items():
@@ -183,18 +185,17 @@ class Links:
         for key in to_set:
             route = wanted[key]
             more = {"oif": tunnel_index, "flags": 4} if route.tunnelled else {}  # 4: RTNH_F_ONLINK
-            if key in installed:
-                kernel.route("replace", dst=key, gateway=route.via, proto=PROTOCOL, **more)
-                continue
+            verb = "replace" if key in installed else "add"
             try:
-                kernel.route("add", dst=key, gateway=route.via, proto=PROTOCOL, **more)
+                kernel.route(verb, dst=key, gateway=route.via, proto=PROTOCOL, **more)
             except NetlinkError as error:
-                if error.code != errno.EEXIST:
-                    raise
-                raise OSError(f"there is a route to {key} already, and it is not ours: remove it") from None
+                if verb == "add" and error.code == errno.EEXIST:
+                    problems.append(f"there is a route to {key} already, and it is not ours: remove it")
+                else:
+                    problems.append(f"the kernel refused the route to {key} via {route.via}: {error}")
         return len(to_set) + len(to_remove)
 
-    def _sync_ends(self, kernel: IPRoute, wanted: Wanted, index: int) -> int:
+    def _sync_ends(self, kernel: IPRoute, wanted: Wanted, index: int, problems: list[str]) -> int:
         neighbours: dict[str, str] = {}
         for family in FAMILIES.values():
             for entry in kernel.get_neighbours(family=family, ifindex=index):
@@ -220,7 +221,10 @@ class Links:
         for mac in to_set:
             if mac in forwarding:  # the kernel replaces no entry of a VXLAN device
                 kernel.fdb("del", ifindex=index, lladdr=mac, dst=forwarding[mac])
-            kernel.fdb("append", ifindex=index, lladdr=mac, dst=wanted.forwarding[mac])
+            try:
+                kernel.fdb("append", ifindex=index, lladdr=mac, dst=wanted.forwarding[mac])
+            except NetlinkError as error:  # an address of the other family
+                problems.append(f"the kernel refused the tunnel to {wanted.forwarding[mac]}: {error}")
         return done + len(to_set) + len(to_remove)
 
 

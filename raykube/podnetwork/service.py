@@ -212,12 +212,14 @@ class Service:
         tunnel = links.Tunnel(
             local, own.pod_cidrs, config.vxlan_vni, config.vxlan_port, links.pod_mtu(own_mtu, tunnels=True)
         )
-        done = await asyncio.to_thread(links.Links().sync, plan, tunnel)
+        done, problems = await asyncio.to_thread(links.Links().sync, plan, tunnel)
         if done:
             log.info("routes: %d changed, %d peers", done, len(plan.routes))
         # "auto" may need the tunnel when the next machine comes, and running pods keep their MTU.
         mtu = config.mtu or links.pod_mtu(own_mtu, tunnels=config.backend != "direct")
         await self._attach(own, mtu)
+        if problems:  # of some peers; tried again
+            raise OSError(problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more")
 
     async def _attach(self, own: Peer, mtu: int) -> None:
         """Masquerading and the CNI file, which says to the runtime that pods may come: last."""

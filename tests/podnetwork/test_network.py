@@ -89,6 +89,26 @@ async def test_routes_follow_the_nodes_and_outlive_the_process(world: World) -> 
     assert "raykube0" not in world.kernel("m1", "ip", "link")
 
 
+async def test_a_route_that_the_kernel_refuses_keeps_no_other_away(world: World) -> None:
+    """A Node says which address it has: here the broadcast address of the segment, whose pods come first."""
+    odd = node("m0", "192.0.2.255", "10.244.0.0/24")
+    other = node("a", "fd99::1", "10.244.9.0/24")  # no end of a tunnel over IPv4
+    world.twin.put(odd, other, *(node(name, HOSTS[name], CIDRS[name]) for name in HOSTS))
+    world.kernel("m1", "ip", "route", "add", CIDRS["m2"], "via", "192.0.2.1")  # somebody's own
+    world.serve("m1")
+    await ready(world, "m1")
+
+    def routes() -> str:
+        return world.kernel("m1", "ip", "route")
+
+    await until(lambda: "10.244.3.0/24 via 10.244.3.0 dev raykube.vx" in routes(), SLOW_S, "the tunnel's route")
+    await until(lambda: "10.244.0.0/24 via 192.0.2.255" in world.log("m1"), SLOW_S, "the log names the refused route")
+    await until(lambda: HOSTS["m3"] in world.kernel("m1", "bridge", "fdb", "show", "dev", "raykube.vx"), SLOW_S)
+    world.kernel("m1", "ip", "route", "del", CIDRS["m2"])
+    world.twin.delete(odd, other)
+    await until(lambda: f"10.244.2.0/24 via {HOSTS['m2']}" in routes(), SLOW_S, "what is possible now is done")
+
+
 async def test_vxlan_for_all_where_the_operator_says_so(world: World) -> None:
     world.twin.put(*(node(name, HOSTS[name], CIDRS[name]) for name in ("m1", "m2")))
     for name in ("m1", "m2"):
