@@ -53,6 +53,8 @@ class Registrar:
         self._metrics_port = metrics_port
         self._stopping = False
         self._said = ""
+        self._repairs = registration.Repairs()
+        self._repair_in_s: float | None = None  # when a slice of ours that somebody undid is due
         self._wake = asyncio.Event()
         self._nodes: dict[str, bool] | None = None  # while elected
         self._watching: asyncio.Task[None] | None = None
@@ -95,6 +97,7 @@ class Registrar:
         try:
             while True:
                 self._wake.clear()
+                self._repair_in_s = None
                 try:
                     if await self._reconcile():
                         await self._sweep()
@@ -104,7 +107,9 @@ class Registrar:
                     log.log(logging.WARNING if failures in (3, 10) else logging.DEBUG, "cannot register: %s", error)
                     await asyncio.sleep(RETRY.delay_s(failures))
                     continue
-                await self._wake.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._repair_in_s):
+                        await self._wake.wait()
         finally:
             electing.cancel()
             if self._watching is not None:
@@ -137,12 +142,17 @@ class Registrar:
         there = self._slices.get(NAMESPACE, name)
         if there is not None and not registration.differs(wanted, there):
             return
+        now = asyncio.get_running_loop().time()
+        if wait_s := self._repairs.wait_s(wanted, now):
+            self._repair_in_s = min(wait_s, self._repair_in_s or wait_s)
+            return
         try:
             await self._client.patch(self._slice_resource, NAMESPACE, name, registration.change(wanted))
         except ApiError as error:
             if error.code != 404:
                 raise
             await self._create(wanted)
+        self._repairs.on_written(wanted, now)
 
     async def _create(self, obj: Object) -> None:
         """Creates the object; another server may have been faster."""

@@ -1,5 +1,6 @@
 """The small cores: whom to ask, what is remembered, what the Service must be, what is counted."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -153,6 +154,26 @@ def test_servers_of_lost_machines() -> None:
     assert [registration.node_of(each) for each in remove] == ["gone"]
     mark, _ = registration.stale([registration.marked(every[1])], {"lost": False})
     assert mark == []  # said already
+
+
+def test_a_slice_that_is_undone_again_and_again_is_written_ever_later() -> None:
+    """A server lives on a machine whose Node is not ready: the elected one undoes what it writes, at once."""
+    wanted, other = slices("m1", "192.0.2.1", "fd00::1")
+    repairs = registration.Repairs()
+    now, written = 0.0, []
+    while now < 600:
+        if wait_s := repairs.wait_s(wanted, now):
+            now += wait_s
+            continue
+        repairs.on_written(wanted, now)
+        written.append(now)
+    assert written[:6] == [0, 0, 0.5, 1.5, 3.5, 7.5]
+    assert {after - before for before, after in pairwise(written[7:])} == {registration.REPAIR.max_s}
+    assert repairs.wait_s(other, now) == 0
+    assert repairs.wait_s({**wanted, "ports": []}, now) == 0  # news of our own are no repair
+    now = written[-1] + registration.CALM_S
+    repairs.on_written(wanted, now)
+    assert repairs.wait_s(wanted, now) == 0  # nobody disagreed for long
 
 
 def test_metrics_are_prometheus() -> None:

@@ -3,12 +3,15 @@
 The Service has no selector: every server writes an EndpointSlice of its own (one per address family), which names its
 machine, and for whose clients it is meant first. A server that stops says so and takes its slice away. One that dies
 with its machine cannot: the elected server marks the slices of nodes that are not ready, and removes those of nodes
-that are gone. A server that lives, and sees its slice marked, writes it again.
+that are gone. A server that lives, and sees its slice marked or gone, writes it again: at once, then ever later, for
+its Node may say for long that it does not (its kubelet stands still, somebody deleted the Node).
 """
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
+
+from raykube.base.backoff import Backoff
 
 Object = dict[str, Any]
 
@@ -18,6 +21,8 @@ MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "dns.raykube.io"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 _NAME_MAX = 253
+REPAIR = Backoff(initial_s=0.5, max_s=10.0)
+CALM_S = 60.0  # a slice that stayed as written for so long is written at once when somebody undoes it
 
 
 def service(cluster_ips: list[str], metrics_port: int) -> Object:
@@ -169,3 +174,23 @@ def marked(obj: Object) -> Object:
     """The same slice, nobody to be sent there."""
     conditions = {"ready": False, "serving": False, "terminating": False}
     return {**obj, "endpoints": [{**endpoint, "conditions": conditions} for endpoint in obj["endpoints"]]}
+
+
+class Repairs:
+    """When slices that somebody undid are written again: two who disagree would otherwise write as fast as they can."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, tuple[Object, float, int]] = {}  # by name: what, when, how often in a row
+
+    def wait_s(self, wanted: Object, now: float) -> float:
+        """How long to leave the slice as it is; 0 when it may be written."""
+        known = self._written.get(wanted["metadata"]["name"])
+        if known is None or known[0] != wanted or known[2] < 2:
+            return 0.0
+        return max(0.0, known[1] + REPAIR.delay_s(known[2] - 1) - now)
+
+    def on_written(self, wanted: Object, now: float) -> None:
+        name = wanted["metadata"]["name"]
+        known = self._written.get(name)
+        again = known is not None and known[0] == wanted and now - known[1] < CALM_S
+        self._written[name] = (wanted, now, known[2] + 1 if known is not None and again else 1)
