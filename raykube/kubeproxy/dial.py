@@ -55,9 +55,12 @@ class Dialer:
     async def _through(self, relay: str, endpoint: Endpoint) -> Side:
         if self._context is None:
             raise OSError("relays need certificates")
-        host, port = split_address(relay)
         loop = asyncio.get_running_loop()
-        _, side = await loop.create_connection(FramedSide, host, port, ssl=self._context, server_hostname=host)
+        try:
+            host, port = split_address(relay)
+            _, side = await loop.create_connection(FramedSide, host, port, ssl=self._context, server_hostname=host)
+        except ValueError as error:  # another Node's words
+            raise OSError(f"no relay is at {relay!r}: {error}") from None
         try:
             if peer_user(side.transport) != PROXY_USER:
                 raise OSError(f"{relay} is not a kube-proxy")

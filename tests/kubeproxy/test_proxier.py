@@ -286,6 +286,17 @@ async def test_a_relay_that_does_not_answer_is_passed_over() -> None:
         assert [await greeting(f"127.0.0.1:{port}") for _ in range(4)] == ["near"] * 4
 
 
+@pytest.mark.parametrize("relay", ["nowhere", ".:10266", "127.0.0.2:99999999"])
+async def test_a_relay_that_is_no_address_is_passed_over(relay: str) -> None:
+    """Clients of endpoints there hung for ever, each with its connection."""
+    async with echo("near") as near, echo("far") as far, world("m1", mode="always") as here:
+        here.nodes["m2"] = NodeAddresses.of(node("m2", "127.0.0.2", relay))
+        port = free_port("127.0.0.1")
+        await here.apply(serving(port), *slices_of(near), *slices_of(far, node="m2"))
+        async with asyncio.timeout(10):
+            assert [await greeting(f"127.0.0.1:{port}") for _ in range(4)] == ["near"] * 4
+
+
 @pytest.mark.parametrize("who", ["system:node:m1", "nobody", "stranger"])
 async def test_only_kube_proxies_may_use_a_relay(who: str) -> None:
     async with echo("far") as far, world("m2", mode="always") as two:

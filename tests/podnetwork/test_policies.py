@@ -199,7 +199,7 @@ async def test_machine_reaches_its_own_pods_and_they_reach_it(cluster: Cluster) 
 async def test_pods_of_one_bridge_find_each_other_over_ipv6(world: World) -> None:
     """They ask for each other's MAC, which the bridge shows to the rules as packets like any other."""
     world.twin.put(namespace("default"), node("m1", HOSTS["m1"], "fd44:1::/64"))
-    world.serve("m1", cluster_cidr="fd44::/32")
+    world.serve("m1", cluster_cidr="fd44::/16")
     await until((world.home("m1") / "cni" / FILE_NAME).exists, SLOW_S)
     for name in ("web", "api", "db"):
         world.twin.put(pod(name, "m1", world.add_pod("m1", name), app=name))
