@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from raykube.kubeproxy.core.nftables.desired import Desired
 from raykube.kubeproxy.core.nftables.frontend import number
 from raykube.kubeproxy.core.nftables.layout import Options
+from raykube.kubeproxy.core.reach import NodeAddresses
 from raykube.kubeproxy.core.rules import Endpoint, Frontend
 from raykube.kubeproxy.core.table import Change, Table
 from raykube.nftables.core.objects import Chain, Items
 from raykube.nftables.core.ruleset import difference
 from raykube.nftables.core.text import transaction
 from tests.kit.transcript import Step, play
-from tests.kubeproxy.objects import endpoint, endpoint_slice, service
+from tests.kubeproxy.objects import endpoint, endpoint_slice, node, service
 from tests.kubeproxy.test_rules import key, steps
 from tests.nftables.twin import applied
 
@@ -152,3 +153,14 @@ def test_what_is_no_address_becomes_no_rule(bad: str) -> None:
     desired.apply(table.sync())
     assert [str(f) for f in desired.rules] == ["10.96.0.9:80/TCP"]
     assert not desired.rules[Frontend("10.96.0.9", 80, "TCP")].endpoints
+
+
+@pytest.mark.parametrize("bad", ["10.1.0.1 }\nflush ruleset", "10.1.0.999", "m1.example", "fe80::1%eth0", ""])
+def test_what_a_node_says_of_itself_is_an_address_or_nothing(bad: str) -> None:
+    """Nobody checks a Node's addresses before: one that nft does not read would keep all Services from this machine."""
+    found = node("m1", bad)
+    found["status"]["addresses"].append({"type": "InternalIP", "address": "192.0.2.1"})
+    found["spec"] = {"podCIDRs": [bad, "10.1.0.0/24"]}
+    known = NodeAddresses.of(found)
+    assert known.internal_ips == ("192.0.2.1",)
+    assert known.pod_networks == ("10.1.0.0/24",)

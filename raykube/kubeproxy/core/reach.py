@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raykube.kubeproxy.core.addresses import canonical
 from raykube.kubeproxy.core.rules import Endpoint
 
 RELAY_ANNOTATION = "raykube.io/kube-proxy-relay"
@@ -22,6 +23,16 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def is_network(text: object) -> bool:
+    if not isinstance(text, str) or "%" in text:
+        return False
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback_network(text: str) -> bool:
@@ -43,10 +54,11 @@ class NodeAddresses:
     @classmethod
     def of(cls, node: dict[str, Any]) -> "NodeAddresses":
         listed = (node.get("status") or {}).get("addresses") or ()
-        ips = tuple(item.get("address", "") for item in listed if item.get("type") == "InternalIP")
+        named = (canonical(item.get("address")) for item in listed if item.get("type") == "InternalIP")
+        ips = tuple(address for address in named if address is not None)  # nobody else checks them, and rules have them
         metadata, spec = node.get("metadata") or {}, node.get("spec") or {}
         annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-        networks = tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")]))
+        networks = tuple(text for text in spec.get("podCIDRs") or [spec.get("podCIDR")] if is_network(text))
         return cls(ips, annotations.get(RELAY_ANNOTATION, ""), labels.get(ZONE_LABEL, ""), networks)
 
     @property
