@@ -76,11 +76,12 @@ class Service:
         self._synced = False
         self._tasks: list[asyncio.Task[None]] = []
         self._client: ApiClient | None = None
+        self._recorder: EventRecorder | None = None
         self._proxier: Proxier | NftProxier | None = None
         self._relay: Relay | None = None
         self._health_address = ""
         self._health = health_server(self._metrics, lambda: self.healthy, self._clock, lambda: self.proxy_mode)
-        self._health_checks = HealthChecks(lambda: self.healthy)
+        self._health_checks = HealthChecks(lambda: self.healthy, self._clock, self._on_health_check_failure)
         self._health_addresses: list[str] = []
         self._stopped = asyncio.Event()
 
@@ -103,7 +104,7 @@ class Service:
             host, port = split_address(config.healthz_bind_address, 10256)
             self._health_address = join_address(host, await self._health.start(host, port))
         client = self._client = ApiClient(config.api_servers, tls)
-        recorder = EventRecorder(client, "kube-proxy", self._node)
+        recorder = self._recorder = EventRecorder(client, "kube-proxy", self._node)
         # As a kubelet's, its events name the node by its name where other objects have a uid; upstream's says no more.
         recorder.record(Reference("v1", "Node", "", self._node, self._node), "Normal", "Starting", "")
         runs = [recorder.run()]
@@ -138,6 +139,12 @@ class Service:
         finally:
             await kernel.stop()
             self._stopped.set()
+
+    def _on_health_check_failure(self, key: tuple[str, str], port: int, advice: str) -> None:
+        service = self._table.service(key)
+        if service is not None and self._recorder is not None:
+            message = f"node {self._node} cannot serve the health-check node port {port}: {advice}"
+            self._recorder.record(service, "Warning", "FailedToStartServiceHealthcheck", message)
 
     def _userspace(self, recorder: EventRecorder, context: ssl.SSLContext | None) -> Proxier:
         def on_bind_failure(rule: Rule, frontend: str, advice: str) -> None:
@@ -238,7 +245,8 @@ class Service:
             self._set_node()
         last = -self._config.min_sync_period
         while True:
-            retry_at = proxier.next_retry()
+            retries = (proxier.next_retry(), self._health_checks.next_retry())
+            retry_at = min((each for each in retries if each is not None), default=None)
             pause_s = None if retry_at is None else max(0.05, retry_at - self._clock.monotonic())
             with suppress(TimeoutError):
                 async with asyncio.timeout(0 if not self._synced and retry_at is None else pause_s):

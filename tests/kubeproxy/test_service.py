@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -165,6 +165,40 @@ async def test_a_port_that_is_taken_becomes_an_event() -> None:
             await eventually(lambda: "1 cannot" not in str(service.status()["detail"]), timeout_s=10)
             assert await greeting(f"127.0.0.1:{port}") == "a"
             assert service.healthy
+
+
+async def test_a_health_check_port_that_is_taken_becomes_an_event_and_is_served_when_it_is_free() -> None:
+    """A load balancer would leave this node out for ever."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.2", 0))
+    holder.listen()
+    check = holder.getsockname()[1]
+    async with twin() as api, echo("a") as a:
+        port = free_port("127.0.0.1")
+        balanced = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": check}
+        api.put(node("m1", "127.0.0.2"), serving(port, **balanced), *slices_of(a))
+        async with proxy(api) as service:
+
+            def told() -> list[dict[str, Any]]:
+                reason = "FailedToStartServiceHealthcheck"
+                return [body for plural, body in api.written if plural == "events" and body["reason"] == reason]
+
+            await eventually(lambda: bool(told()))
+            assert told()[0]["involvedObject"]["name"] == "web"
+            assert f"node m1 cannot serve the health-check node port {check}" in told()[0]["message"]
+            assert service.healthy
+            holder.close()
+
+            async def answered() -> int:
+                with suppress(OSError):
+                    async with ClientSession() as session, session.get(f"http://127.0.0.2:{check}/") as answer:
+                        return answer.status
+                return 0
+
+            async with asyncio.timeout(10):
+                while await answered() != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert len(told()) == 1
 
 
 async def test_two_hosts_find_each_other_through_their_nodes() -> None:
