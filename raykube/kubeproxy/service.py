@@ -25,6 +25,7 @@ from raykube.client.core.listwatch import Change
 from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
 from raykube.kubeproxy.config import Config
+from raykube.kubeproxy.core.healthcheck import eligible
 from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.nftables.layout import TABLE, Options
 from raykube.kubeproxy.core.reach import RELAY_ANNOTATION, NodeAddresses, RelayMode, is_loopback_network
@@ -80,7 +81,10 @@ class Service:
         self._proxier: Proxier | NftProxier | None = None
         self._relay: Relay | None = None
         self._health_address = ""
-        self._health = health_server(self._metrics, lambda: self.healthy, self._clock, lambda: self.proxy_mode)
+        self._eligible = True  # for new traffic, as the Node says
+        self._health = health_server(
+            self._metrics, lambda: self.healthy, lambda: self._eligible, self._clock, lambda: self.proxy_mode
+        )
         self._health_checks = HealthChecks(lambda: self.healthy, self._clock, self._on_health_check_failure)
         self._health_addresses: list[str] = []
         self._stopped = asyncio.Event()
@@ -207,6 +211,8 @@ class Service:
         for change in changes:
             name = change.object["metadata"]["name"]
             own |= name == self._node
+            if name == self._node and change.new is not None:
+                self._eligible = eligible(change.new)
             addresses = NodeAddresses.of(change.new) if change.new is not None else None
             if addresses == self._nodes.get(name):
                 continue  # a heartbeat

@@ -201,6 +201,30 @@ async def test_a_health_check_port_that_is_taken_becomes_an_event_and_is_served_
             assert len(told()) == 1
 
 
+@pytest.mark.parametrize("sign", ["taint", "deletion"])
+async def test_a_node_that_is_about_to_go_is_drained_by_load_balancers(sign: str) -> None:
+    async with twin() as api:
+        api.put(node("m1", "127.0.0.2"))
+        async with proxy(api) as service:
+            await eventually(lambda: service.healthy)
+            assert (await http(service, "/healthz"))[0] == 200
+            going = node("m1", "127.0.0.2")
+            if sign == "taint":
+                going["spec"] = {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}
+            else:
+                going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            api.put(going)
+            async with asyncio.timeout(10):
+                while (answer := await http(service, "/healthz"))[0] != 503:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert '"nodeEligible": false' in answer[1]
+            assert (await http(service, "/livez"))[0] == 200  # nothing is wrong with the proxy
+            api.put(node("m1", "127.0.0.2"))
+            async with asyncio.timeout(10):
+                while (await http(service, "/healthz"))[0] != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+
 async def test_two_hosts_find_each_other_through_their_nodes() -> None:
     """Both proxies run with --relay=always, so that one computer plays two."""
     async with twin() as api, echo("on one") as one, echo("on two") as two:

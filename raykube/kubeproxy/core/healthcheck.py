@@ -1,4 +1,4 @@
-"""What a health-check node port answers."""
+"""What a health-check node port answers, and whether a node is for new traffic at all."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,15 @@ from dataclasses import dataclass
 import orjson
 
 from raykube.kubeproxy.core.rules import Object, ServiceKey
+
+TO_BE_DELETED_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+
+def eligible(node: Object) -> bool:
+    """Whether load balancers may send new connections to the node: not when it is about to go."""
+    taints = (node.get("spec") or {}).get("taints") or ()
+    tainted = any(taint.get("key") == TO_BE_DELETED_TAINT for taint in taints)
+    return not tainted and not node["metadata"].get("deletionTimestamp")
 
 
 @dataclass(frozen=True, slots=True)
