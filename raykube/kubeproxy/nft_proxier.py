@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from raykube.base.backoff import Backoff
 from raykube.base.clock import Clock
-from raykube.kubeproxy.core.conntrack import StaleFlows, stale
+from raykube.kubeproxy.core.conntrack import StaleFlows, gone_while_away, stale
 from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.nftables.desired import Desired
 from raykube.kubeproxy.core.nftables.layout import FAMILIES, TABLE, Options, base, family_of, table_of
@@ -171,7 +171,7 @@ class NftProxier:
                 raise KernelError(f"table {table_of(family)}: {error}") from None
             deltas[family] = difference(items, self.desired.items(family))
             if not self._started:
-                self._stale += _gone_while_away(deltas[family])
+                self._stale += gone_while_away(deltas[family], family, self._node_ips)
         self._started = True
         return deltas
 
@@ -198,14 +198,3 @@ class NftProxier:
         """Ends the child processes; the rules stay."""
         await self._kernel.stop()
         await self._conntrack.stop()
-
-
-def _gone_while_away(delta: Delta) -> list[StaleFlows]:
-    """UDP frontends that were installed and are no more."""
-    found = []
-    for (container, key), (_, new) in delta.items():
-        if container == "services" and new is None:
-            address, protocol, port = key.split(" . ")
-            if protocol == "17":
-                found.append(StaleFlows(address, int(port), frozenset()))
-    return found

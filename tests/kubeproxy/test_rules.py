@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykube.kubeproxy.core.conntrack import StaleFlows, gone_while_away
 from raykube.kubeproxy.core.rules import (
     CLUSTER_IP,
     Endpoint,
@@ -16,6 +17,7 @@ from raykube.kubeproxy.core.rules import (
     service_of_slice,
 )
 from raykube.kubeproxy.core.table import Table
+from raykube.nftables.core.objects import Delta
 from tests.kubeproxy.objects import endpoint, endpoint_slice, service
 
 NODE = "m1"
@@ -296,3 +298,21 @@ def test_the_table_is_what_compiling_everything_gives(history: list[tuple[str, A
             }
             assert {(a, 8080) for a in ("10.1.0.1", "10.1.0.2") if table.is_local(a, 8080)} == local
     assert Endpoint("a", 1) < Endpoint("b", 1)
+
+
+def test_udp_flows_to_what_went_while_nobody_looked() -> None:
+    """A flow that goes on would keep its former endpoint for ever, sent to an address or to a node port."""
+    delta: Delta = {
+        ("services", "10.96.0.9 . 17 . 53"): ("goto cluster-1", None),
+        ("services", "10.96.0.9 . 6 . 53"): ("goto cluster-1", None),
+        ("services", "10.96.0.8 . 17 . 53"): ("goto cluster-1", "goto cluster-2"),
+        ("node-ports", "17 . 30053"): ("goto node-outside-1", None),
+        ("endpoints-0", "10.96.0.9 . 17 . 53"): ("10.1.0.1 . 53", None),
+    }
+    assert list(gone_while_away(delta, "ip", ["192.0.2.1", "fd00::1", "192.0.2.2"])) == [
+        StaleFlows("10.96.0.9", 53, frozenset()),
+        StaleFlows("192.0.2.1", 30053, frozenset()),
+        StaleFlows("192.0.2.2", 30053, frozenset()),
+    ]
+    six: Delta = {("services", "fd00::9 . 17 . 53"): ("goto cluster-1", None)}
+    assert list(gone_while_away(six, "ip6", [])) == [StaleFlows("fd00::9", 53, frozenset())]

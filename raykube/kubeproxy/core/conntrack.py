@@ -7,7 +7,9 @@ or, when there was none, to nowhere. TCP needs none of this: its endpoints reset
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from raykube.kubeproxy.core.nftables.layout import PROTOCOL_NUMBERS, family_of
 from raykube.kubeproxy.core.rules import Endpoint, Frontend, Rule
+from raykube.nftables.core.objects import Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +39,14 @@ def stale(frontend: Frontend, old: Rule | None, new: Rule | None, node_ips: Iter
         addresses = [frontend.address]
     for address in addresses:
         yield StaleFlows(address, frontend.port, keep)
+
+
+def gone_while_away(delta: Delta, family: str, node_ips: Iterable[str]) -> Iterator[StaleFlows]:
+    """Flows to the UDP frontends that were installed when this proxy started, and are no more."""
+    for (container, key), (_, new) in delta.items():
+        if new is not None or container not in ("services", "node-ports"):
+            continue
+        *address, protocol, port = key.split(" . ")
+        if protocol == str(PROTOCOL_NUMBERS["UDP"]):
+            addresses = address or [ip for ip in node_ips if family_of(ip) == family]
+            yield from (StaleFlows(each, int(port), frozenset()) for each in addresses)
