@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +126,15 @@ def test_answers_are_the_specifications(changes: list[tuple[bool, dict[str, Any]
     assert not zone._reverse
     assert not zone._reverse_of
     assert not zone._service_of_slice
+
+
+@pytest.mark.parametrize("odd", [70000, -1])
+def test_a_port_that_is_none_leaves_the_others_answered(odd: int) -> None:
+    """The API does not look at the ports of slices: the whole name's SRV query stayed without any answer."""
+    zone = Zone("cluster.local")
+    put(zone, namespace("default"), service("db", "None", ports=["pg:5432/TCP"]))
+    put(zone, endpoint_slice("db", "h=10.1.0.1", ports=["pg:5432/TCP"]))
+    put(zone, endpoint_slice("db", "i=10.1.0.2", name="db-2", ports=[f"pg:{odd}/TCP"]))
+    found = Responder(zone).respond(query("_pg._tcp.db.default.svc.cluster.local", "SRV"))
+    assert isinstance(found, bytes)
+    assert [str(each.rdata) for each in DNSRecord.parse(found).rr] == ["0 100 5432 h.db.default.svc.cluster.local."]

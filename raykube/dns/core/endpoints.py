@@ -43,11 +43,11 @@ def service_key(obj: Object) -> tuple[str, str] | None:
 
 
 def ports_of(items: list[Object] | None) -> tuple[Port, ...]:
-    """Those that have a number: a slice's port may have none (then all ports are meant)."""
+    """Those that have a number: a slice's port may have none (then all ports are meant), or one that is no port's."""
     return tuple(
         Port((item.get("name") or "").lower(), (item.get("protocol") or "TCP").lower(), item["port"])
         for item in items or ()
-        if item.get("port")
+        if 0 < (item.get("port") or 0) < 65536
     )
 
 
