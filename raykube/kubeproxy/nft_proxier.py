@@ -7,6 +7,7 @@ on and what is stale goes away. A transaction that the kernel refuses has change
 again, and, when that does not help, the tables are replaced as a whole.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 RETRY = Backoff(initial_s=0.5, max_s=30.0)
 ANY_ADDRESS = ("0.0.0.0", "::")  # node ports have one rule each; `node-ips` says which addresses they are for
 ATTEMPTS = 3
+FLOWS_AT_ONCE = 100  # addresses whose flows the child looks for in one go
 FAILURES_MAX = 3  # syncs in a row, after which this proxy is not healthy
 
 
@@ -60,14 +62,22 @@ class NftProxier:
     """The rules of this node, in the kernel."""
 
     def __init__(
-        self, table: Table, kernel: Kernel, families: Iterable[str], options: Options, metrics: Metrics, clock: Clock
+        self,
+        table: Table,
+        kernel: Kernel,
+        families: Iterable[str],
+        options: Options,
+        metrics: Metrics,
+        clock: Clock,
+        conntrack: Child | None = None,
     ) -> None:
+        """`conntrack` forgets UDP flows (`flows`)."""
         self.table = table
         self.desired = Desired(table.node, options, families)
         self.unbound = ()  # rules never clash with what listens
         self._options = options
         self._kernel = kernel
-        self._conntrack = Child("raykube.kubeproxy.flows")  # a flow table of a hundred thousand must not hold up rules
+        self._conntrack = conntrack or Child("raykube.kubeproxy.flows")
         self._metrics = metrics
         self._clock = clock
         self._node_ips: tuple[str, ...] = ()
@@ -76,7 +86,9 @@ class NftProxier:
         self._started = False
         self._failures = 0
         self._retry_at: float | None = None
-        self._stale: list[StaleFlows] = []
+        self._stale: list[StaleFlows] = []  # once the rules are installed
+        self._due: dict[tuple[str, int], StaleFlows] = {}  # now; the newest word on an address
+        self._forgetting: asyncio.Task[None] | None = None
 
     @property
     def failing(self) -> bool:
@@ -117,7 +129,10 @@ class NftProxier:
         now = self._clock.monotonic()
         self._metrics.on_sync(now - started, self._clock.now(), full=full)
         self._metrics.frontends = len(rules)
-        await self._forget()
+        self._due |= {(flow.address, flow.port): flow for flow in self._stale}
+        self._stale = []
+        if self._due and (self._forgetting is None or self._forgetting.done()):
+            self._forgetting = asyncio.get_running_loop().create_task(self._forget())
 
     def next_retry(self) -> float | None:
         """When to sync again though nothing has changed, on the monotonic clock."""
@@ -176,25 +191,29 @@ class NftProxier:
         return deltas
 
     async def _forget(self) -> None:
-        flows, self._stale = self._stale, []
-        if not flows:
-            return
-        asked = [
-            {
-                "family": family_of(flow.address),
-                "protocol": 17,
-                "address": flow.address,
-                "port": flow.port,
-                "keep": sorted(flow.keep),
-            }
-            for flow in dict.fromkeys(flows)
-        ]
-        try:
-            self._metrics.flows_forgotten += int(await self._conntrack.ask({"flows": asked}))
-        except KernelError as error:
-            log.warning("UDP flows to former endpoints may live on: %s", error)
+        """Beside the rules, and in pieces: a table of a hundred thousand flows, or a thousand Services of which a proxy
+        that has just started cannot know what they were, must not hold up rules."""
+        while self._due:
+            part = [self._due.pop(key) for key in list(self._due)[:FLOWS_AT_ONCE]]
+            asked = [
+                {
+                    "family": family_of(flow.address),
+                    "protocol": 17,
+                    "address": flow.address,
+                    "port": flow.port,
+                    "keep": sorted(flow.keep),
+                }
+                for flow in part
+            ]
+            try:
+                self._metrics.flows_forgotten += int(await self._conntrack.ask({"flows": asked}))
+            except KernelError as error:
+                log.warning("UDP flows to former endpoints may live on: %s", error)
 
     async def stop(self) -> None:
         """Ends the child processes; the rules stay."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            await asyncio.gather(self._forgetting, return_exceptions=True)
         await self._kernel.stop()
         await self._conntrack.stop()

@@ -5,6 +5,7 @@
 A datagram is sent from each place to each address; the node's table of tracked flows then says where it was sent.
 """
 
+import asyncio
 import json
 import random
 import re
@@ -22,10 +23,11 @@ from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
 from raykube.nftables.core.listing import installed
 from raykube.nftables.core.objects import CHAIN
 from raykube.nftables.core.ruleset import difference
-from raykube.nftables.kernel import Kernel
+from raykube.nftables.kernel import Child, Kernel
 from raykube.rpc.clock import SystemClock
 from tests.kit.netns import Namespace, join, require_network_namespaces
 from tests.kit.require import require_program
+from tests.kit.tcp import eventually
 from tests.kubeproxy.objects import endpoint, endpoint_slice, service
 
 pytestmark = pytest.mark.integration
@@ -61,10 +63,16 @@ class Node:
         self.kernel = Kernel()
         self.proxier = self.restarted()
 
-    def restarted(self) -> NftProxier:
+    def restarted(self, flows: Child | None = None) -> NftProxier:
         """Another proxier on the same table of rules, which knows nothing of what is installed."""
         self.proxier = NftProxier(
-            self.table, self.kernel, ["ip", "ip6"], Options(pod_networks=("10.1.0.0/16",)), self.metrics, SystemClock()
+            self.table,
+            self.kernel,
+            ["ip", "ip6"],
+            Options(pod_networks=("10.1.0.0/16",)),
+            self.metrics,
+            SystemClock(),
+            flows,
         )
         self.proxier.set_node("", [NODE_IP], ["10.1.0.0/16"])
         return self.proxier
@@ -283,6 +291,36 @@ async def test_a_removed_table_is_installed_again() -> None:
         here.nft("delete", "element", "ip", TABLE, "services", "{ 10.96.0.1 . 6 . 80 }")
         await here.apply(endpoint_slice())
         assert await here.unlike() == {}
+
+
+class Stuck(Child):
+    """A child that forgets no flow before it may."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.asked: list[dict[str, Any]] = []
+        self.may = asyncio.Event()
+
+    async def ask(self, request: dict[str, Any]) -> str:
+        self.asked += request["flows"]
+        await self.may.wait()
+        return "0"
+
+
+async def test_flows_that_take_long_to_forget_hold_up_no_rules() -> None:
+    async with node() as here:
+        flows = Stuck()
+        here.restarted(flows)
+        udp = [{"port": 53, "protocol": "UDP"}]
+        async with asyncio.timeout(30):
+            await here.apply(service(ip="10.96.0.9", ports=udp), endpoint_slice(endpoint("10.1.0.1"), protocol="UDP"))
+            await eventually(lambda: bool(flows.asked))
+            await here.apply(endpoint_slice(endpoint("10.1.0.2"), protocol="UDP"))
+            await here.apply(endpoint_slice(endpoint("10.1.0.3"), protocol="UDP"))
+        assert "10.1.0.3 . 8080" in here.nft("list", "map", "ip", TABLE, "endpoints-0")
+        flows.may.set()
+        await eventually(lambda: len(flows.asked) == 2)
+        assert flows.asked[-1]["keep"] == [("10.1.0.3", 8080)], "the newest word on an address counts"
 
 
 async def test_what_nobody_can_read_is_replaced() -> None:
