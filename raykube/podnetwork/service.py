@@ -55,6 +55,7 @@ class Service:
         self._policies = Policies(self._name)
         self._kernel = Kernel()
         self._known = False  # whether what is in the kernel is what `_policies` last gave out
+        self._guarded = not config.network_policy  # policies were installed once: pods may start
         self._routes_news = asyncio.Event()
         self._policy_news = asyncio.Event()
         self._ready = asyncio.Event()
@@ -82,6 +83,9 @@ class Service:
         if config.healthz_bind_address:
             host, port = split_address(config.healthz_bind_address, 10257)
             self._health_address = join_address(host, await self._health.start(host, port))
+        if config.network_policy and not await self._has_chains(TABLE, HOOKS):
+            # The machine was started anew: the file outlived the rules, and the runtime waits for nothing else.
+            (config.cni_conf_dir / FILE_NAME).unlink(missing_ok=True)
         self._watch.start()
         client = self._client = ApiClient(config.api_servers, config.tls)
         self._events = EventRecorder(client, "pod-network", self._name)
@@ -217,12 +221,14 @@ class Service:
             log.info("routes: %d changed, %d peers", done, len(plan.routes))
         # "auto" may need the tunnel when the next machine comes, and running pods keep their MTU.
         mtu = config.mtu or links.pod_mtu(own_mtu, tunnels=config.backend != "direct")
-        await self._attach(own, mtu)
+        if self._guarded:
+            await self._attach(own, mtu)
         if problems:  # of some peers; tried again
             raise OSError(problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more")
 
     async def _attach(self, own: Peer, mtu: int) -> None:
-        """Masquerading and the CNI file, which says to the runtime that pods may come: last."""
+        """Masquerading and the CNI file, which says to the runtime that pods may come: last, and not before the
+        policies are there, for a pod that starts without them is open to all."""
         config = self._config
         bridged = links.has_br_netfilter() if config.cni_plugin == "auto" else config.cni_plugin == "bridge"
         kind: PluginKind = "bridge" if bridged else "ptp"
@@ -248,6 +254,9 @@ class Service:
         if text:
             await self._kernel.run(text)
         self._known = True
+        if not self._guarded:
+            self._guarded = True
+            self._routes_news.set()
 
     async def _watch_over(self) -> None:
         """Looks now and then whether the tables are still there: whoever flushes the ruleset (a firewall that is loaded
@@ -255,10 +264,12 @@ class Service:
         while True:
             await asyncio.sleep(self._config.sync_period)
             if self._known and not await self._has_chains(TABLE, HOOKS):
+                log.warning("the table %s is gone, or not as it was: it is installed anew", TABLE)
                 self._known = False
                 self._policy_news.set()
             masquerades = self._written is not None and self._config.masquerade
             if masquerades and not await self._has_chains(MASQUERADE_TABLE, MASQUERADE_HOOKS):
+                log.warning("the table %s is gone, or not as it was: it is installed anew", MASQUERADE_TABLE)
                 self._written = None
                 self._routes_news.set()
 
@@ -266,8 +277,7 @@ class Service:
         try:
             # Only tried: nft would read every element of every table before it lists the names of the tables.
             await self._kernel.run("".join(f"flush chain {table} {chain}\n" for chain in chains), check=True)
-        except KernelError as error:
-            log.warning("the table %s is not as it was, installing it anew: %s", table, str(error).partition("\n")[0])
+        except KernelError:
             return False
         return True
 
@@ -277,7 +287,7 @@ class Service:
         if any(task.done() for task in self._tasks):
             return "a part of it has ended"
         return "; ".join(self._failures.values()) or (
-            None if self._ready.is_set() else "waiting for this node's pod CIDR"
+            None if self._ready.is_set() else "waiting for this node's pod CIDR, or for NetworkPolicies"
         )
 
     def _healthz(self) -> web.Response:

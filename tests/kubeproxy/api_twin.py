@@ -22,6 +22,7 @@ class ApiTwin:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.written: list[tuple[str, dict[str, Any]]] = []
         self.users: set[str] = set()
+        self.held: dict[str, asyncio.Event] = {}  # watches of these resources (plural) begin when it is set
         self.address = ""
         self._revision = 100
         self._watches: set[asyncio.Queue[tuple[str, Any]]] = set()
@@ -70,6 +71,8 @@ class ApiTwin:
 
     async def Watch(self, request: Any, call: Any) -> AsyncIterator[Any]:
         self.users.add(call.identity.user)
+        if request.resource.plural in self.held:
+            await self.held[request.resource.plural].wait()
         labels = LabelSelector.parse(request.label_selector)
         fields = FieldSelector.parse(request.field_selector)
 

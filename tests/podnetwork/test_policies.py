@@ -160,6 +160,27 @@ async def test_rules_outlive_the_process_and_stale_ones_go(cluster: Cluster) -> 
     assert "counter" in world.kernel("m1", "nft", "list", "table", "inet", "theirs")
 
 
+async def test_no_pod_starts_before_the_policies_are_there(world: World) -> None:
+    """The CNI file says to the runtime that pods may come."""
+    world.twin.held["networkpolicies"] = asyncio.Event()
+    world.twin.put(namespace("default"), *(node(name, HOSTS[name], CIDRS[name]) for name in ("m1", "m2")), policy())
+    file = world.home("m1") / "cni" / FILE_NAME
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")  # of before the machine was started anew
+    world.serve("m1")
+
+    def has_route(cidr: str) -> bool:
+        return cidr in world.kernel("m1", "ip", "route")
+
+    await until(lambda: has_route(CIDRS["m2"]), SLOW_S)
+    world.twin.put(node("m3", HOSTS["m3"], CIDRS["m3"]))
+    await until(lambda: has_route(CIDRS["m3"]), SLOW_S, "all that followed from the first Nodes is done")
+    assert not file.exists()
+    world.twin.held["networkpolicies"].set()
+    await until(file.exists, SLOW_S)
+    assert "drop" not in world.kernel("m1", "nft", "list", "table", "inet", "raykube-pods"), "no pod is isolated yet"
+
+
 async def test_rules_that_somebody_flushes_come_back(world: World) -> None:
     """No object changes: nothing but a look at the kernel tells that all pods are open to all."""
     world.twin.put(namespace("default"), node("m1", HOSTS["m1"], CIDRS["m1"]), policy("deny"))
