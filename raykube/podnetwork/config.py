@@ -41,6 +41,9 @@ class Config(ApiConfig):
     bridge: str = Field("raykube0", min_length=1, max_length=15, description="name of the pods' bridge")
     mtu: int = Field(0, ge=0, le=65535, description="MTU of pods' interfaces; 0: from the machine's own interface")
     masquerade: bool = Field(True, description="pods reach what is outside the cluster with their machine's address")
+    forward_rules: bool = Field(
+        True, description="let pods' packets through where the machine's iptables drop what is forwarded (Docker, ufw)"
+    )
     network_policy: bool = Field(True, description="enforce NetworkPolicies")
     min_sync_period: Duration = Field(0.1, ge=0, description="changes of policies and routes are gathered for so long")
     sync_period: Duration = Field(10.0, gt=0, description="how often to look whether somebody removed the rules")

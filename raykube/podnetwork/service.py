@@ -27,7 +27,7 @@ from raykube.client.events import EventRecorder
 from raykube.client.informer import Informer
 from raykube.nftables.core.text import removal, replacement, transaction
 from raykube.nftables.kernel import Kernel, KernelError
-from raykube.podnetwork import links
+from raykube.podnetwork import forwarding, links
 from raykube.podnetwork.config import Config
 from raykube.podnetwork.core.conflist import FILE_NAME, NETWORK_NAME, PluginKind, conflist
 from raykube.podnetwork.core.endpoints import endpoint_of
@@ -134,6 +134,7 @@ class Service:
         """Removes all that this machine holds of the pod network, but the bridge and what addresses its pods have only
         if no pod has a part in it."""
         await asyncio.to_thread(links.Links().remove)
+        await asyncio.to_thread(forwarding.take_back, self._config.cluster_cidr)
         if await asyncio.to_thread(links.remove_idle_bridge, self._config.bridge):
             taken = self._config.cni_data_dir / NETWORK_NAME
             await asyncio.to_thread(shutil.rmtree, taken, ignore_errors=True)
@@ -238,6 +239,8 @@ class Service:
             return
         versions = {6 if ":" in cidr else 4 for cidr in own.pod_cidrs}
         links.set_kernel(versions, bridged=bridged and links.has_br_netfilter())
+        if config.forward_rules:
+            await asyncio.to_thread(forwarding.let_through, config.cluster_cidr)
         if config.masquerade:
             items = masquerading(own.pod_cidrs, config.cluster_cidr)
             await self._kernel.run(replacement(MASQUERADE_TABLE, items))
@@ -260,7 +263,7 @@ class Service:
 
     async def _watch_over(self) -> None:
         """Looks now and then whether the tables are still there: whoever flushes the ruleset (a firewall that is loaded
-        anew) opens all pods to all, and tells nobody."""
+        anew) opens all pods to all, and tells nobody. Nor does who starts to drop what is forwarded."""
         while True:
             await asyncio.sleep(self._config.sync_period)
             if self._known and not await self._has_chains(TABLE, HOOKS):
@@ -272,6 +275,8 @@ class Service:
                 log.warning("the table %s is gone, or not as it was: it is installed anew", MASQUERADE_TABLE)
                 self._written = None
                 self._routes_news.set()
+            if self._written is not None and self._config.forward_rules:
+                await asyncio.to_thread(forwarding.let_through, self._config.cluster_cidr)
 
     async def _has_chains(self, table: str, chains: tuple[str, ...]) -> bool:
         try:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from raykube.podnetwork.core.conflist import FILE_NAME, NETWORK_NAME
+from tests.kit.require import require_program
 from tests.kit.waiting import until
 from tests.podnetwork.world import CIDRS, HOSTS, World, node
 
@@ -87,6 +88,33 @@ async def test_routes_follow_the_nodes_and_outlive_the_process(world: World) -> 
     world.serve("m1", cleanup="true")
     await until(lambda: not taken.exists(), SLOW_S, "no address is remembered for pods that are gone")
     assert "raykube0" not in world.kernel("m1", "ip", "link")
+
+
+async def test_pods_pass_a_firewall_that_drops_what_is_forwarded(world: World) -> None:
+    """As Docker's and ufw's do, which may start before the pod network or after it."""
+    require_program("iptables")
+    world.twin.put(*(node(name, HOSTS[name], CIDRS[name]) for name in ("m1", "m2")))
+    world.kernel("m1", "iptables", "-P", "FORWARD", "DROP")
+    world.kernel("m1", "iptables", "-A", "FORWARD", "-p", "tcp", "--dport", "9090", "-j", "REJECT")
+    for name in ("m1", "m2"):
+        world.serve(name, sync_period="200ms")
+    for name in ("m1", "m2"):
+        await ready(world, name)
+        world.add_pod(name, f"p{name}")
+        world.listen(f"p{name}", 8080)
+        world.listen(f"p{name}", 9090)
+    world.add_pod("m1", "q")
+    for source, target in (("q", "pm1"), ("pm1", "pm2"), ("pm2", "pm1")):
+        await answers(world, source, target, 8080, world.addresses[source])
+    assert not await asyncio.to_thread(world.ask, "pm1", world.addresses["pm2"], 9090), "what somebody refuses"
+    world.kernel("m1", "iptables", "-F", "FORWARD")
+    await answers(world, "pm1", "pm2", 9090, world.addresses["pm1"])
+    rules = world.kernel("m1", "iptables", "-S", "FORWARD").splitlines()
+    assert len(rules) == 3, "one policy, two rules"
+    assert world.kernel("m2", "iptables", "-S", "FORWARD").splitlines() == ["-P FORWARD ACCEPT"]
+    world.stop("m1")
+    world.serve("m1", cleanup="true")
+    await until(lambda: world.kernel("m1", "iptables", "-S", "FORWARD").split() == ["-P", "FORWARD", "DROP"], SLOW_S)
 
 
 async def test_a_route_that_the_kernel_refuses_keeps_no_other_away(world: World) -> None:
