@@ -227,6 +227,39 @@ def test_backoff_limit_per_index() -> None:
     assert status(cluster)["conditions"][-1]["reason"] == "FailedIndexes"
 
 
+@pytest.mark.parametrize(
+    ("rules", "first", "enough", "rule"),
+    [
+        ([{"succeededIndexes": "0"}], 3, 0, 0),  # the leader
+        ([{"succeededIndexes": "0,2-3", "succeededCount": 2}], 0, 3, 0),
+        ([{"succeededIndexes": "1-2"}, {"succeededCount": 2}], 3, 0, 1),
+    ],
+)
+def test_a_success_policy_ends_it_before_all_have_succeeded(
+    rules: list[Obj], first: int, enough: int, rule: int
+) -> None:
+    cluster = Cluster()
+    policy = {"rules": rules}
+    cluster.add(kinds.JOBS, job(completions=5, parallelism=5, completionMode="Indexed", successPolicy=policy))
+    running = start(cluster)
+    for index in (first, enough):
+        assert condition_types(cluster) == [] and len(active(cluster)) == (5 if index == first else 4)
+        (pod,) = (pod for pod in active(cluster) if job_pods.index_of(pod) == index)
+        cluster.change(kinds.PODS, pod["metadata"]["name"], set_pod("Succeeded", False, cluster.now))
+        running.run()
+    assert condition_types(cluster) == ["SuccessCriteriaMet", "Complete"] and not active(cluster)
+    met, complete = (each for each in status(cluster)["conditions"] if each["status"] == "True")
+    for each in (met, complete):
+        assert (each["reason"], each["message"]) == ("SuccessPolicy", f"Matched rules at index {rule}")
+    assert status(cluster)["succeeded"] == 2 and status(cluster)["completionTime"]
+
+
+@given(first=st.sets(st.integers(0, 30)), second=st.sets(st.integers(0, 30)))
+def test_completion_indexes_have_in_common_what_sets_have(first: set[int], second: set[int]) -> None:
+    one, other = (Indexes.parse(",".join(map(str, sorted(each))), 99) for each in (first, second))
+    assert one.common(other) == len(first & second)
+
+
 @pytest.mark.parametrize("index", ["0", "1", "7", "none"])
 def test_a_pod_whose_index_is_done_taken_or_none_goes(index: str) -> None:
     cluster = Cluster()

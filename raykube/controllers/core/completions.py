@@ -86,6 +86,22 @@ class Indexes:
                 return True
         return False
 
+    def common(self, other: "Indexes") -> int:
+        """How many indexes are in both sets."""
+        mine, others = (
+            list(zip(self._firsts, self._lasts, strict=True)),
+            list(zip(other._firsts, other._lasts, strict=True)),
+        )
+        found = left = right = 0
+        while left < len(mine) and right < len(others):
+            first, last = max(mine[left][0], others[right][0]), min(mine[left][1], others[right][1])
+            found += max(last - first + 1, 0)
+            if mine[left][1] < others[right][1]:
+                left += 1
+            else:
+                right += 1
+        return found
+
     def others(self, limit: int) -> Iterator[int]:
         """The indexes below `limit` that are not in the set, in order."""
         start = 0

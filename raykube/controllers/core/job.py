@@ -24,6 +24,7 @@ from raykube.controllers.core import (
     job_deadlines,
     job_pods,
     job_policy,
+    job_success,
     kinds,
     pods,
 )
@@ -246,10 +247,14 @@ class _Step:
         if failure is not None:
             self._set(FAILURE, "True", *failure)
             return True
-        if self._succeeded():
+        enough = job_success.met(self.job, self.tally.completed)
+        if enough:
+            self._set(SUCCESS, "True", "SuccessPolicy", enough)
+        elif self._succeeded():
             self._set(SUCCESS, "True", "CompletionsReached", "Reached expected number of succeeded pods")
-            return True
-        return False
+        else:
+            return False
+        return True
 
     def _failure(self) -> tuple[str, str] | None:
         by_policy = job_policy.failure(self.job, self.others)
@@ -288,12 +293,13 @@ class _Step:
         if self.active or self.terminating or not self.tally.is_settled:
             return
         failure = conditions.find(self.conditions, FAILURE)
+        decided = failure or conditions.find(self.conditions, SUCCESS) or {}
+        reason, message = decided.get("reason", ""), decided.get("message", "")
         if failure is not None:
-            reason, message = failure.get("reason", ""), failure.get("message", "")
             self._set(FAILED, "True", reason, message)
             self._say("Warning", reason, message)
             return
-        self._set(COMPLETE, "True", "CompletionsReached", "Reached expected number of succeeded pods")
+        self._set(COMPLETE, "True", reason, message)
         self.status["completionTime"] = rfc3339(self.now)
         self._say("Normal", "Completed", "Job completed")
 
