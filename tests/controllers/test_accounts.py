@@ -131,6 +131,26 @@ def test_a_deleted_namespace_is_emptied_then_goes() -> None:
     assert [obj["metadata"]["namespace"] for obj in cluster.all(kinds.CONFIG_MAPS)] == ["default"]
 
 
+def test_a_namespace_keeps_all_else_until_its_last_pod_is_gone() -> None:
+    cluster = Cluster()
+    namespace(cluster, "a")
+    cluster.add(kinds.CONFIG_MAPS, {"metadata": {"name": "c", "namespace": "a"}})
+    spec = {"nodeName": "n", "containers": []}
+    pod = cluster.add(kinds.PODS, {"metadata": {"name": "p", "namespace": "a"}, "spec": spec, "status": {}})
+    running = Running(cluster, [NamespaceController(resource_table())])
+    running.start()
+    cluster.remove(kinds.NAMESPACES, "a")
+    running.advance(5)
+    (found,) = cluster.all(kinds.PODS)
+    assert found["metadata"].get("deletionTimestamp") and cluster.all(kinds.CONFIG_MAPS)
+    (room,) = cluster.all(kinds.NAMESPACES)
+    messages = {each["type"]: each["message"] for each in room["status"]["conditions"]}
+    assert messages["NamespaceContentRemaining"] == "Some resources are remaining: pods. has 1 resource instances"
+    cluster.vanish(kinds.PODS, pod)
+    running.advance(5)
+    assert not cluster.all(kinds.CONFIG_MAPS) and not cluster.all(kinds.NAMESPACES)
+
+
 def test_finished_jobs_go_after_their_time_to_live() -> None:
     cluster = Cluster()
     stamp = rfc3339(cluster.now)

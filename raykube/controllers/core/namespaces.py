@@ -2,6 +2,9 @@
 
 What is in it is asked of the API, not of caches: "empty" must be certain, and after the namespace is marked nothing new
 can come in. While something is left (pods that end gracefully, finalizers) it looks again, and conditions say what.
+
+Pods go first, and all else stays until the last one is gone: a pod that ends has its NetworkPolicies until then, and
+the ConfigMaps, Services and accounts that it may need for it.
 """
 
 from collections import Counter
@@ -15,6 +18,7 @@ from raykube.controllers.core.plan import NOTHING, Draft, Obj, Plan, Read, View,
 BURST = 1000  # deletions in one plan
 LOOK_AGAIN_S = 1.0
 FINALIZER = "kubernetes"
+BACKGROUND = {"propagationPolicy": "Background"}  # a Job's own policy is to leave its pods as they are
 
 
 class NamespaceController:
@@ -41,17 +45,21 @@ class NamespaceController:
             return NOTHING
         if FINALIZER not in ((namespace.get("spec") or {}).get("finalizers") or ()):
             return NOTHING
-        reads = [Read(name, key) for name in self._content]
-        missing = [read for read in reads if view.answer(read) is None]
-        if missing:
-            return Plan(reads=missing)
-        content = {read.resource: list(view.answer(read) or ()) for read in reads}
-        if not any(content.values()):
+        content: dict[str, list[Obj]] = {}
+        for resources in ([kinds.PODS], self._content):
+            reads = [Read(name, key) for name in resources]
+            missing = [read for read in reads if view.answer(read) is None]
+            if missing:
+                return Plan(reads=missing)
+            content = {read.resource: list(view.answer(read) or ()) for read in reads}
+            if any(content.values()):
+                break
+        else:
             return Plan([_finalize(namespace)])
         draft = Draft()
         for name, objects in content.items():
             draft.writes.extend(
-                delete_write(name, obj) for obj in objects if not obj["metadata"].get("deletionTimestamp")
+                delete_write(name, obj, BACKGROUND) for obj in objects if not obj["metadata"].get("deletionTimestamp")
             )
         del draft.writes[BURST:]
         status = {
