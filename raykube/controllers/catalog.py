@@ -14,6 +14,7 @@ from raykube.controllers.core.device_taint_eviction import DeviceTaintEvictionCo
 from raykube.controllers.core.disruption import DisruptionController
 from raykube.controllers.core.endpoints import EndpointsController
 from raykube.controllers.core.endpointslice import EndpointSliceController
+from raykube.controllers.core.endpointslice_mirroring import EndpointSliceMirroringController
 from raykube.controllers.core.ephemeral_volumes import EphemeralVolumes
 from raykube.controllers.core.garbage import GarbageCollector
 from raykube.controllers.core.job import JobController
@@ -157,6 +158,9 @@ MAKERS: dict[str, Maker] = {
     "cronjob-controller": _cronjob,
     "endpoints-controller": _endpoints,
     "endpointslice-controller": _endpointslice,
+    "endpointslice-mirroring-controller": lambda config, _: Part(
+        EndpointSliceMirroringController(), "endpoint-slice-mirroring-controller"
+    ),
     "namespace-controller": _namespaces,
     "resourcequota-controller": _resource_quota,
     "garbage-collector-controller": _garbage,

@@ -305,6 +305,27 @@ async def test_a_finished_job_is_deleted_with_its_pods(plane: Plane) -> None:
     await until(gone)
 
 
+async def test_a_service_without_a_selector_leads_where_its_endpoints_say(plane: Plane) -> None:
+    await plane.manager()
+    meta = {"name": "db", "namespace": "default"}
+    ports = [{"port": 5432}]
+    await plane.client.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": ports}})
+    subsets = [{"addresses": [{"ip": "10.9.0.1"}], "notReadyAddresses": [{"ip": "10.9.0.2"}], "ports": ports}]
+    await plane.client.create({"apiVersion": "v1", "kind": "Endpoints", "metadata": meta, "subsets": subsets})
+
+    async def ready() -> dict[str, bool]:
+        found = await listed(plane, SLICES, label_selector="kubernetes.io/service-name=db")
+        return {one["addresses"][0]: one["conditions"]["ready"] for each in found for one in each["endpoints"]}
+
+    assert await until(ready) == {"10.9.0.1": True, "10.9.0.2": False}
+    await plane.client.delete(ENDPOINTS, "default", "db")
+
+    async def gone() -> bool:
+        return not await ready()
+
+    await until(gone)
+
+
 async def test_a_namespace_gets_what_it_needs_and_goes_with_everything(plane: Plane, tmp_path: Path) -> None:
     ca = tmp_path / "ca.crt"
     ca.write_text("PEM")

@@ -261,6 +261,12 @@ _CONTROLLERS: dict[str, tuple[Rule, ...]] = {
         _rule(("create", "delete", *READ, "update", "patch"), "discovery.k8s.io", "endpointslices"),
         _rule("create", "discovery.k8s.io", "endpointslices/restricted"),
     ),
+    "endpointslicemirroring-controller": (
+        _rule(READ, "", "endpoints", "services"),
+        _rule("update", "", "endpoints/finalizers", "services/finalizers"),
+        _rule(("create", "delete", *READ, "update", "patch"), "discovery.k8s.io", "endpointslices"),
+        _rule("create", "discovery.k8s.io", "endpointslices/restricted"),
+    ),
     "generic-garbage-collector": (_rule(("delete", *READ, "patch", "update"), "*", "*"),),
     "job-controller": (
         _rule((*READ, "patch", "update"), "batch", "jobs"),
