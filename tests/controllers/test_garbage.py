@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,26 @@ def test_foreground_deletes_the_dependents_first() -> None:
     running.run()
     assert left(cluster) == {"web", "web-1", "p0"}, "the pod that holds on holds its owners too"
     cluster.apply(Write("patch", kinds.PODS, "default", "p0", {"metadata": {"finalizers": None}}))
+    running.run()
+    assert left(cluster) == set()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_owners_that_go_round_in_a_circle_do_not_wait_for_each_other(count: int) -> None:
+    cluster = Policies()
+    names = [f"r{number}" for number in range(count)]
+    made = [add(cluster, kinds.REPLICA_SETS, name) for name in names]
+    for name, owner in zip(names, [made[-1], *made[:-1]], strict=True):
+        references = [reference(kinds.REPLICA_SETS, owner)]
+        cluster.change(
+            kinds.REPLICA_SETS, name, lambda obj, refs=references: obj["metadata"].update(ownerReferences=refs)
+        )
+    pod = add(cluster, kinds.PODS, "p", reference(kinds.REPLICA_SETS, made[0]), finalizers=["example.com/hold"])
+    running = start(cluster)
+    delete(cluster, kinds.REPLICA_SETS, "r0", "Foreground")
+    running.run()
+    assert {"p", "r0"} <= left(cluster), "what is outside of the circle is waited for"
+    cluster.vanish(kinds.PODS, pod)
     running.run()
     assert left(cluster) == set()
 

@@ -7,7 +7,8 @@ dependents of a deleted object is said by the object's own finalizers:
 | finalizer | deletion | dependents |
 |---|---|---|
 | none | background | lose their owner, and go when it was the last |
-| foregroundDeletion | foreground | go first; the finalizer stays until no dependent with blockOwnerDeletion is left |
+| foregroundDeletion | foreground | go first; the finalizer stays until no dependent with blockOwnerDeletion is left, |
+| | | but for those that the object itself depends on |
 | orphan | orphan | have the reference taken out of them, then the finalizer goes |
 
 Owners in another namespace do not exist: a reference means the dependent's own namespace, or a cluster-scoped object.
@@ -90,6 +91,17 @@ class Graph:
     def dependents_of(self, uid: str) -> list[str]:
         """The uids of the objects that name `uid` as an owner."""
         return list(self.dependents.get(uid, ()))
+
+    def ancestors_of(self, uid: str) -> set[str]:
+        """The uids of its owners, of theirs, and so on: its own among them where they go round in a circle."""
+        found: set[str] = set()
+        left = [uid]
+        while left:
+            vertex = self.vertices.get(left.pop())
+            fresh = [owner for owner in (vertex.owners if vertex else ()) if owner not in found]
+            found.update(fresh)
+            left += fresh
+        return found
 
 
 class GarbageCollector:
@@ -235,9 +247,12 @@ class GarbageCollector:
     def _foreground(self, view: View, vertex: Vertex, owner: Obj) -> Plan:
         writes: list[Write] = []
         blocked = False
+        ancestors = self._graph.ancestors_of(uid_of(owner))
         for child, obj in self._dependents(view, uid_of(owner)):
             references = obj["metadata"].get("ownerReferences") or []
-            blocked |= any(each.get("uid") == uid_of(owner) and each.get("blockOwnerDeletion") for each in references)
+            blocks = any(each.get("uid") == uid_of(owner) and each.get("blockOwnerDeletion") for each in references)
+            # In a circle each would wait for the next one for ever.
+            blocked |= blocks and uid_of(obj) not in ancestors
             if child.deleting or len(writes) >= BURST:
                 continue
             others = [each for each in references if each.get("uid") != uid_of(owner)]
