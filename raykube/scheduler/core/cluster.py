@@ -20,6 +20,7 @@ from raykube.scheduler.core.classes import PodClasses
 from raykube.scheduler.core.deadlines import Deadlines
 from raykube.scheduler.core.devices import DeviceTable, Grant
 from raykube.scheduler.core.diagnosis import DEALLOCATED, STILL, Diagnosis, diagnose, judge, nowhere
+from raykube.scheduler.core.events import NOTHING, Event
 from raykube.scheduler.core.explanation import Elsewhere, Explanation, elsewhere, explain
 from raykube.scheduler.core.filters.dynamic_resources import DynamicResources
 from raykube.scheduler.core.gangs import Gangs, GroupKey
@@ -141,14 +142,15 @@ class Cluster:
         if pod.devices:
             self.devices.release(pod.uid)
 
-    def on_pod(self, pod: Pod) -> bool:
-        """A pod that has a node, as it is now; whether that freed or changed something."""
+    def on_pod(self, pod: Pod) -> Event:
+        """A pod that has a node, as it is now; what that may help."""
         placed = self._placed.get(pod.uid)
         if pod.ended or not pod.node:
-            return self.on_pod_gone(pod.uid) if placed is not None and not placed.assumed else False
+            gone = placed is not None and not placed.assumed and self.on_pod_gone(pod.uid)
+            return Event.POD_GONE if gone else NOTHING
         if placed is None:
             self._place(pod)
-            return True
+            return Event.POD_CHANGED
         same = (
             self.nodes.names[placed.row] == pod.node
             and placed.pod.labels == pod.labels
@@ -157,12 +159,13 @@ class Cluster:
         )
         if same:
             self._on_same(placed, pod.started)
-            return False
+            return NOTHING
         self._remove(placed)
         self._place(pod)
         if placed.assumed:
             self._on_bound(placed.pod)
-        return True
+        resized = placed.pod.needs.resources != pod.needs.resources
+        return Event.POD_CHANGED | Event.POD_GONE if resized else Event.POD_CHANGED
 
     def on_pod_gone(self, uid: str) -> bool:
         """A pod is gone or ended; whether it used anything."""

@@ -7,6 +7,7 @@ class Event(Flag):
     """Kinds of changes."""
 
     NODE = auto()  # a node came, or its labels, taints or size changed
+    NODE_GONE = auto()  # a domain of spreading may have gone with it
     POD_GONE = auto()  # something was freed
     STORAGE = auto()  # a claim, volume or storage class came or changed
     DEVICES = auto()  # a slice or class came or changed, or a claim gave devices back

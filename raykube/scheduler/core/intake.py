@@ -75,10 +75,9 @@ class Intake:
         pod = cluster.read_pod(obj)
         if pod.node or pod.ended:
             queue.remove(pod.uid)
-            cluster.on_settled(pod.uid)
-            if cluster.on_pod(pod):
-                return Event.POD_GONE if pod.ended else Event.POD_CHANGED
-        elif self._is_ours(obj) and not pod.terminating:
+            unpromised = cluster.on_settled(pod.uid)
+            return cluster.on_pod(pod) | (Event.POD_GONE if unpromised else NOTHING)
+        if self._is_ours(obj) and not pod.terminating:
             # A late event of a pod whose binding has succeeded: the next ones will show its node.
             if queue.get(pod.uid) is not None or not cluster.assumed(pod.uid):
                 queue.add(pod, now, self._due(pod, now, wall))
@@ -98,7 +97,7 @@ class Intake:
     def on_node(self, metadata: Object, new: Object | None) -> Event:
         if new is None:
             self._cluster.on_node_gone(metadata["name"])
-            return NOTHING
+            return Event.NODE_GONE
         return Event.NODE if self._cluster.on_node(new) else NOTHING
 
     def on_namespace(self, metadata: Object, new: Object | None) -> Event:

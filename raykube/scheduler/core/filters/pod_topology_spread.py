@@ -13,7 +13,7 @@ REASON = "node(s) didn't match pod topology spread constraints"
 
 class PodTopologySpread(PodFilter):
     name = "PodTopologySpread"
-    helped_by = Event.NODE | Event.POD_GONE | Event.POD_CHANGED
+    helped_by = Event.NODE | Event.NODE_GONE | Event.POD_GONE | Event.POD_CHANGED
 
     def __init__(self, view: View) -> None:
         super().__init__(view)
