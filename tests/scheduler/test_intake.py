@@ -75,3 +75,40 @@ def test_a_promise_that_is_not_needed_wakes_those_that_it_kept_off() -> None:
     promised["metadata"]["resourceVersion"] = "9"
     room.take(promised)
     assert room.woken == 1 and room.queue.get(pending.pod.uid) is None
+
+
+def resized(obj: Object, version: int, promised: str, **condition: str) -> Object:
+    """The pod once its kubelet has said what it promises."""
+    status = {"name": "c", "allocatedResources": {"cpu": promised}, "resources": {"requests": {"cpu": promised}}}
+    found = obj | {"metadata": obj["metadata"] | {"generation": 2, "resourceVersion": str(version)}}
+    found["status"] = {"phase": "Running", "containerStatuses": [status]}
+    if condition:
+        found["status"]["conditions"] = [{"status": "True", **condition}]
+    return found
+
+
+def test_what_a_running_pod_asks_for_in_vain_keeps_nobody_off() -> None:
+    room = Room(node("a", "4"))
+    greedy = room.put("greedy", "1", nodeName="a")
+    greedy["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "90"
+    room.take(resized(greedy, 2, "1"))
+    room.put("small", "1")
+    assert room.waits("small"), "until its kubelet has answered"
+    room.take(resized(greedy, 3, "1", type="PodResizePending", reason="Infeasible"))
+    assert room.woken == 1
+    room.queue.remove("uid-small")
+    room.put("other", "3")
+    assert not room.waits("other")
+
+
+def test_a_pod_counts_with_what_it_has_until_it_has_less() -> None:
+    room = Room(node("a", "4"))
+    large = room.put("large", "4", nodeName="a")
+    large["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1"
+    room.take(resized(large, 2, "4"))
+    room.put("small", "1")
+    assert room.waits("small")
+    room.take(resized(large, 3, "4", type="PodResizeInProgress"))
+    assert room.woken == 0
+    room.take(resized(large, 4, "1"))
+    assert room.woken == 1

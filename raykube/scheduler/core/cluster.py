@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raykube.scheduler.core import resizing
 from raykube.scheduler.core.affinity import PodTerms
 from raykube.scheduler.core.classes import PodClasses
 from raykube.scheduler.core.deadlines import Deadlines
@@ -114,17 +115,18 @@ class Cluster:
         placed = self._placed.get(metadata["uid"])
         if placed is None:
             return False
-        pod = placed.pod
+        pod, status = placed.pod, obj.get("status") or {}
         same = (
             pod.generation != 0
             and metadata.get("generation") == pod.generation
             and self.nodes.names[placed.row] == obj["spec"].get("nodeName")
             and (metadata.get("labels") or {}) == pod.labels
             and ("deletionTimestamp" in metadata) == pod.terminating
-            and (obj.get("status") or {}).get("phase") not in ENDED
+            and status.get("phase") not in ENDED
+            and not (pod.resizing or resizing.is_told_of(status))
         )
         if same:
-            self._on_same(placed, (obj.get("status") or {}).get("startTime") or "")
+            self._on_same(placed, status.get("startTime") or "")
         return same
 
     def _on_same(self, placed: Placed, started: str) -> None:
@@ -158,6 +160,7 @@ class Cluster:
             and placed.pod.needs.resources == pod.needs.resources
         )
         if same:
+            placed.pod.resizing = pod.resizing
             self._on_same(placed, pod.started)
             return NOTHING
         self._remove(placed)

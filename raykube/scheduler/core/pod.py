@@ -33,3 +33,4 @@ class Pod:
     generation: int = 0  # of its spec; 0: the API does not count its changes
     devices: tuple[PodClaim, ...] = ()  # its ResourceClaims
     started: str = ""  # when its containers could first start, as the API writes times
+    resizing: bool = False  # what it counts with is not what its spec says

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykube.api import resource_claims
+from raykube.scheduler.core import resizing
 from raykube.scheduler.core.deadlines import deadline_of
 from raykube.scheduler.core.gangs import membership
 from raykube.scheduler.core.interference import class_of_work
@@ -31,6 +32,7 @@ class PodReader:
     def read(self, obj: Object) -> Pod:
         metadata, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
         owner = next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), "")
+        counted = resizing.counted(obj) if spec.get("nodeName") else obj
         profile = self._profiles.get(spec.get("schedulerName", ""), self._first_profile)
         return Pod(
             uid=metadata["uid"],
@@ -52,7 +54,7 @@ class PodReader:
                 ),
                 "",
             ),
-            needs=self._requirements.of(obj, owner, profile.name, profile.arguments),
+            needs=self._requirements.of(counted, owner, profile.name, profile.arguments),
             claims=claims_of(obj),
             nominated=status.get("nominatedNodeName") or "",
             gang=membership(obj),
@@ -60,6 +62,7 @@ class PodReader:
             devices=resource_claims.of_pod(obj) if "resourceClaims" in spec else (),
             generation=metadata.get("generation") or 0,
             started=status.get("startTime") or "",
+            resizing=counted is not obj,
         )
 
     def _shared(self, labels: dict[str, str]) -> dict[str, str]:
