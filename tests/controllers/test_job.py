@@ -227,6 +227,44 @@ def test_backoff_limit_per_index() -> None:
     assert status(cluster)["conditions"][-1]["reason"] == "FailedIndexes"
 
 
+def test_failures_of_an_index_are_not_forgotten_with_pods_that_go_at_once() -> None:
+    cluster = Cluster()
+    cluster.add(kinds.JOBS, job(completionMode="Indexed", backoffLimitPerIndex=2, backoffLimit=99))
+    running = start(cluster)
+    for failures in range(3):
+        (pod,) = active(cluster)
+        name = pod["metadata"]["name"]
+        assert pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] == str(failures)
+        cluster.change(kinds.PODS, name, lambda obj: obj["spec"].update(nodeName="n"))
+        cluster.remove(kinds.PODS, name)  # as an eviction does
+        cluster.change(kinds.PODS, name, set_pod("Failed", False, cluster.now))
+        running.advance(700)
+        assert cluster.get(kinds.PODS, "default", name) is None
+    assert status(cluster)["failedIndexes"] == "0" and status(cluster)["failed"] == 3
+    assert condition_types(cluster)[-1] == "Failed" and status(cluster)["uncountedTerminatedPods"] == {}
+
+
+def test_an_ignored_failure_hands_on_how_many_there_were() -> None:
+    cluster = Cluster()
+    rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    policy = {"podFailurePolicy": {"rules": rules}, "podReplacementPolicy": "Failed"}
+    cluster.add(kinds.JOBS, job(completionMode="Indexed", backoffLimitPerIndex=2, backoffLimit=99, **policy))
+    running = start(cluster)
+    for expected, disrupted in (("0", False), ("1", True), ("1", False)):
+        (pod,) = active(cluster)
+        name = pod["metadata"]["name"]
+        assert pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] == expected
+        cluster.change(kinds.PODS, name, lambda obj: obj["spec"].update(nodeName="n"))
+        cluster.remove(kinds.PODS, name)
+        target = [{"type": "DisruptionTarget", "status": "True"}] if disrupted else []
+        cluster.change(kinds.PODS, name, lambda obj, found=target: obj.update(status={"conditions": found}))
+        cluster.change(kinds.PODS, name, lambda obj: obj["status"].update(phase="Failed"))
+        running.advance(700)
+    (pod,) = active(cluster)
+    assert pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] == "2"
+    assert status(cluster)["failed"] == 2
+
+
 @pytest.mark.parametrize(
     ("rules", "first", "enough", "rule"),
     [

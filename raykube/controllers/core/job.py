@@ -182,7 +182,8 @@ class _Step:
         self.active = len(crew.workers)
         self.others = crew.others(view)
         self.terminating = [pod for pod in self.others if pods.is_terminating(pod) and not pods.is_terminal(pod)]
-        self.tally: Tally = tally(job, self.others)
+        self.decided = conditions.is_true(self.conditions, SUCCESS) or conditions.is_true(self.conditions, FAILURE)
+        self.tally: Tally = tally(job, self.others, crew.by_index, ends=self.decided)
         self.touched: set[str] = set()  # uids that this plan writes: one write for one object
         self.said: Event | None = None  # recorded when the status that says the same has landed
         self.draft = Draft()
@@ -193,9 +194,8 @@ class _Step:
         for pod in self.others:
             if pods.is_active(pod):  # and not tracked
                 self._delete(pod)
-        decided = conditions.is_true(self.conditions, SUCCESS) or conditions.is_true(self.conditions, FAILURE)
         suspended = bool(self.spec.get("suspend"))
-        if not decided:
+        if not self.decided:
             self._note_suspension(suspended)
             decided_now = self._decide()
             if suspended:

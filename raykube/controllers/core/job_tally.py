@@ -8,17 +8,21 @@ Every pod of a Job holds a finalizer, so it cannot vanish before it is counted. 
 
 Each step is decided from stored state alone, so repeating it after a crash changes nothing. A success of an Indexed Job
 needs no uid: storing its index is the count, and storing it twice is the same.
+
+Where each index may fail so many times (`backoffLimitPerIndex`), the last pod that failed is all that knows how many
+these were. It is **held**, by step 2 that waits, until its successor is there, which carries the number on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from raykube.controllers.core import job_pods, job_policy, pods
 from raykube.controllers.core.completions import Indexes
-from raykube.controllers.core.patches import uid_of
+from raykube.controllers.core.patches import uid_of, version_of
 from raykube.controllers.core.plan import Obj
 
 UNCOUNTED_MAX = 500  # uids that one status holds: bounds the size of the object
+HELD_MAX = UNCOUNTED_MAX // 2  # so that there is room for others to be counted
 
 
 @dataclass(slots=True)
@@ -49,8 +53,10 @@ class Tally:
         return not self.uncounted_succeeded and not self.uncounted_failed
 
 
-def tally(job: Obj, owned: Sequence[Obj]) -> Tally:
-    """One step of counting the pods `owned` by `job`."""
+def tally(job: Obj, owned: Sequence[Obj], busy: Container[int | None] = (), *, ends: bool = False) -> Tally:
+    """One step of counting the pods `owned` by `job`.
+
+    `busy`: the indexes that have a pod at work; `ends`: no index gets another one."""
     status = job.get("status") or {}
     uncounted = status.get("uncountedTerminatedPods") or {}
     known_succeeded = list(uncounted.get("succeeded") or ())
@@ -73,9 +79,26 @@ def tally(job: Obj, owned: Sequence[Obj]) -> Tally:
     fresh = [pod for uid, pod in tracked.items() if uid not in known]
     if job_pods.is_indexed(job):
         _count_indexed(job, fresh, result)
+        if not ends and job_policy.index_limit(job) is not None:
+            failed = [pod for pod in tracked.values() if job_pods.counts_as_failed(pod, job)]
+            held = _held(job, failed, busy, result)
+            result.release = [pod for pod in result.release if uid_of(pod) not in held]
     else:
         _count(job, fresh, result)
     return result
+
+
+def _held(job: Obj, failed: Sequence[Obj], busy: Container[int | None], result: Tally) -> set[str]:
+    """The uids of the pods of which each is the last that failed of an index that gets another one."""
+    last: dict[int, Obj] = {}
+    for pod in sorted(failed, key=lambda pod: (job_policy.failures_before(pod), version_of(pod))):
+        index = job_pods.index_of(pod)
+        if index is not None and index not in busy and index < (job_pods.completions_of(job) or 0):
+            last[index] = pod
+    waiting = [
+        pod for index, pod in last.items() if index not in result.completed and index not in result.failed_indexes
+    ]
+    return {uid_of(pod) for pod in waiting[:HELD_MAX]}
 
 
 def _has_room(result: Tally) -> bool:
