@@ -223,6 +223,21 @@ def test_a_whole_cluster_that_is_lost_is_left_alone() -> None:
     assert (taints.UNREACHABLE, "NoExecute") in effects(cluster, "node-3"), "now it is only this one"
 
 
+def test_a_pod_that_comes_to_a_tainted_node_stays_as_long_as_it_tolerates_the_taint() -> None:
+    cluster = Cluster()
+    add_node(cluster, "one")
+    taint = {"key": "maintenance", "effect": "NoExecute", "timeAdded": rfc3339(cluster.now)}
+    cluster.change(kinds.NODES, "one", lambda node: node["spec"].update(taints=[taint]))
+    running = start(cluster)
+    live(cluster, running, 1000, "one")
+    toleration = {"key": "maintenance", "operator": "Exists", "tolerationSeconds": 300}
+    pod(cluster, "web", "one", tolerations=[toleration])
+    live(cluster, running, 290, "one")
+    assert "deletionTimestamp" not in get(cluster, kinds.PODS, "web")["metadata"]
+    live(cluster, running, 20, "one")
+    assert get(cluster, kinds.PODS, "web")["metadata"]["deletionTimestamp"]
+
+
 def test_evictions_are_slow() -> None:
     """Ten lost nodes in a large healthy zone: one every 10 s."""
     cluster = Cluster()

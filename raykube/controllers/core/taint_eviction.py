@@ -1,7 +1,8 @@
 """taint-eviction-controller: deletes pods from nodes with NoExecute taints when their tolerations run out.
 
-A deadline is the time the taint came (`timeAdded`, or when it was first seen) plus `tolerationSeconds`; the queue's
-heap of delayed keys holds the deadlines, so that nothing is scanned while nothing happens.
+A deadline is the time the taint came (`timeAdded`, or when it was first seen), or the pod to the node where that was
+later, plus `tolerationSeconds`; the queue's heap of delayed keys holds the deadlines, so that nothing is scanned while
+nothing happens.
 """
 
 from collections.abc import Iterable
@@ -61,7 +62,8 @@ class TaintEvictionController:
             return NOTHING
         name = pods.node_name(pod)
         present = taints.taints_of(view.get(kinds.NODES, "", name), taints.NO_EXECUTE)
-        moment = taints.leaves_at(pod, present, lambda taint: self._since(name, taint, now))
+        came = _bound_at(pod)
+        moment = taints.leaves_at(pod, present, lambda taint: max(self._since(name, taint, now), came))
         if moment is None:
             return NOTHING
         if moment > now:
@@ -86,6 +88,13 @@ class TaintEvictionController:
 def _stay(pod: Obj) -> tuple[str, object]:
     """What a pod's stay on a node depends on."""
     return pods.node_name(pod), pod["spec"].get("tolerations") or []
+
+
+def _bound_at(pod: Obj) -> float:
+    """When the pod came to its node; what is not known of it was long ago."""
+    scheduled = conditions.find((pod.get("status") or {}).get("conditions"), "PodScheduled") or {}
+    moment = scheduled.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp")
+    return parse_rfc3339(moment) if moment else float("-inf")
 
 
 def _identity(taint: Obj) -> tuple[str, str]:
