@@ -174,7 +174,8 @@ class NodeLifecycleController:
             if effect == taints.NO_SCHEDULE
         ]
         evict_key = next((key for key, effect in wanted if effect == taints.NO_EXECUTE), None)
-        if evict_key is not None:
+        # Once no node answers at all, those that were lost first keep their pods too.
+        if evict_key is not None and not self._zones.all_lost():
             evicting = next((taint for taint in executes if taint["key"] == evict_key), None)
             other = next((taint for taint in executes if taint["key"] in (taints.NOT_READY, taints.UNREACHABLE)), None)
             if evicting is not None:

@@ -4,7 +4,7 @@
 |---|---|---|
 | normal | fewer than `unhealthy_threshold` of its nodes (or at most 2) are not ready | `rate` nodes a second |
 | partial | otherwise, and at least one is ready | `secondary_rate`; 0 in zones of at most `large_size` nodes |
-| full | none is ready | `rate`; 0 when every zone is full: then it is rather us who are cut off |
+| full | none is ready | `rate`; when every zone is full, it is rather us who are cut off: no pod has to leave |
 """
 
 from collections import Counter
@@ -66,11 +66,15 @@ class Zones:
     def _states(self) -> dict[str, str]:
         return {zone: self.state_of(zone) for zone in self._ready.keys() | self._lost.keys()}
 
+    def all_lost(self) -> bool:
+        """Whether no node is ready: it is rather us who are cut off."""
+        return not self._ready and bool(self._lost)
+
     def rate_of(self, zone: str) -> float:
         """Nodes a second that may be evicted in a zone."""
         state = self.state_of(zone)
         if state == FULL:
-            return 0.0 if all(each == FULL for each in self._states().values()) else self.rate
+            return 0.0 if self.all_lost() else self.rate
         if state == PARTIAL:
             return self.secondary_rate if self._ready[zone] + self._lost[zone] > self.large_size else 0.0
         return self.rate
