@@ -47,6 +47,7 @@ READ_ROUNDS_MAX = 4
 REST = 10  # times the CPU time of a reconcile, less WRITE_S for each write
 WRITE_S = 0.0001
 REST_MIN_S, REST_MAX_S = 0.01, 1.0  # shorter ones are none
+GOING = "NamespaceTerminating"
 CONFLICTS = (404, 409)  # two writers met: nothing that a person needs to know
 
 
@@ -305,8 +306,10 @@ class Runner:
             return
         if result.code == 404 and write.verb in ("delete", "patch"):
             return  # it is gone: the caches will say so
-        turn.failed = True
         error = error_of_body(result.body, result.code)
+        if any(cause.reason == GOING for cause in error.causes):
+            return  # whoever wants it there goes too: nothing is to be tried again, or told
+        turn.failed = True
         quiet = result.code in CONFLICTS and not (result.code == 404 and write.verb == "create")
         log.log(
             # One line for a plan, and one in ten retries: a thousand pods over quota are one problem.

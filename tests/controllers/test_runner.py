@@ -50,6 +50,7 @@ class Api:
     def __init__(self, *codes: int) -> None:
         self.requests: list[list[api_pb2.Operation]] = []
         self.codes = list(codes)
+        self.causes: list[Obj] = []
         self.revision = 10
 
     async def write(self, operations: list[api_pb2.Operation]) -> list[api_pb2.Result]:
@@ -59,6 +60,7 @@ class Api:
             code = self.codes.pop(0) if self.codes else 201
             self.revision += 1
             status = {"kind": "Status", "code": code, "message": f"refused with {code}", "reason": "Forbidden"}
+            status["details"] = {"causes": self.causes}
             body = orjson.dumps(status) if code >= 400 else b""
             results.append(api_pb2.Result(code=code, body=body, resource_version=self.revision))
         return results
@@ -190,6 +192,17 @@ async def test_what_is_refused_together_is_told_once() -> None:
         await until(lambda: len(bench.controller.reconciled) == 2)
         told = [reason for reason, _ in bench.recorder.said[:2]]
         assert told == ["NotMade", "Made"] and ("NotMade", "why: refused with 403") not in bench.recorder.said[1:]
+
+
+async def test_what_has_no_place_in_a_namespace_that_goes_is_let_be() -> None:
+    async with running(403) as bench:
+        bench.api.causes = [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]
+        bench.change("a")
+        await until(lambda: bool(bench.api.requests))
+        bench.change("b")
+        await until(lambda: len(bench.api.requests) == 2)
+        assert bench.controller.reconciled == ["a", "b"] and bench.runner.counters.retries == 0
+        assert "NotMade" not in [reason for reason, _ in bench.recorder.said]
 
 
 async def test_a_conflict_is_retried_without_a_word() -> None:
