@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -392,6 +393,15 @@ def test_ended_pods_beyond_the_threshold_go_oldest_first() -> None:
     running.start()
     running.run()
     assert sorted(each["metadata"]["name"] for each in cluster.all(kinds.PODS)) == ["p2", "p3", "p4", "p5"]
+
+
+def test_more_ended_pods_than_go_in_one_step_go_in_several() -> None:
+    cluster = Cluster()
+    for number in range(20):
+        cluster.add(kinds.PODS, {"metadata": {"name": f"p{number}"}, "spec": {}, "status": {"phase": "Succeeded"}})
+    with patch("raykube.controllers.core.pod_gc.BURST", 4):
+        cluster.settle(PodGarbageCollector(5))
+    assert len(cluster.all(kinds.PODS)) == 5
 
 
 def test_events_tell_of_nodes_that_come_go_and_stop_answering() -> None:

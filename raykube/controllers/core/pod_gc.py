@@ -96,7 +96,8 @@ class PodGarbageCollector:
         if surplus <= 0 or not self._threshold:
             return NOTHING
         oldest = sorted(ended, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", key_of(pod)))
-        return Plan([delete_write(kinds.PODS, pod, FORCE) for pod in oldest[: min(surplus, BURST)]])
+        writes = [delete_write(kinds.PODS, pod, FORCE) for pod in oldest[: min(surplus, BURST)]]
+        return Plan(writes, requeue_after=0.0 if surplus > BURST else None)
 
 
 def _is_out_of_service(node: Obj | None) -> bool:
