@@ -195,10 +195,10 @@ def test_renewals_cost_no_reconcile() -> None:
     lifecycle = running.controllers[0]
     reconcile = lifecycle.reconcile
 
-    def counted(*args: Any) -> Any:
+    def counted(view: Any, key: str, now: float) -> Any:
         nonlocal calls
-        calls += 1
-        return reconcile(*args)
+        calls += key == "one"
+        return reconcile(view, key, now)
 
     lifecycle.reconcile = counted  # type: ignore[method-assign]  # counting calls
     live(cluster, running, 1000, "one")
@@ -249,6 +249,41 @@ def test_a_pod_that_comes_to_a_tainted_node_stays_as_long_as_it_tolerates_the_ta
     assert "deletionTimestamp" not in get(cluster, kinds.PODS, "web")["metadata"]
     live(cluster, running, 20, "one")
     assert get(cluster, kinds.PODS, "web")["metadata"]["deletionTimestamp"]
+
+
+def test_a_process_that_stood_still_takes_nobody_for_lost() -> None:
+    cluster = Cluster()
+    for name in ("one", "two", "three"):
+        add_node(cluster, name)
+    pod(cluster, "web", "one")
+    running = start(cluster)
+    live(cluster, running, 100, "one", "two", "three")
+    cluster.now += 3600.0
+    running.advance(5)
+    assert ready(cluster, "one") == "True", "it was not listening"
+    live(cluster, running, 100, "two", "three")
+    assert ready(cluster, "one") == "Unknown" and ready(cluster, "two") == "True"
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_hides_no_loss(step_s: float) -> None:
+    cluster = Cluster()
+    for name in ("one", "two"):
+        add_node(cluster, name)
+    lifecycle = NodeLifecycleController()
+    view, now = cluster, cluster.now
+    for name in ("one", "two"):
+        list(lifecycle.observe(view, kinds.NODES, None, get(cluster, kinds.NODES, name), now))
+    for _ in range(9):
+        now += 5.0
+        lifecycle.reconcile(view, "", now)
+    now += step_s
+    found = lifecycle.reconcile(view, "one", now)
+    assert not found.writes and found.requeue_after is not None and 0 < found.requeue_after <= 10
+    for _ in range(2):
+        now += 5.0
+        lifecycle.reconcile(view, "", now)
+    assert any(write.subresource == "status" for write in lifecycle.reconcile(view, "one", now).writes)
 
 
 def test_evictions_are_slow() -> None:

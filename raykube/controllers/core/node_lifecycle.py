@@ -1,9 +1,10 @@
 """node-lifecycle-controller: notices that a node no longer answers, says so, and lets its pods go.
 
 A node answers by renewing its Lease or by reporting its status. What counts is when *we* saw it change, so clocks of
-machines need not agree. Nothing is scanned: each node has one deadline in the queue, and a renewal only notes the time;
-the deadline, when it comes, looks at the note and moves on. Deadlines fall on whole monitor periods, so that nodes lost
-together are declared lost in one batch.
+machines need not agree, and the time in which we were looking (attention.py): a key of its own, which comes every
+monitor period, tells that we were. Nothing is scanned: each node has one deadline in the queue, and a renewal only
+notes the time; the deadline, when it comes, looks at the note and moves on. Deadlines fall on whole monitor periods, so
+that nodes lost together are declared lost in one batch.
 
     last answer ──grace──► Ready = Unknown, taint unreachable:NoSchedule, its pods are marked not ready
                               └─ in its zone's turn (zones.py) ──► taint unreachable:NoExecute
@@ -16,11 +17,14 @@ from typing import Any
 
 from raykube.base.clock import rfc3339
 from raykube.controllers.core import aspects, claims, conditions, kinds, pods, taints
+from raykube.controllers.core.attention import Attention
 from raykube.controllers.core.patches import patch_write, status_write
 from raykube.controllers.core.plan import Draft, Event, Obj, Plan, View
 from raykube.controllers.core.zones import Zones
 
 READY = "Ready"
+ATTENTION = ""  # the one key that is no node's
+GAP_MAX = 3  # monitor periods between two looks: after a longer pause nobody has been silent
 REPORTED = (READY, "MemoryPressure", "DiskPressure", "PIDPressure")
 # condition → (status, taint key): taints that keep new pods away, and say why.
 BY_CONDITION = {
@@ -52,6 +56,7 @@ class NodeLifecycleController:
     ) -> None:
         self._grace_s, self._startup_grace_s, self._period_s = grace_s, startup_grace_s, period_s
         self._zones = zones or Zones()
+        self._attention = Attention(GAP_MAX * period_s)
         self._answered_at: dict[str, float] = {}
         self._answers: dict[str, dict[str, Any]] = {}  # what the last answers said, to tell a new one
         self._registered: set[str] = set()  # nodes of which an event told that they came
@@ -61,6 +66,7 @@ class NodeLifecycleController:
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
         """Notes answers; the node's name when something about it, or about a lost zone, is to be decided."""
+        now = self._attention.at(now)
         if resource == kinds.LEASES:
             if new is not None and new["metadata"].get("namespace") == kinds.NODE_LEASE_NAMESPACE:
                 self._note(new["metadata"]["name"], "lease", (new.get("spec") or {}).get("renewTime"), now)
@@ -89,6 +95,8 @@ class NodeLifecycleController:
         ready = conditions.find((new.get("status") or {}).get("conditions"), READY)
         self._note(name, "status", (ready or {}).get("lastHeartbeatTime"), now)
         keys = {name} if old is None or _decisive(old) != _decisive(new) else set()
+        if old is None:
+            keys.add(ATTENTION)
         if self._zones.put(name, _zone(new), _ready_status(new) == "True"):
             keys |= set(self._zones.lost())
         return keys
@@ -105,19 +113,23 @@ class NodeLifecycleController:
 
     def reconcile(self, view: View, key: str, now: float) -> Plan:
         """Conditions first, then taints, then the pods: one write of the node at a time."""
+        attended = self._attention.at(now)
+        if key == ATTENTION:
+            return Plan(requeue_after=self._period_s if self._answered_at else None)
         node = view.get(kinds.NODES, "", key)
         draft = Draft()
         self._tell(key, node, draft)
         if node is None or node["metadata"].get("deletionTimestamp"):
             return draft.plan()
         never = conditions.find((node.get("status") or {}).get("conditions"), READY) is None
-        left_s = self._answered_at.setdefault(key, now) - now + (self._startup_grace_s if never else self._grace_s)
+        silent_s = attended - self._answered_at.setdefault(key, attended)
+        left_s = (self._startup_grace_s if never else self._grace_s) - silent_s
         if left_s > 0:
             draft.wake_after(math.ceil((now + left_s) / self._period_s) * self._period_s - now)
         elif _ready_status(node) != "Unknown" or never:
             self._declare_lost(node, draft, now)
             return draft.plan()
-        self._taint(node, draft, now)
+        self._taint(node, draft, now, attended)
         if _ready_status(node) == "Unknown":
             _mark_pods(view, node, draft, now)
         return draft.plan()
@@ -162,7 +174,7 @@ class NodeLifecycleController:
             name = node["metadata"]["name"]
             draft.events.append(Event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady"))
 
-    def _taint(self, node: Obj, draft: Draft, now: float) -> None:
+    def _taint(self, node: Obj, draft: Draft, now: float, attended: float) -> None:
         present = taints.taints_of(node)
         wanted = _wanted(node)
         executes = [taint for taint in present if taint.get("effect") == taints.NO_EXECUTE]
@@ -183,7 +195,7 @@ class NodeLifecycleController:
             elif other is not None:  # from not ready to unreachable or back: pods are leaving already
                 result.append({**other, "key": evict_key})
             else:
-                wait_s = self._zones.wait_s(node["metadata"]["name"], now)
+                wait_s = self._zones.wait_s(node["metadata"]["name"], attended)
                 if wait_s == 0:
                     result.append({"key": evict_key, "effect": taints.NO_EXECUTE, "timeAdded": rfc3339(now)})
                 elif wait_s is not None:
