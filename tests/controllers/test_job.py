@@ -109,6 +109,15 @@ def test_indexed() -> None:
     assert condition_types(cluster)[-1] == "Complete"
 
 
+def test_pods_of_an_indexed_job_have_host_names_of_their_own() -> None:
+    cluster = Cluster()
+    wanted = job(completions=2, parallelism=2, completionMode="Indexed")
+    wanted["spec"]["template"]["spec"]["hostname"] = "worker"
+    cluster.add(kinds.JOBS, wanted)
+    start(cluster)
+    assert sorted(pod["spec"]["hostname"] for pod in active(cluster)) == ["sum-0", "sum-1"]
+
+
 def test_fails_after_its_backoff_limit_with_doubling_pauses() -> None:
     cluster = Cluster()
     cluster.add(kinds.JOBS, job(backoffLimit=2))

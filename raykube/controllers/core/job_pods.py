@@ -120,7 +120,7 @@ def new_pod(job: Obj, reference: Obj, name: str, index: int | None) -> Obj:
         meta["labels"][INDEX] = str(index)
         meta["annotations"] = {**meta.get("annotations", {}), INDEX: str(index)}
         spec = dict(pod["spec"])
-        spec.setdefault("hostname", f"{job['metadata']['name']}-{index}")
+        spec["hostname"] = f"{job['metadata']['name']}-{index}"  # whatever the template says: no two have the same
         for field in ("containers", "initContainers"):
             if spec.get(field):
                 spec[field] = [_with_index_env(container) for container in spec[field]]
