@@ -151,14 +151,13 @@ def test_a_machine_on_which_a_member_was_given_up_is_the_last_to_be_tried_again(
 
     monkeypatch.setattr(service, "_change", change)
     nodes = [{"Labels": {MACHINE_LABEL: machine.name}} | {"Alive": True} for machine in machines if machine.name != "b"]
-    monkeypatch.setattr("raykube.cluster.ray_nodes.answers", lambda *_: False)
     listed = [
         etcd_pb2.Member(ID=machine.index, name=machine.name, peerURLs=[addresses.kv_peer_url(machine)])
         for machine in state.control_plane
     ]
 
     def step() -> Step | None:
-        return next_step(service._view(listed, nodes, {"kv-a", "kv-b", "kv-c"}, {}), 1e-6)
+        return next_step(service._view(listed, nodes, {"kv-a", "kv-b", "kv-c"}, set(), {}), 1e-6)
 
     assert step() == Add("d")
     asyncio.run(service._take(Remove(4, "d"), listed))

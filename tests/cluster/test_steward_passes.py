@@ -36,6 +36,7 @@ class Played:
         for name in members:
             self.add(name)
         self.silent: set[str] = set()  # machines whose member does not answer
+        self.dead: set[str] = set()  # machines that Ray takes for dead
         self.refusals: dict[str, str] = {}  # machine → why its learner is not promoted
         self.alarms: set[str] = set()  # machines whose member says that it is full
         self.newcomer = ""
@@ -126,7 +127,10 @@ class Played:
     # ---- machines and actors
 
     def _nodes(self) -> list[dict[str, Any]]:
-        return [{"Labels": {MACHINE_LABEL: machine.name}, "Alive": True} for machine in self.state.machines]
+        return [
+            {"Labels": {MACHINE_LABEL: machine.name}, "Alive": machine.name not in self.dead}
+            for machine in self.state.machines
+        ]
 
     def _start(self, item: Placement, *_: object) -> None:
         self.actors.add(item.name)
@@ -221,3 +225,30 @@ def test_a_learner_without_room_has_its_time_to_get_some(tmp_path: Path, monkeyp
     played.refusals["d"] = NO_ROOM
     assert played.passes(3, 25.0) == []
     assert played.passes(8, 25.0) == ["Remove d", "Add e", "Promote e", "Remove c"]
+
+
+def test_a_lost_machine_does_not_keep_the_store_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is off answers no packet. Whoever waited for it in the loop would keep the leader beside the steward
+    from its heartbeats, with every pass, for each such machine."""
+    played = Played(tmp_path, monkeypatch, "abcd")
+    waits: list[object] = []
+
+    def connect(address: object, *_: object) -> None:
+        waits.append(address)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    played.dead.update("cd")
+    played.silent.add("c")
+    played.passes(1)
+    assert waits == []
+
+
+def test_a_machine_whose_member_answers_is_not_lost_whatever_ray_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(tmp_path, monkeypatch, "abcd")
+    played.dead.add("c")
+    assert played.passes(3) == []
+    played.silent.add("c")
+    assert played.passes(5) == ["Add d", "Promote d", "Remove c"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from raykube.api.errors import ApiError
 from raykube.client.kv import KvClient, UnknownOutcome
-from raykube.cluster import addresses, placement, ray_nodes, record
+from raykube.cluster import addresses, placement, record
 from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import Folders, kv_placement
 from raykube.cluster.state import Machine
@@ -170,8 +170,9 @@ class Service:
         nodes, actors = await self._on_ray(_ask_ray, RAY_TIMEOUT_S)
         live = [node for node in nodes if node["Alive"]]
         here = {machine.name for machine in self._state.machines if placement.is_alive(machine, self._state, live)}
-        silent_s = await self._voices.silent_s([member for member in listed if self._home_of(member) in here])
-        view = self._view(listed, nodes, actors, silent_s)
+        answering = await self._voices.answering(listed)
+        silent_s = self._voices.silent_s([each.ID for each in listed if self._home_of(each) in here], answering)
+        view = self._view(listed, nodes, actors, answering, silent_s)
         step = decide.next_step(view, self._config.replace_after)
         refusal = ""
         if step is not None:
@@ -210,17 +211,22 @@ class Service:
     # ---- the store's members
 
     def _view(
-        self, listed: Any, nodes: list[dict[str, Any]], actors: set[str], silent_s: dict[int, float]
+        self,
+        listed: Any,
+        nodes: list[dict[str, Any]],
+        actors: set[str],
+        answering: set[int],
+        silent_s: dict[int, float],
     ) -> decide.View:
         now = time.monotonic()
         lost_s: dict[str, float] = {}
         live = [node for node in nodes if node["Alive"]]
+        # Ray may be wrong about a machine: as long as its member answers, nothing is lost.
+        heard = {self._home_of(member) for member in listed if member.ID in answering}
         for machine in sorted(self._state.machines, key=self._preference):
-            # Ray may be wrong about a machine: as long as its member answers, nothing is lost.
-            port = f"{machine.address}:{addresses.KV_CLIENT_PORT}"
             if machine.phase:
                 lost_s[machine.name] = math.inf
-            elif placement.is_alive(machine, self._state, live) or ray_nodes.answers(port, 0.5):
+            elif placement.is_alive(machine, self._state, live) or machine.name in heard:
                 self._missing_since.pop(machine.name, None)
                 lost_s[machine.name] = 0.0
             else:

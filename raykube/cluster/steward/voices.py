@@ -21,19 +21,24 @@ class Voices:
         self._channels: dict[str, Channel] = {}
         self._silent_since: dict[int, float] = {}
 
-    async def silent_s(self, members: Iterable[Any]) -> dict[int, float]:
-        """For how long each of etcd's `members`, those on live machines, does not answer, by id; 0 is left out.
+    async def answering(self, members: Iterable[Any]) -> set[int]:
+        """The ids of those of etcd's `members` that answer now.
 
-        One that is not among them is none of the silent: when its machine is back, it has all its time to start. A
-        member that has not started yet has no address to be asked at, and is silent too.
+        All are asked at once, and nothing else waits for them: the store's leader runs in the same loop. A member that
+        has not started yet has no address to be asked at, and does not answer.
         """
         asked = {member.ID: member.clientURLs[0] if member.clientURLs else "" for member in members}
         answers = await asyncio.gather(*map(self._answers, asked.values()))
+        return {member for member, answered in zip(asked, answers, strict=True) if answered}
+
+    def silent_s(self, members: Iterable[int], answering: set[int]) -> dict[int, float]:
+        """For how long each of `members`, those on live machines, does not answer; 0 is left out.
+
+        One that is not among them is none of the silent: when its machine is back, it has all its time to start.
+        """
         now = time.monotonic()
         self._silent_since = {
-            member: self._silent_since.get(member, now)
-            for member, answered in zip(asked, answers, strict=True)
-            if not answered
+            member: self._silent_since.get(member, now) for member in members if member not in answering
         }
         return {member: now - since for member, since in self._silent_since.items()}
 
