@@ -7,7 +7,7 @@ import pytest
 
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
-from raykube.cluster.steward.fleet import Admit, Drain, Forget, Seat, View, amiss, endings, next_change
+from raykube.cluster.steward.fleet import Admit, Change, Drain, Forget, Seat, View, amiss, changes, endings
 
 DEFAULTS = Config.model_fields
 
@@ -34,7 +34,11 @@ def view(homes: str = "abc", gone: dict[str, float] | None = None, left: str = "
 
 
 def change(state: ClusterState, seen: View) -> object:
-    return next_change(state, seen, leave_after_s=DEFAULTS["leave_after"].default, forget_after_s=3600.0)
+    return next(iter(every_change(state, seen)), None)
+
+
+def every_change(state: ClusterState, seen: View) -> list[Change]:
+    return changes(state, seen, leave_after_s=DEFAULTS["leave_after"].default, forget_after_s=3600.0)
 
 
 def test_nothing_changes_while_all_is_well() -> None:
@@ -71,7 +75,7 @@ def test_a_machine_that_is_gone_is_forgotten_in_time(gone_s: float, left: str, e
 
 
 def test_lost_machines_may_be_waited_for_for_ever() -> None:
-    assert next_change(cluster(), view(gone={"e": 1e9}), 60.0, 0.0) is None
+    assert changes(cluster(), view(gone={"e": 1e9}), 60.0, 0.0) == []
 
 
 def test_a_machine_whose_member_the_store_counts_on_is_not_forgotten() -> None:
@@ -84,6 +88,13 @@ def test_a_machine_that_leaves_is_drained_and_goes_with_its_ray() -> None:
     assert change(cluster(e="drained"), view(gone={"e": 0.1})) == Forget("e")
     # Its member of the store moves first.
     assert change(cluster(b="draining"), view()) is None
+
+
+def test_what_cannot_be_done_now_keeps_nothing_else_from_it() -> None:
+    """A machine may be refused, one's budgets may take their time, the Node of another may be kept by a webhook."""
+    seen = view("abc", newcomers="x", gone={"d": math.inf})
+    state = cluster(b="draining", d="drained", e="draining")
+    assert every_change(state, seen) == [Admit(("x",)), Forget("d"), Drain("e")]
 
 
 def test_actors_are_fitted_to_the_plan() -> None:

@@ -55,27 +55,28 @@ class Forget:
 Change = Seat | Admit | Drain | Forget
 
 
-def next_change(state: ClusterState, view: View, leave_after_s: float, forget_after_s: float) -> Change | None:
-    """What to do to the record now; None: nothing.
+def changes(state: ClusterState, view: View, leave_after_s: float, forget_after_s: float) -> list[Change]:
+    """What is to be done to the record now, the most urgent first. What cannot be made now stops none of the rest.
 
     A machine is not forgotten while the store counts on its member: it would be without a machine to come back on.
     """
+    found: list[Change] = []
     seated = {machine.name for machine in state.control_plane}
     # One whose member is made anew there keeps the rest of its part meanwhile.
     wanted = view.voters | (seated & view.homes)
     if view.voters and wanted != seated:
-        return Seat(wanted)
+        found.append(Seat(wanted))
     if view.newcomers:
-        return Admit(view.newcomers)
+        found.append(Admit(view.newcomers))
     for machine in state.machines:
         if machine.name in view.homes:
             continue
         gone_s = view.gone_s.get(machine.name, 0.0)
         if _is_gone(machine, gone_s, machine.name in view.left, leave_after_s, forget_after_s):
-            return Forget(machine.name)
-        if machine.phase == "draining" and not gone_s:
-            return Drain(machine.name)
-    return None
+            found.append(Forget(machine.name))
+        elif machine.phase == "draining" and not gone_s:
+            found.append(Drain(machine.name))
+    return found
 
 
 def _is_gone(machine: Machine, gone_s: float, has_left: bool, leave_after_s: float, forget_after_s: float) -> bool:

@@ -177,7 +177,7 @@ class Service:
         refusal = ""
         if step is not None:
             self._detail = f"{type(step).__name__.lower()} {step.machine}"
-            refusal = await self._take(step, listed)
+            refusal = await self._tried(step, listed)
             if not refusal:
                 return step
             self._detail = refusal  # the rest goes on: a machine that is the way out may wait to be admitted
@@ -252,6 +252,15 @@ class Service:
         """The machine whose address is the member's."""
         urls = set(member.peerURLs)
         return next((machine.name for machine in self._state.machines if addresses.kv_peer_url(machine) in urls), "")
+
+    async def _tried(self, step: decide.Step, listed: Any) -> str:
+        """As `_take`; a step that fails is refused, too. It may fail in every pass, and the rest of the work waits for
+        none of them."""
+        try:
+            return await self._take(step, listed)
+        except (RpcError, OSError, ValueError, UnknownOutcome) as error:
+            log.info("the store: %s failed: %s", step, error or type(error).__name__)
+            return f"{type(step).__name__.lower()} {step.machine}: {error or type(error).__name__}"
 
     async def _take(self, step: decide.Step, listed: Any) -> str:
         """Returns why the store does not promote a learner yet, "" when the step is done. Raises RpcError, OSError."""

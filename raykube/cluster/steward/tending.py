@@ -9,6 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from raykube.api.errors import ApiError
 from raykube.client.api import ApiClient
 from raykube.client.kv import KvClient
 from raykube.cluster import addresses, machines, placement, record
@@ -26,6 +27,7 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 RENEWAL_S = 3600.0  # between two looks at certificates' dates; machines that were away meanwhile get theirs then
 REFUSAL_S = 60.0  # before a machine that could not be taken is asked again
+NO_ANSWER = (503, 504)  # of an apiserver: there is none, or none in time
 TOLD_TO_END = 1  # Ray's reason of a node's death: it was asked to end
 
 
@@ -52,28 +54,38 @@ class Tending:
         self._renewed_at = -math.inf  # when all actors were given the certificates that there are
         self._told: tuple[Machine, ...] = ()  # the control plane that actors were told of
         self._unshown: set[str] = set()  # machines whose Nodes may not show their role yet
-        self.detail = ""
+        self._details: list[str] = []
 
     async def close(self) -> None:
         if self._api is not None:
             await self._api.close()
 
     async def tend(self, client: KvClient, state: ClusterState, revision: int, sight: Sight) -> object:
-        """Takes one step; returns it, None when all is well. Raises RpcError, OSError, ApiError, Conflict."""
+        """Takes one step; returns it, None when all is well. Raises RpcError, OSError, Conflict."""
         if not revision:
             await record.write(client, state, 0)
             return "record"
         view = self._view(state, sight)
-        change = fleet.next_change(state, view, self._config.leave_after, self._config.forget_after)
-        self.detail = "; ".join(f"{address} {reason}" for address, (_, reason) in self._refused.items())
-        if change is not None:
-            self.detail = f"{type(change).__name__.lower()} {getattr(change, 'machine', '')}".strip()
+        self._details = [f"{address} {reason}" for address, (_, reason) in self._refused.items()]
+        for change in fleet.changes(state, view, self._config.leave_after, self._config.forget_after):
             changed = state.model_copy(update={"machines": list(state.machines)})
-            if await self._make(change, changed, sight):
-                log.info("the cluster: %s", change)
-                await record.write(client, changed, revision)
-                return change
+            try:
+                if await self._make(change, changed, sight):
+                    log.info("the cluster: %s", change)
+                    await record.write(client, changed, revision)
+                    return change
+            except (ApiError, OSError) as error:
+                # Tried again, and until then no reason to leave the rest: perhaps apiservers are what is to be started.
+                said = f"{type(change).__name__.lower()} {getattr(change, 'machine', '')}".strip()
+                self._details.append(f"{said}: {error or type(error).__name__}")
+                if not isinstance(error, ApiError) or error.code in NO_ANSWER:
+                    break  # who would be asked next does not answer either
         return await self._fit_actors(state, sight)
+
+    @property
+    def detail(self) -> str:
+        """What is under way, and what cannot be done now."""
+        return "; ".join(self._details)
 
     # ---- looking
 
@@ -132,17 +144,23 @@ class Tending:
         for facts in found:
             if reason := machines.refusal(state, facts, version("raykube")):
                 reasons[facts.address] = reason
+        self._refuse(reasons)
+        admitted = machines.admit(state, [facts for facts in found if facts.address not in reasons])
+        outside = {facts.address for facts in found} - set(reasons) - {machine.address for machine in admitted}
+        self._refuse(dict.fromkeys(outside, f"is one more than the {addresses.MACHINES_MAX} that a cluster may have"))
+        return bool(admitted)
+
+    def _refuse(self, reasons: dict[str, str]) -> None:
         for address, reason in reasons.items():
             log.warning("the machine at %s is not taken: %s", address, reason)
             self._refused[address] = (time.monotonic() + REFUSAL_S, reason)
-        return bool(machines.admit(state, [facts for facts in found if facts.address not in reasons]))
 
     async def _drain(self, name: str, state: ClusterState) -> bool:
         """One try at moving the pods away; True when none is left, or their time is over."""
         since = self._draining_since.setdefault(name, time.monotonic())
         left = await nodes.drain(self._client(state), name)
         if left and time.monotonic() - since < self._config.drain_timeout:
-            self.detail = f"drain {name}: {left} pods to go"
+            self._details.append(f"drain {name}: {left} pods to go")
             return False
         self._draining_since.pop(name)
         machine = state.machine(name)
@@ -189,7 +207,7 @@ class Tending:
         await self._renew(present, state)
         await self.renew_certificates(present, state)
         if missing or surplus:
-            self.detail = f"starting {len(missing)}, ending {len(surplus)} actors"
+            self._details.append(f"starting {len(missing)}, ending {len(surplus)} actors")
         return (missing, surplus) if missing or surplus else None
 
     async def _renew(self, items: list[Placement], state: ClusterState) -> None:
@@ -209,11 +227,20 @@ class Tending:
         self._told = seats
 
     async def _show_roles(self, state: ClusterState) -> None:
-        """Labels the Nodes. A kubelet that is just starting may register later, as what it was made for."""
+        """Labels the Nodes. A kubelet that is just starting may register later, as what it was made for.
+
+        It is for the eye, and keeps nothing from being done: one Node may be refused, or no apiserver may answer.
+        """
         for machine in state.machines:
-            due = machine.name in self._unshown
-            if due and await nodes.show_role(self._client(state), machine.name, machine.control_plane):
-                self._unshown.discard(machine.name)
+            if machine.name not in self._unshown:
+                continue
+            try:
+                if await nodes.show_role(self._client(state), machine.name, machine.control_plane):
+                    self._unshown.discard(machine.name)
+            except ApiError as error:
+                self._details.append(f"label {machine.name}: {error}")
+                if error.code in NO_ANSWER:
+                    return
 
     async def renew_certificates(self, items: list[Placement], state: ClusterState) -> None:
         """Renews certificates long before they end, and gives all actors those that there are, now and then."""
