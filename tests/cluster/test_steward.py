@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_a_new_steward_removes_who_is_away_and_not_who_has_just_replaced_it() ->
     assert next_step(view({"b": 0.001}, A, B, C, voter), PATIENCE_S) == Remove(2, "b")
     silent = replace(view({}, A, B, C, voter), silent_s={2: 0.0})
     assert next_step(silent, PATIENCE_S) == Remove(2, "b")
+
+
+@pytest.mark.parametrize("leaving", "bc")
+def test_a_dead_member_goes_before_one_on_a_machine_that_leaves(leaving: str) -> None:
+    """The latter votes as long as there is no other place for it: else a store of three would survive no loss."""
+    lost = {"b": LOST_S, "c": LOST_S, "e": 1.0} | {leaving: math.inf}
+    dead, other = (B, C) if leaving == "c" else (C, B)
+    seen = replace(view(lost, A, B, C, Member(4, "d")), answering=frozenset({1, other.id, 4}))
+    anew = replace(seen, lost_s={**seen.lost_s, dead.machine: 0.001})
+    assert next_step(anew, PATIENCE_S) is None, "a new leader's steward does not know yet which of them is dead"
+    assert next_step(seen, PATIENCE_S) == Remove(dead.id, dead.machine)
+    seen = after(Remove(dead.id, dead.machine), seen)
+    assert next_step(seen, PATIENCE_S) == Dismiss(dead.machine)
+    seen = after(Dismiss(dead.machine), seen)
+    assert next_step(seen, PATIENCE_S) is None
+    seen = replace(seen, lost_s={**seen.lost_s, "e": 0.0})
+    assert next_step(seen, PATIENCE_S) == Add("e")
 
 
 def test_without_a_spare_machine_it_is_made_anew_where_it_was() -> None:

@@ -28,6 +28,7 @@ class View:
     silent_s: Mapping[int, float] = field(default_factory=dict)
     # For how long the store has refused to promote a learner for want of room on its disk, by id.
     full_s: Mapping[int, float] = field(default_factory=dict)
+    answering: frozenset[int] = frozenset()  # members that answer; one on a machine that leaves may, though given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,10 @@ def next_step(view: View, patience_s: float) -> Step | None:
     for learner in learners:
         return Promote(learner.id, learner.machine) if learner.has_started and not is_enough else None
     if len(voters) > view.wanted:
+        # One on a machine that leaves votes until there is another place for it: who does not answer goes first.
+        lost.sort(key=lambda each: each.id in view.answering)
+        if lost and lost[0].id in view.answering and are_waited_for:
+            return None
         # If nobody is lost, a machine came back in the middle: the least preferred place is given up. Or another
         # steward found it lost, and this one's patience begins only now: who does not answer goes before who does.
         places = list(view.lost_s)

@@ -242,6 +242,7 @@ class Service:
             frozenset(machine.name for machine in self._state.machines if not machine.eligible),
             silent_s,
             {member: now - since for member, since in self._full_since.items()},
+            frozenset(answering),
         )
 
     def _preference(self, machine: Machine) -> tuple[float, bool]:
