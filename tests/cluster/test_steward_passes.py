@@ -266,3 +266,35 @@ def test_a_machine_whose_member_answers_is_not_lost_whatever_ray_says(
     assert played.passes(3) == []
     played.silent.add("c")
     assert played.passes(5) == ["Add d", "Promote d", "Remove c"]
+
+
+def test_a_member_that_starts_and_crashes_in_turn_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers now and then, and never for long."""
+    played = Played(tmp_path, monkeypatch, "abcd")
+    done: list[str] = []
+    for _ in range(40):
+        for is_silent in (True, True, False):
+            played.silent = {"c"} if is_silent else set()
+            done += played.passes(1, 2.0)
+    assert done == ["Add d", "Promote d", "Remove c"]
+
+
+def test_a_member_that_misses_a_question_now_and_then_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(tmp_path, monkeypatch, "abcd")
+    for turn in range(2000):
+        played.silent = {"c"} if turn % 12 == 0 else set()
+        assert played.passes(1, 2.0) == []
+
+
+def test_a_member_that_was_silent_for_long_and_is_back_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was no machine for another one; now there is."""
+    played = Played(tmp_path, monkeypatch, "abc")
+    played.state.machines[2] = played.machine("c").model_copy(update={"eligible": False})
+    played.silent.add("c")
+    assert played.passes(10) == []
+    played.silent.clear()
+    played.newcomer = "d"
+    assert played.passes(1, 2.0) == []
+    assert played.passes(40, 2.0) == []
+    played.silent.add("c")
+    assert played.passes(20, 2.0) == [], "what was before is forgotten"

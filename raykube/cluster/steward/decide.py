@@ -25,6 +25,7 @@ class View:
     wanted: int  # voters that the operator asked for
     barred: frozenset[str] = frozenset()  # machines that may not have a new member
     # For how long a member does not answer, by id, though its machine may live: it lost its disk, or cannot start.
+    # 0: it answers, and was silent a moment ago.
     silent_s: Mapping[int, float] = field(default_factory=dict)
     # For how long the store has refused to promote a learner for want of room on its disk, by id.
     full_s: Mapping[int, float] = field(default_factory=dict)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from raykube.cluster.steward.silence import Silence
 from raykube.pb import etcd_pb2
 from raykube.rpc import RpcError, Tls
 from raykube.rpc.channel import Channel
@@ -14,12 +15,12 @@ MAINTENANCE = etcd_pb2.DESCRIPTOR.services_by_name["Maintenance"]
 
 
 class Voices:
-    """Remembers since when each member is silent, as heard by this one."""
+    """Remembers for how long each member is silent, as heard by this one."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._channels: dict[str, Channel] = {}
-        self._silent_since: dict[int, float] = {}
+        self._silence = Silence()
 
     async def answering(self, members: Iterable[Any]) -> set[int]:
         """The ids of those of etcd's `members` that answer now.
@@ -32,15 +33,12 @@ class Voices:
         return {member for member, answered in zip(asked, answers, strict=True) if answered}
 
     def silent_s(self, members: Iterable[int], answering: set[int]) -> dict[int, float]:
-        """For how long each of `members`, those on live machines, does not answer; 0 is left out.
+        """For how long each of `members`, those on live machines, does not answer; those that do are left out, but for
+        one that did not a moment ago, which has 0.
 
         One that is not among them is none of the silent: when its machine is back, it has all its time to start.
         """
-        now = time.monotonic()
-        self._silent_since = {
-            member: self._silent_since.get(member, now) for member in members if member not in answering
-        }
-        return {member: now - since for member, since in self._silent_since.items()}
+        return self._silence.on_heard(time.monotonic(), {member: member in answering for member in members})
 
     async def _answers(self, url: str) -> bool:
         if not url:
@@ -56,7 +54,7 @@ class Voices:
 
     async def forget(self) -> None:
         """Begins anew, and closes the connections."""
-        self._silent_since.clear()
+        self._silence.forget()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
