@@ -1,7 +1,6 @@
 """What the steward decides, step by step, until every machine that should have a member of the store has one."""
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,9 +18,6 @@ from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.decide import Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
 from raykube.cluster.steward.service import Service
-from raykube.kv import joins, recall
-from raykube.kv.core.wal_codec import Meta
-from raykube.kv.wal import Wal
 from raykube.pb import etcd_pb2
 
 PATIENCE_S = 60.0
@@ -202,44 +198,6 @@ def test_a_member_elsewhere_with_the_machine_s_name_keeps_no_new_one_from_beginn
     service._host(0xB, machine, listed)
     flags = dict(started[0].services)["raykube.kv"]
     assert flags["initial_cluster"] == ["d=https://127.9.9.99:2380", f"a={own}"]
-
-
-@pytest.mark.parametrize("disk", ["the machine's", "mounted", "linked"])
-def test_a_new_member_begins_with_nothing_where_a_former_one_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, disk: str
-) -> None:
-    """Also on a disk of its own, which stays where it is mounted or linked to: a mount cannot be renamed."""
-    machine = Machine(name="a", address="127.9.9.1", index=1, control_plane=True)
-    state = ClusterState(name="c", id="0" * 32, subnet=9, local=True, machines=[machine])
-    folder = tmp_path / "machines" / "a" / "kv"
-    if disk == "linked":
-        (tmp_path / "disk").mkdir()
-        folder.parent.mkdir(parents=True)
-        folder.symlink_to(tmp_path / "disk")
-    if disk == "mounted":
-        monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
-    (folder / "snap").mkdir(parents=True)
-    (folder / "lost+found").mkdir()
-    (folder / "snap" / "1.snap").write_bytes(b"1")
-    (folder / joins.INCARNATION).write_text("1")
-    Wal.open(folder / "wal", Meta(7, 8, 9))[0].close()
-
-    def begin(member: int) -> None:
-        Service(Config(state=state, machine="a", data_dir=tmp_path, member=member))._set_aside()
-
-    caplog.set_level(logging.INFO)
-    begin(8)
-    assert recall.has_log(folder), "it is this very member"
-    begin(10)
-    begin(10)
-    has_stayed = (folder / "lost+found").is_dir()
-    assert has_stayed == (disk != "the machine's")
-    assert not any((folder / name).exists() for name in ("wal", "snap", joins.INCARNATION))
-    (aside,) = (folder if has_stayed else folder.parent).glob("kv.8.*")
-    assert recall.has_log(aside)
-    assert (aside / "snap" / "1.snap").read_bytes() == b"1"
-    (told,) = caplog.messages
-    assert str(aside) in told, "nobody removes it but who is told where it takes up room"
 
 
 def after(step: Step, seen: View) -> View:

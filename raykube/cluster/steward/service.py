@@ -16,12 +16,11 @@ from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import Folders, kv_placement
 from raykube.cluster.state import Machine
 from raykube.cluster.steward import decide
+from raykube.cluster.steward.aside import set_aside
 from raykube.cluster.steward.config import Config
 from raykube.cluster.steward.tending import Sight, Tending
 from raykube.cluster.steward.voices import Voices
-from raykube.kv import joins
 from raykube.kv.core.member_changes import NO_ROOM
-from raykube.kv.wal import owner
 from raykube.pb import etcd_pb2
 from raykube.rpc import Code, RpcError, Tls
 
@@ -59,37 +58,12 @@ class Service:
     async def start(self) -> None:
         """Begins to look after the cluster. Raises OSError."""
         if self._config.member:
-            self._set_aside()
+            set_aside(self._folders.kv, self._config.member)
         pki = self._folders.pki
         tls = Tls(pki / "apiserver-etcd-client.crt", pki / "apiserver-etcd-client.key", pki / "ca.crt")
         self._client = KvClient([f"{self._folders.machine.address}:{addresses.KV_CLIENT_PORT}"], tls)
         self._voices = Voices(tls)
         self._task = asyncio.create_task(self._run())
-
-    def _set_aside(self) -> None:
-        """Moves away the data of another member that lived here before: a new member begins with nothing."""
-        folder = self._folders.kv
-        found = owner(folder / "wal")
-        if found is not None and found.member_id == self._config.member:
-            return
-        if found is not None or any(folder.glob("wal/*")) or any(folder.glob("snap/*")):
-            whose = f"{found.member_id:x}" if found is not None else "unreadable"
-            name = f"{folder.name}.{whose}.{time.time():.0f}"
-            if folder.is_mount() or folder.is_symlink():
-                # A disk of its own is where members of this machine are to be: it cannot, or must not, move away.
-                aside = folder / name
-                aside.mkdir(mode=0o700, exist_ok=True)
-                for part in ("snap", joins.INCARNATION, "wal"):  # the log says whose they are: it goes last
-                    if (folder / part).exists():
-                        (folder / part).rename(aside / part)
-            else:
-                aside = folder.rename(folder.with_name(name))
-            log.info(
-                "the data of the former member (%s) is set aside in %s, which nobody reads:"
-                " it may be removed by hand once the store is healthy",
-                whose,
-                aside,
-            )
 
     async def wait(self) -> None:
         """Never ends by itself."""
