@@ -196,7 +196,7 @@ class Transport:
 
     async def _send_snapshot(self, peer: Peer, message: Message) -> None:
         assert message.snapshot is not None
-        arrived = False
+        arrived = lacks_room = False
         peer.is_sending_snapshot = True
         try:
             path = self._member.files.path(message.snapshot)
@@ -206,10 +206,11 @@ class Transport:
             log.warning("snapshot for member %x did not arrive: %s", peer.member, error)
             if isinstance(error, OSError) or error.code is Code.DATA_LOSS:
                 self._member.snapshotter.renew()  # it cannot be read, or is not what was written
+            lacks_room = isinstance(error, RpcError) and error.code is Code.RESOURCE_EXHAUSTED
             await asyncio.sleep(SNAPSHOT_RETRY_S)
         finally:
             peer.is_sending_snapshot = False
-        self._member.replica.node.on_snapshot_sent(peer.member, arrived)
+        self._member.replica.node.on_snapshot_sent(peer.member, arrived, lacks_room)
         self._member.wake()
 
     async def _chunks(self, message: Message, path: Path) -> AsyncIterator[Any]:

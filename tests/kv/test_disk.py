@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from raykube.client.kv import KvClient, UnknownOutcome
+from raykube.kv.core.member_changes import NO_ROOM
 from raykube.kv.room import BYTES_KEPT
 from raykube.kv.service import Service
 from raykube.kv.snapshot_files import SnapshotFiles
@@ -135,6 +136,43 @@ async def test_a_learner_s_full_disk_is_its_own_and_it_gets_no_vote(
                 with suppress(RpcError):
                     await group.promote(added.ID)
                 await asyncio.sleep(0.05)
+
+
+async def test_a_learner_without_room_for_a_snapshot_does_not_merely_lag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is not full, but smaller than the store. Who waits for it to catch up waits for ever."""
+    monkeypatch.setattr("raykube.kv.transport.SNAPSHOT_RETRY_S", 0.02)
+    monkeypatch.setattr("raykube.kv.snapshotter.ENTRIES_KEPT", 1)
+    real = shutil.disk_usage
+
+    def usage(path: Path) -> NamedTuple:
+        is_short = path.name == "snap" and path.parent.name == "m2"
+        return real(path)._replace(free=BYTES_KEPT) if is_short else real(path)
+
+    monkeypatch.setattr("raykube.kv.stored_snapshot.shutil.disk_usage", usage)
+    async with running_group(tmp_path, 1, snapshot_count=5) as group:
+        for number in range(50):
+            await group.client.write([put(f"/{number}")])
+        node = group.services["m1"].member.replica.node
+        await until(lambda: node.log.base > 20, 10, "the log is cut")
+        added = await group.add("m2", learner=True)
+        await group.start("m2")
+
+        async def answers(wanted: str) -> None:
+            answer = "?"
+            async with asyncio.timeout(20):
+                while answer != wanted:
+                    try:
+                        await group.promote(added.ID)
+                        answer = ""
+                    except RpcError as error:
+                        answer = error.message
+                    await asyncio.sleep(0.02)
+
+        await answers(NO_ROOM)
+        monkeypatch.setattr("raykube.kv.stored_snapshot.shutil.disk_usage", real)
+        await answers("")
 
 
 async def test_a_log_without_room_for_its_next_segment_refuses_waits_and_goes_on(

@@ -135,7 +135,7 @@ class Replica:
             return False
         matches = {member: progress.match for member, progress in node.progress.items()}
         started = frozenset(member for member, found in self.machine.attributes.items() if found.name)
-        full = frozenset(member for member, progress in node.progress.items() if progress.is_disk_full)
+        full = frozenset(member for member, progress in node.progress.items() if progress.has_no_room)
         known = Circumstances(node.membership, node.id, started, node.alive(), matches, full)
         member, membership = decide(change, known)
         if not node.propose_membership(membership):

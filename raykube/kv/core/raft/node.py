@@ -136,11 +136,13 @@ class Node(Elections, Following):
         if progress is not None and progress.sending is Sending.REPLICATE:
             progress.become_probe()
 
-    def on_snapshot_sent(self, member: int, arrived: bool) -> None:
-        """The snapshot for `member` was delivered, or not."""
+    def on_snapshot_sent(self, member: int, arrived: bool, lacks_room: bool = False) -> None:
+        """The snapshot for `member` was delivered, or not; `lacks_room`: it said that it has no room for it."""
         progress = self.progress.get(member)
         if progress is None or progress.sending is not Sending.SNAPSHOT:
             return
+        if arrived or lacks_room:  # a connection that broke says nothing about its disk
+            progress.lacks_room = lacks_room
         if not arrived:
             progress.snapshot_index = 0
         progress.become_probe()

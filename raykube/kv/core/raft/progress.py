@@ -26,10 +26,16 @@ class Progress:
     snapshot_index: int = 0
     is_active: bool = False  # heard of since the last check of the quorum
     is_disk_full: bool = False  # as it said last
+    lacks_room: bool = False  # the last snapshot for it was not taken: it had nowhere to put it
     silent_ticks: int = 0  # since it was heard of
     commit_told: int = 0  # what it was told to be committed, if nothing was lost since
     awaited: int = 0  # somebody waits there for what is up to here: a proposal of its own, or a read
     round_confirmed: int = 0  # newest heartbeat round it answered
+
+    @property
+    def has_no_room(self) -> bool:
+        """Whether its disk keeps it from following. One on which a snapshot does not fit has room for all the rest."""
+        return self.is_disk_full or (self.lacks_room and self.sending is not Sending.REPLICATE)
 
     def on_heard(self) -> None:
         """The follower answered something."""
