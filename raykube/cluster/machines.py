@@ -1,8 +1,8 @@
 """Which machines a cluster takes, under which names, and which of them run the control plane. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, count
 
 from raykube.cluster.addresses import MACHINES_MAX
 from raykube.cluster.facts import Facts
@@ -10,16 +10,18 @@ from raykube.cluster.state import DOCKER, ClusterState, Machine
 
 ACCELERATOR = "accelerator_type:"  # of a resource of Ray: the kind
 LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+NAME_MAX = 63  # a Node's name is a label's value, too
 PROCESS_RUNTIME = "process"  # what --container-runtime-endpoint says for the embedded runtime
 
 
-def node_name(hostname: str, address: str, used: Iterable[str]) -> str:
-    """A Node name for a machine: its host name, made unique by its address when two share it."""
+def node_name(hostname: str, address: str, used: Collection[str]) -> str:
+    """A Node name for a machine: its host name, made unique by its address when two share it, and by a number when that
+    is another's host name."""
     host = hostname.lower().split(".")[0]
-    name = "".join(letter if letter.isalnum() else "-" for letter in host).strip("-") or "machine"
-    if name in used:
-        name = f"{name}-{address.replace('.', '-').replace(':', '-')}"
-    return name[:63].rstrip("-")
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in host).strip("-") or "machine"
+    place = "-" + address.replace(".", "-").replace(":", "-")
+    ends = chain(["", place], (f"{place}-{number}" for number in count(2)))
+    return next(whole for end in ends if (whole := f"{name[: NAME_MAX - len(end)].rstrip('-')}{end}") not in used)
 
 
 def runtime_of(endpoint: str, facts: Facts) -> str:
@@ -147,14 +149,21 @@ def first_control_plane(state: ClusterState) -> list[str]:
 def joined(record: ClusterState, wished: ClusterState) -> ClusterState:
     """`record`, the store's, with what the operator's `wished` adds to it: machines, flags, the size asked for.
 
-    Where members are is the store's business: machines that both have are as the record says.
+    Where members are is the store's business: machines that both have, by their addresses, are as the record says. A
+    steward may have taken others meanwhile: where they have the name or the index, a new one gets another.
     """
-    known = {machine.name for machine in record.machines}
     update = {name: getattr(wished, name) for name in ("extra_config", "gcs_address", "program_path")}
     update |= {name: getattr(wished, name) for name in ("control_plane_size", "control_plane_selector")}
     update |= {name: getattr(wished, name) for name in ("hollow_nodes", "hollow_actors")}
-    added = [machine for machine in wished.machines if machine.name not in known]
-    added = [machine.model_copy(update={"control_plane": False}) for machine in added]
-    used = {machine.index for machine in added}
-    freed = [number for number in record.freed_indexes if number not in used]
-    return record.model_copy(update=update | {"machines": [*record.machines, *added], "freed_indexes": freed})
+    new = record.model_copy(update=update | {"machines": list(record.machines)})
+    for machine in wished.machines:
+        names, indexes, addresses = (
+            {getattr(each, key) for each in new.machines} for key in ("name", "index", "address")
+        )
+        index = machine.index if machine.index not in indexes else _free_index(new)
+        if machine.address in addresses or not index:
+            continue
+        name = node_name(machine.name, machine.address, names)
+        new.machines.append(machine.model_copy(update={"control_plane": False, "name": name, "index": index}))
+        new.freed_indexes = [number for number in new.freed_indexes if number != index]
+    return new

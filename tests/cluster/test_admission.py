@@ -36,6 +36,18 @@ def test_names_are_host_names_made_unique() -> None:
     assert [machine.name for machine in found.machines] == ["web", "web-10-0-0-2", "a-b"]
 
 
+def test_names_are_unique_however_long_they_are_and_whatever_they_look_like() -> None:
+    found = cluster()
+    long = "x" * 80
+    hosts = [long, long, long[:62], "web", "web-10-0-0-6", "web", "b\u00fcro\u00b2", "-"]
+    machines.admit(found, [facts(number, host) for number, host in enumerate(hosts, 1)])
+    names = [machine.name for machine in found.machines]
+    assert len(set(names)) == len(hosts)
+    assert names[:2] == ["x" * 63, "x" * 54 + "-10-0-0-2"]
+    assert names[4:] == ["web-10-0-0-6", "web-10-0-0-6-2", "b-ro", "machine"]
+    assert all(machines.LABEL_VALUE.fullmatch(name) for name in names)
+
+
 def test_nodes_have_labels_for_the_accelerators_that_ray_counts() -> None:
     found = cluster()
     resources = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100": 1.0, "node:10.0.0.1": 1.0}
@@ -186,3 +198,18 @@ def test_the_record_keeps_its_own_of_machines_that_both_have() -> None:
     merged = machines.joined(record, wished)
     assert merged.machines == [a, seated, c]
     assert (merged.control_plane_size, merged.generation) == (3, 7)
+
+
+def test_what_a_steward_took_meanwhile_has_its_name_and_index_for_itself() -> None:
+    """It and `up` ask new machines at the same time, and may number them in another order."""
+    record, wished = cluster(), cluster()
+    machines.admit(record, [facts(1), facts(3, "web")])
+    machines.admit(wished, [facts(1), facts(2, "web"), facts(3, "web"), facts(4)])
+    merged = machines.joined(record, wished)
+    assert [(machine.name, machine.address, machine.index) for machine in merged.machines] == [
+        ("host1", "10.0.0.1", 1),
+        ("web", "10.0.0.3", 2),
+        ("web-10-0-0-2", "10.0.0.2", 3),
+        ("host4", "10.0.0.4", 4),
+    ]
+    assert machines.joined(merged, wished) == merged
