@@ -82,6 +82,17 @@ def is_eligible(state: ClusterState, labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in state.control_plane_selector.items())
 
 
+def choose_eligible(state: ClusterState, found: Iterable[Facts]) -> None:
+    """Has the selector count for the machines that `state` has already: it may be another one than when they came."""
+    labels = {facts.address: facts.labels for facts in found}
+    state.machines = [
+        machine.model_copy(update={"eligible": is_eligible(state, labels[machine.address])})
+        if machine.address in labels
+        else machine
+        for machine in state.machines
+    ]
+
+
 def admit(state: ClusterState, found: Iterable[Facts]) -> list[Machine]:
     """Takes the machines that `state` does not have yet; returns them. Those over MACHINES_MAX stay outside."""
     new = []
@@ -149,13 +160,19 @@ def first_control_plane(state: ClusterState) -> list[str]:
 def joined(record: ClusterState, wished: ClusterState) -> ClusterState:
     """`record`, the store's, with what the operator's `wished` adds to it: machines, flags, the size asked for.
 
-    Where members are is the store's business: machines that both have, by their addresses, are as the record says. A
-    steward may have taken others meanwhile: where they have the name or the index, a new one gets another.
+    Where members are is the store's business: machines that both have, by their addresses, are as the record says, but
+    for whether they may have one. A steward may have taken others meanwhile: where they have the name or the index, a
+    new one gets another.
     """
     update = {name: getattr(wished, name) for name in ("extra_config", "gcs_address", "program_path")}
     update |= {name: getattr(wished, name) for name in ("control_plane_size", "control_plane_selector")}
     update |= {name: getattr(wished, name) for name in ("hollow_nodes", "hollow_actors")}
-    new = record.model_copy(update=update | {"machines": list(record.machines)})
+    eligible = {machine.address: machine.eligible for machine in wished.machines}
+    known = [
+        machine.model_copy(update={"eligible": eligible.get(machine.address, machine.eligible)})
+        for machine in record.machines
+    ]
+    new = record.model_copy(update=update | {"machines": known})
     for machine in wished.machines:
         names, indexes, addresses = (
             {getattr(each, key) for each in new.machines} for key in ("name", "index", "address")

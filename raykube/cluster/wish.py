@@ -135,6 +135,7 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
     for facts in found:
         if reason := machines.refusal(state, facts, version("raykube")):
             raise ClusterError(f"the machine {facts.hostname} ({facts.address}) {reason}")
+    machines.choose_eligible(state, found)
     machines.admit(state, found)
     if not all(facts.is_root for facts in found):
         state.kubernetes_service_port = addresses.API_PORT  # an ordinary user's kube-proxy cannot have 443

@@ -213,3 +213,15 @@ def test_what_a_steward_took_meanwhile_has_its_name_and_index_for_itself() -> No
         ("host4", "10.0.0.4", 4),
     ]
     assert machines.joined(merged, wished) == merged
+
+
+def test_another_selector_counts_for_the_machines_that_are_there() -> None:
+    there = [facts(number) for number in (1, 2, 3)]
+    record = cluster()
+    machines.admit(record, there)
+    record = record.model_copy(update={"generation": 7})
+    wished = record.model_copy(update={"control_plane_selector": {"zone": "b"}})
+    machines.choose_eligible(wished, there[:2])
+    assert [machine.eligible for machine in wished.machines] == [False, True, True], "one that is away stays as it was"
+    merged = machines.joined(record, wished)
+    assert [machine.eligible for machine in merged.machines] == [False, True, True]

@@ -87,6 +87,17 @@ def test_a_machine_that_may_not_have_a_member_gets_none() -> None:
     assert next_step(replace(seen, barred=frozenset("de")), PATIENCE_S) is None
 
 
+def test_members_move_to_the_machines_that_may_have_one_once_there_are_enough() -> None:
+    """The operator chose others; until there are as many as were asked for, what there is stays."""
+    answering = frozenset(range(100))
+    seen = replace(view({"e": LOST_S}, A, B, C), barred=frozenset("ab"), answering=answering)
+    assert next_step(seen, PATIENCE_S) is None
+    seen = replace(seen, lost_s=dict.fromkeys("abcde", 0.0))
+    found = list(steps(seen))
+    assert {member.machine for member in found[-1].members} == found[-1].hosted == set("cde")
+    assert min(len([m for m in each.members if not m.learner]) for each in found) == 3, "one after the other"
+
+
 def test_a_member_that_is_silent_on_a_live_machine_is_replaced_on_another() -> None:
     """Its machine lost its disk: the store lets nobody begin anew under an old name."""
     silent = replace(view({}, A, B, C), silent_s={1: 59.0})

@@ -23,7 +23,8 @@ class View:
     lost_s: Mapping[str, float]
     hosted: frozenset[str]  # machines with an actor for a member
     wanted: int  # voters that the operator asked for
-    barred: frozenset[str] = frozenset()  # machines that may not have a new member
+    # Machines that may have no new member, and no old one once there are enough of the others.
+    barred: frozenset[str] = frozenset()
     # For how long a member does not answer, by id, though its machine may live: it lost its disk, or cannot start.
     # 0: it answers, and was silent a moment ago.
     silent_s: Mapping[int, float] = field(default_factory=dict)
@@ -80,7 +81,11 @@ def next_step(view: View, patience_s: float) -> Step | None:
     instant fewer failures are survived than before.
     """
 
+    fit = [machine for machine, lost in view.lost_s.items() if lost < patience_s and machine not in view.barred]
+
     def is_lost(member: Member) -> bool:
+        if member.machine in view.barred and len(fit) >= view.wanted:
+            return True
         return max(view.lost_s.get(member.machine, patience_s), view.silent_s.get(member.id, 0.0)) >= patience_s
 
     def is_away(member: Member) -> bool:
