@@ -48,6 +48,7 @@ PORT_TIMEOUT_S = 3.0
 RAY_STARTS_MAX = 3
 STORE_MOVES_MAX = 3
 HOLD_S = 120.0  # for how long stewards leave the actors alone while an operator's command changes them
+HOLD_AGAIN_S = 20.0  # one kind of actors may take more than a minute to end
 
 
 @contextmanager
@@ -385,9 +386,14 @@ def _end_components(state: ClusterState, data_dir: Path) -> dict[str, str]:
     order = list(COMPONENTS)
     deciders = ["controller-manager", "scheduler"]
     workers = [name for name in reversed(order) if name not in (*deciders, "apiserver", "kv")]
+    held_at = time.monotonic()
     # A kubelet's pods need the pod network until they have ended: one kind after the other.
     for group in (deciders, *([name] for name in workers), ["apiserver"], ["kv"]):
         mine = [item for item in placements if item.component in group]
+        if time.monotonic() - held_at > HOLD_AGAIN_S:
+            # A machine that hangs takes its time for each kind, and the stewards would begin to make all anew.
+            placement.ask(state, "kv", "hold", str(HOLD_S))
+            held_at = time.monotonic()
         # Pods that could not be ended keep their network: without it no runtime takes them away later.
         kept = [item for item in mine if f"kubelet-{item.machine.name}" in stays]
         placement.stop(kept, state, STOP_TIMEOUT_S)

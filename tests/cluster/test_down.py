@@ -1,0 +1,44 @@
+"""What `down` does on machines that take their time."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from raykube.cluster import placement, supervisor
+from raykube.cluster.plan import Placement
+from raykube.cluster.state import ClusterState, Machine
+
+SLOW_S = supervisor.STOP_TIMEOUT_S + placement.CLEAR_TIMEOUT_S  # a machine that hangs, of each kind of actors
+
+
+def test_stewards_make_nothing_anew_while_a_machine_that_hangs_is_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [Machine(name=f"m{n}", address=f"10.0.0.{n}", index=n, control_plane=n == 1) for n in (1, 2)]
+    state = ClusterState(name="c", id="f" * 32, subnet=0, local=False, machines=machines)
+    now = 0.0
+    held_until = supervisor.HOLD_S  # by `down`, before it begins with this
+    free: list[str] = []
+
+    def hold(_state: object, _component: str, question: str, seconds: str) -> list[str]:
+        nonlocal held_until
+        assert question == "hold"
+        held_until = now + float(seconds)
+        return []
+
+    def stop(items: Iterable[Placement], *_: object, **__: object) -> dict[str, str]:
+        nonlocal now
+        names = [item.name for item in items]
+        now += SLOW_S if names else 0.0
+        if now > held_until:
+            free.extend(names)
+        return {}
+
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
+    played = {"ask": hold, "stop": stop, "names": set, "live_nodes": list, "clear_leftovers": lambda *_: {}}
+    for name, value in played.items():
+        monkeypatch.setattr(placement, name, value)
+    assert supervisor._end_components(state, tmp_path) == {}
+    assert free == []
