@@ -77,6 +77,30 @@ def test_a_member_that_was_taken_away_by_hand_is_made_again() -> None:
     assert next_step(view({}, A, B), PATIENCE_S) == Add("c")
 
 
+def test_a_store_of_one_becomes_one_of_three_and_never_stays_one_of_two() -> None:
+    """Which would end with either of its machines."""
+    none = dict.fromkeys("cde", LOST_S)
+    begin = view(none, A)
+    *_, seen = steps(begin)
+    assert [(member.machine, member.learner) for member in seen.members] == [("a", False), ("b", True)]
+    *_, grown = steps(replace(seen, lost_s=view({"d": LOST_S, "e": LOST_S}).lost_s))
+    assert [(member.machine, member.learner) for member in grown.members] == [(each, False) for each in "abc"]
+    leaving = replace(seen, lost_s=seen.lost_s | {"a": math.inf}, answering=frozenset({1}))
+    *_, moved = steps(leaving)
+    assert {member.machine for member in moved.members} == {"b"}, "where the one leaves, the other is all there is"
+
+
+def test_a_member_leaves_where_as_many_failures_are_survived_without_it() -> None:
+    """There is no other place for it: four survive no more than three do, and two no more than one."""
+    lost = {"d": math.inf, "e": LOST_S}
+    seen = replace(view(lost, A, B, C, Member(4, "d"), wanted=5), answering=frozenset({1, 2, 3, 4}))
+    assert next_step(seen, PATIENCE_S) == Remove(4, "d")
+    seen = replace(view({"c": math.inf, "d": LOST_S, "e": LOST_S}, A, B, C), answering=frozenset({1, 2, 3}))
+    assert next_step(seen, PATIENCE_S) is None
+    seen = replace(view({"a": math.inf, "c": LOST_S, "d": LOST_S, "e": LOST_S}, A, B), answering=frozenset({1, 2}))
+    assert next_step(seen, PATIENCE_S) == Remove(1, "a")
+
+
 def test_a_member_on_no_machine_of_the_cluster_counts_as_lost() -> None:
     assert next_step(view({}, A, B, Member(9, "")), PATIENCE_S) == Add("c")
 

@@ -109,8 +109,11 @@ def next_step(view: View, patience_s: float) -> Step | None:
             return Host(member.id, member.machine)
     for machine in sorted(view.hosted - homes):
         return Dismiss(machine)
+    # Of two voters neither may be lost: a second one waits until there is a place for a third, and is a copy till then.
+    is_half_way = len(voters) == 1 and not lost and not spare and view.wanted > 2
     for learner in learners:
-        return Promote(learner.id, learner.machine) if learner.has_started and not is_enough else None
+        is_due = learner.has_started and not is_enough and not is_half_way
+        return Promote(learner.id, learner.machine) if is_due else None
     if len(voters) > view.wanted:
         # One on a machine that leaves votes until there is another place for it: who does not answer goes first.
         lost.sort(key=lambda each: each.id in view.answering)
@@ -125,6 +128,9 @@ def next_step(view: View, patience_s: float) -> Step | None:
         if spare:
             return Add(spare)
         for member in lost:
+            # An even number of voters survives no more than one less.
+            if member.id in view.answering and len(voters) % 2 == 0:
+                return Remove(member.id, member.machine)
             # Its own machine is the spare one, once the store has forgotten it: no fewer failures are survived then.
             lives = view.lost_s.get(member.machine, patience_s) == 0 and member.machine not in view.barred
             if lives and len(voters) - len(lost) > (len(voters) - 1) // 2:
