@@ -31,7 +31,7 @@ from raykube.cluster import (
 )
 from raykube.cluster import state as cluster_state
 from raykube.cluster.authority import certify
-from raykube.cluster.plan import COMPONENTS, PACKAGES, Folders, Placement, plan
+from raykube.cluster.plan import COMPONENTS, PACKAGES, Folders, Placement, kv_placement, plan
 from raykube.cluster.readiness import wait_for_nodes
 from raykube.cluster.settings import Settings, program_path
 from raykube.cluster.state import ClusterState
@@ -381,6 +381,9 @@ def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_
 def _end_components(state: ClusterState, data_dir: Path) -> dict[str, str]:
     """Ends all actors, and what they left on purpose on machines that are there; returns why that stays, by actor."""
     placements, actors = plan(state, data_dir), placement.names()
+    # A learner is of no plan, and has left its spec all the same.
+    learners = placement.store_hosts(state, actors) - {machine.name for machine in state.control_plane}
+    placements += [kv_placement(state, state.machine(name), data_dir) for name in sorted(learners)]
     stays: dict[str, str] = {}
     # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
     order = list(COMPONENTS)

@@ -20,7 +20,8 @@ def test_stewards_make_nothing_anew_while_a_machine_that_hangs_is_taken_down(
     state = ClusterState(name="c", id="f" * 32, subnet=0, local=False, machines=machines)
     now = 0.0
     held_until = supervisor.HOLD_S  # by `down`, before it begins with this
-    free: list[str] = []
+    free: list[str] = []  # what ended when nobody held the stewards any more
+    ended: list[str] = []
 
     def hold(_state: object, _component: str, question: str, seconds: str) -> list[str]:
         nonlocal held_until
@@ -32,13 +33,22 @@ def test_stewards_make_nothing_anew_while_a_machine_that_hangs_is_taken_down(
         nonlocal now
         names = [item.name for item in items]
         now += SLOW_S if names else 0.0
+        ended.extend(names)
         if now > held_until:
             free.extend(names)
         return {}
 
     monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
-    played = {"ask": hold, "stop": stop, "names": set, "live_nodes": list, "clear_leftovers": lambda *_: {}}
+    played = {
+        "ask": hold,
+        "stop": stop,
+        "names": lambda: {"kv-m1", "kv-m2"},
+        "live_nodes": list,
+        "end": lambda _: None,
+        "clear_leftovers": lambda *_: {},
+    }
     for name, value in played.items():
         monkeypatch.setattr(placement, name, value)
     assert supervisor._end_components(state, tmp_path) == {}
     assert free == []
+    assert "kv-m2" in ended, "a learner's, too"
