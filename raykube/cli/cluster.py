@@ -259,8 +259,14 @@ def leave(name: str, data_dir: Path | None, address: str, timeout: int, machine:
     _supervisor()
     from raykube.cluster import departure
 
+    console = Console(highlight=False)
     try:
-        departure.leave(name, machine, address, data_dir, Shown(Console(highlight=False)), timeout)
+        departure.leave(name, machine, address, data_dir, Shown(console), timeout)
+    except KeyboardInterrupt:
+        console.print(
+            "Interrupted: a machine that was told to leave goes on with it, and 'raykube leave' waits for it again"
+        )
+        raise click.exceptions.Exit(130) from None
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 

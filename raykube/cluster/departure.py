@@ -20,6 +20,10 @@ from raykube.cluster.wish import ClusterError, is_own
 
 POLL_S = 0.5
 END_TIMEOUT_S = 30.0
+NO_PLACE = (
+    "is no machine free to take its member of the store? Start one, or have a smaller control plane with"
+    " 'raykube up --address … --control-plane 1'"
+)
 
 
 def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: Listener, timeout_s: float) -> None:
@@ -84,8 +88,8 @@ def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> No
         if phase == "drained" and not mine:
             return
         if time.monotonic() > deadline:
-            why = "is no machine free to take its member of the store?" if machine.control_plane else f"it is {phase!r}"
-            raise ClusterError(f"{machine.name} is not drained in time: {why} 'raykube leave' again goes on")
+            why = NO_PLACE if machine.control_plane else f"it is {phase!r}"
+            raise ClusterError(f"{machine.name} is not drained in time: {why}; 'raykube leave' again goes on")
         time.sleep(POLL_S)
 
 
