@@ -40,6 +40,8 @@ class Played:
         self.refusals: dict[str, str] = {}  # machine → why its learner is not promoted
         self.alarms: set[str] = set()  # machines whose member says that it is full
         self.newcomer = ""
+        self.leader = "a"
+        self.rests = 0
         self.now = 0.0
         self.tended = 0
         self.detail = ""
@@ -54,7 +56,8 @@ class Played:
         monkeypatch.setattr("raykube.cluster.placement.end", self.actors.discard)
         voices = Voices(Tls(folder / "crt", folder / "key", folder / "ca"))
         monkeypatch.setattr(
-            "raykube.cluster.steward.voices.Channel", lambda name, _: SimpleNamespace(stub=self._at(name))
+            "raykube.cluster.steward.voices.Channel",
+            lambda name, _: SimpleNamespace(stub=self._at(name), close=self._close),
         )
         for name, value in {"_client": self, "_voices": voices, "_tending": self, "_read_record": self._record}.items():
             monkeypatch.setattr(self.steward, name, value)
@@ -95,7 +98,9 @@ class Played:
     async def call(self, _service: str, method: str, request: Any, *_: object, **__: object) -> Any:
         match method:
             case "Status":
-                return etcd_pb2.StatusResponse(leader=1, header=etcd_pb2.ResponseHeader(member_id=1))
+                return etcd_pb2.StatusResponse(
+                    leader=self.members[self.leader].ID, header=etcd_pb2.ResponseHeader(member_id=1)
+                )
             case "MemberList":
                 return etcd_pb2.MemberListResponse(members=self.members.values())
             case "MemberAdd":
@@ -112,6 +117,9 @@ class Played:
                 self.members.pop(name := self.home(request.ID))
         self.done.append(f"{method.removeprefix('Member')} {name}")
         return None
+
+    async def _close(self) -> None:
+        pass
 
     def _at(self, name: str) -> Callable[[Any], Any]:
         """Makes stubs of the member on a machine."""
@@ -143,6 +151,9 @@ class Played:
 
     def certify(self, _state: ClusterState) -> None:
         pass
+
+    def rest(self) -> None:
+        self.rests += 1
 
     async def tend(self, *_: object) -> object:
         self.tended += 1
@@ -297,3 +308,12 @@ def test_a_member_that_was_silent_for_long_and_is_back_stays(tmp_path: Path, mon
     assert played.passes(40, 2.0) == []
     played.silent.add("c")
     assert played.passes(20, 2.0) == [], "what was before is forgotten"
+
+
+def test_a_steward_whose_member_does_not_lead_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(tmp_path, monkeypatch, "abc")
+    played.passes(1)
+    assert (played.tended, played.rests) == (1, 0)
+    played.leader = "b"
+    played.passes(2)
+    assert (played.tended, played.rests) == (1, 2)

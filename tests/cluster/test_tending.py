@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,3 +161,20 @@ def test_a_node_that_cannot_be_labelled_keeps_no_certificate_from_being_renewed(
     played.refused.clear()
     played.passes(1)
     assert played.labelled == ["m1", "m3", "m2"]
+
+
+def test_a_machine_is_gone_since_this_steward_has_seen_it_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was gone for a moment, then another steward had the work for hours and saw it back. It is rebooted again."""
+    played = Played(tmp_path, monkeypatch, 3)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(tending, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    played.alive["10.0.0.2"] = False
+    played.passes(1)
+    played.steward.rest()
+    clock.now += 7200.0
+    played.passes(1)
+    assert played.names == {"m1", "m2", "m3"}
+    assert played.told == 2, "who has just the control plane that it knew may have told nobody"
+    clock.now += 601.0
+    played.passes(1)
+    assert played.names == {"m1", "m3"}

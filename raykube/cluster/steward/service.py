@@ -133,6 +133,7 @@ class Service:
         if not is_leader:
             self._missing_since.clear()  # this member cannot tell; a new leader is patient anew
             self._full_since.clear()
+            self._tending.rest()
             await self._voices.forget()
             self._detail = ""
             return None

@@ -60,6 +60,12 @@ class Tending:
         if self._api is not None:
             await self._api.close()
 
+    def rest(self) -> None:
+        """Another steward has the work now: what comes and goes meanwhile, and what is told, this one does not see."""
+        self._gone_since.clear()
+        self._draining_since.clear()
+        self._told = ()
+
     async def tend(self, client: KvClient, state: ClusterState, revision: int, sight: Sight) -> object:
         """Takes one step; returns it, None when all is well. Raises RpcError, OSError, Conflict."""
         if not revision:
