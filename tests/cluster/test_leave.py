@@ -1,0 +1,33 @@
+"""What `raykube leave` says when it does not come to its end."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from raykube.cli.cluster import leave
+from raykube.cluster import departure, placement
+from raykube.cluster.state import ClusterState, Machine
+from raykube.cluster.wish import ClusterError
+
+
+def test_who_interrupts_it_is_told_that_the_machine_leaves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(departure, "leave", interrupted)
+    done = CliRunner().invoke(leave, ["--data-dir", str(tmp_path), "m1"])
+    assert done.exit_code == 130
+    assert "goes on with it" in done.output
+
+
+def test_where_there_is_no_place_for_its_member_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(name="m1", address="10.0.0.1", index=1, control_plane=True)
+    state = ClusterState(name="c", id="0" * 32, subnet=0, local=False, machines=[machine])
+    monkeypatch.setattr(placement, "ask", lambda *_: ["draining"])
+    monkeypatch.setattr(placement, "handed_over", lambda _: None)
+    monkeypatch.setattr(placement, "names", lambda: {"kv-m1"})
+    with pytest.raises(ClusterError, match="--control-plane 1'; 'raykube leave' again goes on"):
+        departure._await_drained(state, machine, deadline=0.0)
