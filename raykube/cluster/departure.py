@@ -42,8 +42,8 @@ def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: 
     gcs_address = placement.gcs_address()
     with step(listener, "Drain") as running:
         running.detail = machine.name
-        _await_drained(state, machine, deadline)
-        stays = placement.clear_leftovers(state, data_dir, [machine])
+        is_known = _await_drained(state, machine, deadline)
+        stays = placement.clear_leftovers(state, data_dir, [machine]) if is_known else {}
         if stays:
             raise ClusterError(what_stays(stays, "raykube leave"))
     if is_own(machine.address):
@@ -78,15 +78,18 @@ def _has_head(machine: Machine) -> bool:
     )
 
 
-def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> None:
-    """Asks until the machine has no actor any more; the stewards may change meanwhile."""
+def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> bool:
+    """Asks until the machine has no actor any more; the stewards may change meanwhile. False: it is forgotten already,
+    as one is that died while it left."""
     phase = ""
     while True:
         phase = next((answer for answer in placement.ask(state, "kv", "leave", machine.name) if answer), phase)
         state = placement.handed_over(state) or state
         mine = placement.names() & {f"{component}-{machine.name}" for component in COMPONENTS}
         if phase == "drained" and not mine:
-            return
+            return True
+        if all(each.name != machine.name for each in state.machines):
+            return False
         if time.monotonic() > deadline:
             why = NO_PLACE if machine.control_plane else f"it is {phase!r}"
             raise ClusterError(f"{machine.name} is not drained in time: {why}; 'raykube leave' again goes on")

@@ -97,6 +97,13 @@ def test_what_cannot_be_done_now_keeps_nothing_else_from_it() -> None:
     assert every_change(state, seen) == [Admit(("x",)), Forget("d"), Drain("e")]
 
 
+def test_a_machine_that_dies_while_it_leaves_is_waited_for_no_longer_than_one_that_left() -> None:
+    """The operator said that it goes: by default that would be an hour, and without forget-after for ever."""
+    for forget_after_s in (3600.0, 0.0):
+        assert changes(cluster(e="draining"), view(gone={"e": 599.0}), 600.0, forget_after_s) == []
+        assert changes(cluster(e="draining"), view(gone={"e": 600.0}), 600.0, forget_after_s) == [Forget("e")]
+
+
 def test_actors_are_fitted_to_the_plan() -> None:
     wanted = ["kv-a", "apiserver-a", "kubelet-a", "kubelet-b"]
     assert amiss(wanted, {"kubelet-a", "kv-c", "scheduler-b"}, "kv-") == (["apiserver-a", "kubelet-b"], ["scheduler-b"])

@@ -1,5 +1,6 @@
 """What `raykube leave` says when it does not come to its end."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,15 @@ def test_where_there_is_no_place_for_its_member_the_way_out_is_said(monkeypatch:
     monkeypatch.setattr(placement, "names", lambda: {"kv-m1"})
     with pytest.raises(ClusterError, match="--control-plane 1'; 'raykube leave' again goes on"):
         departure._await_drained(state, machine, deadline=0.0)
+
+
+def test_a_machine_that_is_forgotten_while_it_leaves_is_waited_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It died. Its actors may still have their names, until Ray has ended them."""
+    dead, other = (Machine(name=f"m{n}", address=f"10.0.0.{n}", index=n) for n in (1, 2))
+    before = ClusterState(name="c", id="0" * 32, subnet=0, local=False, machines=[dead, other])
+    records = [before, before.model_copy(update={"machines": [other]})]
+    monkeypatch.setattr(departure, "POLL_S", 0.0)
+    monkeypatch.setattr(placement, "ask", lambda *_: ["draining"])
+    monkeypatch.setattr(placement, "handed_over", lambda _: records.pop(0) if len(records) > 1 else records[0])
+    monkeypatch.setattr(placement, "names", lambda: {"kubelet-m1"})
+    assert not departure._await_drained(before, dead, deadline=time.monotonic() + 10.0)

@@ -84,7 +84,8 @@ def _is_gone(machine: Machine, gone_s: float, has_left: bool, leave_after_s: flo
         return False
     if machine.phase == "drained":
         return True
-    return gone_s >= (leave_after_s if has_left else forget_after_s or math.inf)
+    # One that was told to leave is waited for no longer than one whose Ray ended on purpose, though it crashed then.
+    return gone_s >= (leave_after_s if has_left or machine.phase else forget_after_s or math.inf)
 
 
 def amiss(wanted: Iterable[str], actors: Collection[str], apart: str) -> tuple[list[str], list[str]]:
