@@ -1,6 +1,7 @@
 """The steward renews certificates by their date, though nothing else changes."""
 
 import asyncio
+import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +51,25 @@ def test_certificates_are_renewed_long_before_they_end(tmp_path: Path, monkeypat
     assert len(given) == 2, "a machine that was away gets what it missed"
     assert at(250.0) != first
     assert len(given) == 3
+
+
+def test_who_makes_certificates_has_their_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one has the certificate of the other's key: `up` and the steward beside it see a new machine together."""
+    machine = Machine(name="c-1", address="127.9.0.2", index=1, control_plane=True)
+    state = ClusterState(name="c", id="f" * 32, subnet=9, local=True, machines=[machine])
+    write_pair = pki.write_pair
+    kept_out = 0
+
+    def write(directory: Path, name: str, pair: pki.PemPair) -> None:
+        nonlocal kept_out
+        with (directory / authority.LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                kept_out += 1
+        write_pair(directory, name, pair)
+
+    monkeypatch.setattr(pki, "write_pair", write)
+    written = authority.certify(state, tmp_path / "pki")
+    assert kept_out == len(written) - 1, "all pairs, and the key of ServiceAccounts"
+    assert authority.certify(state, tmp_path / "pki") == []
