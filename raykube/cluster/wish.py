@@ -139,10 +139,10 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
     machines.admit(state, found)
     if not all(facts.is_root for facts in found):
         state.kubernetes_service_port = addresses.API_PORT  # an ordinary user's kube-proxy cannot have 443
+    if not any(machine.eligible for machine in state.machines):
+        raise ClusterError("--control-plane-selector chooses no Ray node: 'ray start --labels' sets labels")
     if is_new:
         machines.set_control_plane(state, machines.first_control_plane(state))
-        if not state.control_plane:
-            raise ClusterError("--control-plane-selector chooses no Ray node: 'ray start --labels' sets labels")
     return state, is_new
 
 

@@ -1,12 +1,14 @@
 """Which machines a cluster takes, and as what."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from raykube.cluster import addresses, machines
+from raykube.cluster import addresses, machines, wish
 from raykube.cluster.facts import Facts, look
 from raykube.cluster.plan import plan
+from raykube.cluster.settings import Settings
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.wish import knows_itself
 
@@ -225,3 +227,28 @@ def test_another_selector_counts_for_the_machines_that_are_there() -> None:
     assert [machine.eligible for machine in wished.machines] == [False, True, True], "one that is away stays as it was"
     merged = machines.joined(record, wished)
     assert [machine.eligible for machine in merged.machines] == [False, True, True]
+
+
+@pytest.mark.parametrize(("selector", "eligible"), [({"zone": "b"}, [False, True]), ({"zone": "x"}, None)])
+def test_a_selector_that_chooses_no_machine_is_refused_for_a_cluster_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selector: dict[str, str], eligible: list[bool] | None
+) -> None:
+    """Nothing that is lost would be made anew ever after."""
+    there = [facts(number).model_copy(update={"version": version("raykube")}) for number in (1, 2)]
+    record = cluster(control_plane_size=1)
+    machines.admit(record, there)
+    machines.set_control_plane(record, ["host1"])
+    monkeypatch.setattr(wish.ray_nodes, "answers", lambda *_: True)
+    monkeypatch.setattr(wish.placement, "connect", lambda *_: None)
+    monkeypatch.setattr(wish, "_look", lambda *_: (record, "", there))
+    wished = Settings(
+        name="c", data_dir=tmp_path, kubeconfig=tmp_path / "kubeconfig", address="10.0.0.1:6379", insecure_ray=True,
+        control_plane=0, control_plane_selector=selector,
+    )  # fmt: skip
+    if eligible is None:
+        with pytest.raises(wish.ClusterError, match="chooses no Ray node"):
+            wish._joined_state(wished, None)
+    else:
+        state, is_new = wish._joined_state(wished, None)
+        assert [machine.eligible for machine in state.machines] == eligible
+        assert not is_new
