@@ -132,9 +132,12 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
             f"cluster {state.name!r} was made with {state.runtime_endpoint or 'the runtimes it found'}:"
             " a cluster's runtime cannot be changed"
         )
-    for facts in found:
+    known_addresses = {machine.address for machine in state.machines}
+    for facts in list(found):
         if reason := machines.refusal(state, facts, version("raykube")):
-            raise ClusterError(f"the machine {facts.hostname} ({facts.address}) {reason}")
+            if not wish.existing or facts.address in known_addresses:
+                raise ClusterError(f"the machine {facts.hostname} ({facts.address}) {reason}")
+            found.remove(facts)  # the cluster did without it before; its stewards say why they do not take it
     machines.choose_eligible(state, found)
     machines.admit(state, found)
     if not all(facts.is_root for facts in found):

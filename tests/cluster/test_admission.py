@@ -229,22 +229,40 @@ def test_another_selector_counts_for_the_machines_that_are_there() -> None:
     assert [machine.eligible for machine in merged.machines] == [False, True, True]
 
 
-@pytest.mark.parametrize(("selector", "eligible"), [({"zone": "b"}, [False, True]), ({"zone": "x"}, None)])
-def test_a_selector_that_chooses_no_machine_is_refused_for_a_cluster_that_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selector: dict[str, str], eligible: list[bool] | None
-) -> None:
-    """Nothing that is lost would be made anew ever after."""
-    there = [facts(number).model_copy(update={"version": version("raykube")}) for number in (1, 2)]
+def there_is(monkeypatch: pytest.MonkeyPatch, known: list[int], newcomers: list[Facts]) -> None:
+    """A cluster of the `known` machines, on a Ray that has newcomers besides."""
+    there = [facts(number).model_copy(update={"version": version("raykube")}) for number in known]
     record = cluster(control_plane_size=1)
     machines.admit(record, there)
     machines.set_control_plane(record, ["host1"])
     monkeypatch.setattr(wish.ray_nodes, "answers", lambda *_: True)
     monkeypatch.setattr(wish.placement, "connect", lambda *_: None)
-    monkeypatch.setattr(wish, "_look", lambda *_: (record, "", there))
-    wished = Settings(
-        name="c", data_dir=tmp_path, kubeconfig=tmp_path / "kubeconfig", address="10.0.0.1:6379", insecure_ray=True,
-        control_plane=0, control_plane_selector=selector,
-    )  # fmt: skip
+    monkeypatch.setattr(wish, "_look", lambda *_: (record, "", [*there, *newcomers]))
+
+
+def wish_of(folder: Path, **given: object) -> Settings:
+    flags = {"address": "10.0.0.1:6379", "insecure_ray": True, "control_plane": 0} | given
+    return Settings(name="c", data_dir=folder, kubeconfig=folder / "kubeconfig", **flags)  # type: ignore[arg-type]
+
+
+def test_a_machine_that_does_not_fit_keeps_no_cluster_that_there_is_from_starting_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who adds one is told. What starts a cluster after its Ray's head was lost has nobody to tell."""
+    there_is(monkeypatch, [1, 2], [facts(3)])
+    with pytest.raises(wish.ClusterError, match="host3"):
+        wish._joined_state(wish_of(tmp_path), None)
+    state, is_new = wish._joined_state(wish_of(tmp_path, existing=True), None)
+    assert ([machine.name for machine in state.machines], is_new) == (["host1", "host2"], False)
+
+
+@pytest.mark.parametrize(("selector", "eligible"), [({"zone": "b"}, [False, True]), ({"zone": "x"}, None)])
+def test_a_selector_that_chooses_no_machine_is_refused_for_a_cluster_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selector: dict[str, str], eligible: list[bool] | None
+) -> None:
+    """Nothing that is lost would be made anew ever after."""
+    there_is(monkeypatch, [1, 2], [])
+    wished = wish_of(tmp_path, control_plane_selector=selector)
     if eligible is None:
         with pytest.raises(wish.ClusterError, match="chooses no Ray node"):
             wish._joined_state(wished, None)
