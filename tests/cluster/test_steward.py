@@ -129,6 +129,15 @@ def test_a_member_that_is_silent_on_a_live_machine_is_replaced_on_another() -> N
     assert next_step(replace(silent, silent_s={1: LOST_S}), PATIENCE_S) == Add("d")
 
 
+def test_a_new_member_has_its_time_to_begin_also_where_patience_is_short() -> None:
+    new = Member(4, "d", learner=True, has_started=False)
+    seen = replace(view({"b": LOST_S}, A, B, C, new), silent_s={4: 119.0})
+    assert next_step(seen, 4.0) is None
+    assert next_step(replace(seen, silent_s={4: 120.0}), 4.0) == Remove(4, "d")
+    begun = replace(new, has_started=True)
+    assert next_step(replace(seen, members=(A, B, C, begun)), 4.0) == Remove(4, "d")
+
+
 def test_a_learner_without_room_makes_way_for_one_elsewhere() -> None:
     """It is not promoted, and beginning anew on the same disk would make no room there."""
     learner = Member(4, "d", learner=True)

@@ -317,3 +317,24 @@ def test_a_steward_whose_member_does_not_lead_rests(tmp_path: Path, monkeypatch:
     played.leader = "b"
     played.passes(2)
     assert (played.tended, played.rests) == (1, 2)
+
+
+def test_a_member_that_was_slow_to_begin_is_not_given_up_in_the_moment_in_which_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(tmp_path, monkeypatch, "abcd")
+    played.silent.add("c")
+    started: list[str] = []
+    monkeypatch.setattr(
+        "raykube.cluster.placement.start", lambda item, *_: started.append(item.name) or played.actors.add(item.name)
+    )
+    assert played.passes(3) == ["Add d"]
+    assert started == ["kv-d"]
+    assert played.passes(4, 25.0) == []
+    played.silent.add("d")  # the others know who it is, and it does not answer yet
+    played._begin("d")
+    played.refusals["d"] = LAGS
+    assert played.passes(2, 25.0) == []
+    played.silent.discard("d")
+    played.refusals.clear()
+    assert played.passes(3, 2.0) == ["Promote d", "Remove c"]

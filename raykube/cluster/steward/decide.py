@@ -3,6 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+# A new member has as long to begin as its actor has: on a machine with much to do, each that is given up before it
+# answers would only make room for another that is as slow.
+START_S = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -86,7 +90,10 @@ def next_step(view: View, patience_s: float) -> Step | None:
     def is_lost(member: Member) -> bool:
         if member.machine in view.barred and len(fit) >= view.wanted:
             return True
-        return max(view.lost_s.get(member.machine, patience_s), view.silent_s.get(member.id, 0.0)) >= patience_s
+        start_s = 0.0 if member.has_started else START_S
+        return view.lost_s.get(member.machine, patience_s) >= patience_s or view.silent_s.get(member.id, 0.0) >= max(
+            patience_s, start_s
+        )
 
     def is_away(member: Member) -> bool:
         return view.lost_s.get(member.machine, patience_s) > 0 or member.id in view.silent_s

@@ -146,7 +146,7 @@ class Service:
         live = [node for node in nodes if node["Alive"]]
         here = {machine.name for machine in self._state.machines if placement.is_alive(machine, self._state, live)}
         answering = await self._voices.answering(listed)
-        silent_s = self._voices.silent_s([each.ID for each in listed if self._home_of(each) in here], answering)
+        silent_s = self._voices.silent_s([each for each in listed if self._home_of(each) in here], answering)
         view = self._view(listed, nodes, actors, answering, silent_s)
         step = decide.next_step(view, self._config.replace_after)
         refusal = ""

@@ -7,8 +7,11 @@ end a silence: it takes back a part of the time that it goes on for, and after S
     silence    0 2 4 4 6 8 …                it grows with every crash, in which an observer may see nothing but ✓ and ✗
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+M = TypeVar("M", bound=Hashable)  # what a member is known by
 
 STEADY_S = 60.0
 FORGIVEN = 0.25  # a member that is down for a fifth of its time is silent in the end
@@ -22,13 +25,13 @@ class _Heard:
     answers_since: float | None  # None: it does not
 
 
-class Silence:
+class Silence(Generic[M]):
     """What one steward has heard. `now`: any clock that only goes forward."""
 
     def __init__(self) -> None:
-        self._heard: dict[int, _Heard] = {}
+        self._heard: dict[M, _Heard] = {}
 
-    def on_heard(self, now: float, answers: Mapping[int, bool]) -> dict[int, float]:
+    def on_heard(self, now: float, answers: Mapping[M, bool]) -> dict[M, float]:
         """Takes in who of the members that are asked answers; returns the seconds of silence of those that do not.
 
         One that does, and has not been steady for long enough, is named with 0. One that is not asked is forgotten.

@@ -20,7 +20,7 @@ class Voices:
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._channels: dict[str, Channel] = {}
-        self._silence = Silence()
+        self._silence: Silence[tuple[int, bool]] = Silence()  # of a member, before it began and after
 
     async def answering(self, members: Iterable[Any]) -> set[int]:
         """The ids of those of etcd's `members` that answer now.
@@ -32,13 +32,16 @@ class Voices:
         answers = await asyncio.gather(*map(self._answers, asked.values()))
         return {member for member, answered in zip(asked, answers, strict=True) if answered}
 
-    def silent_s(self, members: Iterable[int], answering: set[int]) -> dict[int, float]:
-        """For how long each of `members`, those on live machines, does not answer; those that do are left out, but for
-        one that did not a moment ago, which has 0.
+    def silent_s(self, members: Iterable[Any], answering: set[int]) -> dict[int, float]:
+        """For how long each of etcd's `members`, those on live machines, does not answer, by id; those that do are left
+        out, but for one that did not a moment ago, which has 0.
 
-        One that is not among them is none of the silent: when its machine is back, it has all its time to start.
+        One that is not among them is none of the silent: when its machine is back, it has all its time to start. So has
+        one that has just begun.
         """
-        return self._silence.on_heard(time.monotonic(), {member: member in answering for member in members})
+        answers = {(member.ID, bool(member.clientURLs)): member.ID in answering for member in members}
+        found = self._silence.on_heard(time.monotonic(), answers)
+        return {member: silence_s for (member, _), silence_s in found.items()}
 
     async def _answers(self, url: str) -> bool:
         if not url:
