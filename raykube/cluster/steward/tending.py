@@ -183,9 +183,13 @@ class Tending:
     # ---- actors
 
     def certify(self, state: ClusterState) -> None:
-        """Has certificates for all machines of the record. Blocks."""
+        """Has certificates for all machines of the record. Blocks.
+
+        Those of who serves name all machines: actors that run have them to be given anew when there is another one.
+        """
         if self._certified != state.generation:
-            certify(state, self._config.data_dir / "pki")
+            if certify(state, self._config.data_dir / "pki"):
+                self._renewed_at = -math.inf
             self._certified = state.generation
 
     async def _fit_actors(self, state: ClusterState, sight: Sight) -> object:
