@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 M = TypeVar("M", bound=Hashable)  # what a member is known by
 
 STEADY_S = 60.0
-FORGIVEN = 0.25  # a member that is down for a fifth of its time is silent in the end
+FORGIVEN = 0.5  # a member that is down for more than a quarter of its time is given up in the end
 SAMPLE_S = 2.0  # of silence before it was heard first, at most: between two looks nobody knows
 
 
