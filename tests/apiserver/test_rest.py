@@ -337,6 +337,20 @@ async def test_a_deletion_that_is_to_be_tried_somehow_is_not_done(admin, path) -
         assert (await call(admin, "GET", f"{MAPS}/a"))[0] == 200
 
 
+@pytest.mark.parametrize("query", ["fieldManager=" + "m" * 129, "fieldValidation=Some", "force=maybe"])
+async def test_a_deletion_passes_over_what_other_writes_may_say(admin, query) -> None:
+    await call(admin, "POST", MAPS, config_map("a"))
+    assert (await call(admin, "DELETE", f"{MAPS}/a?{query}"))[0] == 200
+    assert (await call(admin, "POST", f"{MAPS}?force=maybe", config_map("a")))[0] == 201
+
+
+async def test_a_field_manager_of_many_bad_letters_is_refused_in_few_words(admin) -> None:
+    code, status = await call(admin, "POST", f"{MAPS}?fieldManager={'%01' * 2000}", config_map("a"))
+    assert (code, len(status["details"]["causes"])) == (422, 1)
+    code, status = await call(admin, "POST", f"{MAPS}?fieldManager={'%01' * 2}", config_map("a"))
+    assert (code, len(status["details"]["causes"])) == (422, 2)
+
+
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 
 

@@ -174,14 +174,17 @@ class WriteOptions:
 
 def write_options(query: Mapping[str, str], dry_run: list[str], kind: Kind) -> WriteOptions:
     """Reads and checks the parameters of a write. `dry_run`: all values given. `kind`: CREATE, UPDATE, PATCH, APPLY or
-    DELETE. Raises ApiError.
+    DELETE; what a kind does not have is passed over. Raises ApiError.
     """
-    manager, validation = query.get("fieldManager", ""), query.get("fieldValidation", "")
-    force = flag(query, "force")
+    force, manager, validation = False, "", ""
     causes: list[Cause] = []
-    if kind is PATCH and "force" in query:
-        causes.append(forbidden_field("force", "may not be specified for non-apply patch"))
-    causes += _manager_causes(manager)
+    if kind is PATCH or kind is APPLY:
+        force = flag(query, "force")
+        if kind is PATCH and "force" in query:
+            causes.append(forbidden_field("force", "may not be specified for non-apply patch"))
+    if kind is not DELETE:
+        manager, validation = query.get("fieldManager", ""), query.get("fieldValidation", "")
+        causes += _manager_causes(manager)
     causes += _dry_run_causes([value for value in dry_run if value])
     if validation not in _VALIDATIONS:
         causes.append(not_supported("fieldValidation", validation, _VALIDATIONS))
@@ -191,9 +194,10 @@ def write_options(query: Mapping[str, str], dry_run: list[str], kind: Kind) -> W
 
 
 def _manager_causes(manager: str) -> list[Cause]:
-    causes = []
+    """Of one that is too long not the letters as well: each cause repeats the whole, and a query would make 100 MB."""
     if len(manager.encode()) > _FIELD_MANAGER_BYTES_MAX:
-        causes.append(too_long("fieldManager", _FIELD_MANAGER_BYTES_MAX))
+        return [too_long("fieldManager", _FIELD_MANAGER_BYTES_MAX)]
+    causes = []
     for at, letter in enumerate(manager):
         if letter != " " and unicodedata.category(letter)[0] not in "LMNPS":
             text = f"invalid character U+{ord(letter):04X} (at position {len(manager[:at].encode())})"
