@@ -83,8 +83,8 @@ class Link(asyncio.Protocol):
         return self._core.spent
 
     def was_useful(self, lived_s: float) -> bool:
-        """Whether any call was answered, or `lived_s` seconds have passed since it was ready."""
-        return self._core.has_answered or self._loop.time() - self.ready_at >= lived_s
+        """Whether any call was answered or still may be, or `lived_s` seconds have passed since it was ready."""
+        return self._core.has_answered or bool(self._answers) or self._loop.time() - self.ready_at >= lived_s
 
     async def slot(self) -> bool:
         """Waits until `open` may be called, at once after it; False when this link is spent."""

@@ -286,6 +286,31 @@ async def test_a_peer_that_refuses_a_call_and_leaves_has_answered() -> None:
         await channel.close()
 
 
+async def test_a_peer_that_leaves_but_ends_the_calls_it_took_is_a_good_one() -> None:
+    taken: list[int] = []
+    all_taken = asyncio.Event()
+
+    async def draining(peer: Peer) -> None:
+        await peer.greet()
+        stream, _, body = await peer.call()
+        peer.goaway(stream)
+        taken.append(stream)
+        await all_taken.wait()
+        peer.answer(stream, body)
+        await peer.until_closed()
+
+    async with scripted(draining) as address:
+        channel = Channel(address, timing=Timing(backoff=Backoff(60, 60)))
+        stub: Any = channel.stub(ECHO)
+        calls: list[asyncio.Task[Any]] = []
+        for number in range(1, 5):
+            calls.append(asyncio.create_task(stub.Unary(say("x"))))
+            await until(lambda number=number: len(taken) == number and not channel.connected, 10, "the call was taken")
+        all_taken.set()
+        assert [answer.value for answer in await asyncio.gather(*calls)] == [b"x"] * 4
+        await channel.close()
+
+
 async def test_a_name_s_next_address_is_tried_beside_one_that_swallows_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
