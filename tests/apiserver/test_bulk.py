@@ -196,6 +196,28 @@ async def test_who_may_write_in_bulk(servers) -> None:
         assert error.value.code == 403
 
 
+async def test_who_may_only_change_makes_nothing_by_an_apply_in_bulk(admin, api, servers) -> None:
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch", "list"]}]
+    await call(admin, "POST", f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": rules})
+    group = "rbac.authorization.k8s.io"
+    subjects = [{"kind": "User", "name": "eve", "apiGroup": group}]
+    role = {"kind": "Role", "name": "r", "apiGroup": group}
+    bound = {"metadata": {"name": "r"}, "subjects": subjects, "roleRef": role}
+    assert (await call(admin, "POST", f"{rbac}/rolebindings", bound))[0] == 201
+    await api.create(config_map("there"))
+    async with servers.client("eve", ()) as eve:
+        applies = [
+            operations.patch(MAPS, "default", name, config_map(name, x="1"), api_pb2.APPLY, field_manager="eve")
+            for name in ("there", "new")
+        ]
+        async with asyncio.timeout(20):
+            while (results := await eve.write(applies))[0].code == 403:  # until the role is known
+                pass
+    assert [result.code for result in results] == [200, 403]
+    assert 'cannot create resource "configmaps"' in orjson.loads(results[1].body)["message"]
+
+
 async def test_live_apiservers_are_published_and_dead_ones_withdrawn(tmp_path) -> None:
     async with Apiservers(tmp_path, 2, apiserver_lease_duration=2) as servers, servers.client() as api:
         endpoints = builtin("v1", "Endpoints")
