@@ -147,6 +147,20 @@ def test_an_identity_waits_until_its_last_pod_is_gone() -> None:
     assert pod(cluster, "web-0")["metadata"]["uid"] != first
 
 
+@pytest.mark.parametrize(
+    ("phase", "reason", "text"),
+    [
+        ("Failed", "RecreatingFailedPod", "StatefulSet default/web is recreating failed Pod web-0"),
+        ("Succeeded", "RecreatingTerminatedPod", "StatefulSet default/web is recreating terminated Pod web-0"),
+    ],
+)
+def test_it_is_told_why_a_pod_is_made_anew(phase: str, reason: str, text: str) -> None:
+    cluster, running = begin(stateful_set(1))
+    cluster.change(kinds.PODS, "web-0", set_pod(phase, False, cluster.now))
+    running.run()
+    assert [event.message for event in cluster.events if event.reason == reason] == [text]
+
+
 @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
 @pytest.mark.parametrize("policy", ["OrderedReady", "Parallel"])
 def test_ended_pods_are_replaced(phase: str, policy: str) -> None:

@@ -177,6 +177,7 @@ class _Step:
         if pods.is_terminal(pod):
             if not pods.is_terminating(pod):
                 self._delete(pod)  # its successor comes when it is gone
+                self.draft.events.append(self._recreating(pod))
             return True
         if pods.phase(pod) == "Pending":
             self._create_claims(replica)
@@ -288,6 +289,13 @@ class _Step:
     def _delete(self, pod: Obj) -> None:
         name = pod["metadata"]["name"]
         self._write(delete_write(kinds.PODS, pod, done=self._done("delete", name), failed=self._failed("delete", name)))
+
+    def _recreating(self, pod: Obj) -> Event:
+        meta, name = self.set["metadata"], pod["metadata"]["name"]
+        text = f"StatefulSet {meta.get('namespace', '')}/{meta['name']} is recreating"
+        if pods.phase(pod) == "Failed":
+            return Event(self.set, "Warning", "RecreatingFailedPod", f"{text} failed Pod {name}")
+        return Event(self.set, "Normal", "RecreatingTerminatedPod", f"{text} terminated Pod {name}")
 
     def _done(self, verb: str, pod: str) -> Event:
         message = f"{verb} Pod {pod} in StatefulSet {self.set['metadata']['name']} successful"
