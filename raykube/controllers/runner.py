@@ -43,6 +43,9 @@ OBSERVED_AT_ONCE = 500  # objects, by a new leader: a millisecond or two
 HELD_MAX_S = (
     15.0  # a cache that has not shown a write by then is asked no longer; the decision is made on what it shows
 )
+# The same of who has created something, which he would take for missing: names follow from what he sees, and from his
+# own object, which his own writes have changed.
+CREATED_HELD_MAX_S = 300.0
 READ_ROUNDS_MAX = 4
 REST = 10  # times the CPU time of a reconcile, less WRITE_S for each write
 WRITE_S = 0.0001
@@ -78,6 +81,7 @@ class _Turn:
     wanted: dict[str, int] = field(default_factory=dict)
     error: str = ""
     failed: bool = False
+    created: bool = False
     told: set[str] = field(default_factory=set)  # reasons of refusals that are an Event already
 
 
@@ -301,6 +305,7 @@ class Runner:
         if result.code < 400:
             if write.done is not None:
                 self._record(write.done)
+            turn.created |= write.verb == "create"
             wanted = turn.wanted.get(write.resource, 0)
             turn.wanted[write.resource] = max(wanted, result.resource_version)
             return
@@ -345,7 +350,8 @@ class Runner:
     def _hold(self, turn: _Turn) -> None:
         wanted = {name: revision for name, revision in turn.wanted.items() if self._lags(name, revision)}
         if wanted:
-            self._held[turn.key] = _Held(wanted, self._clock.monotonic() + HELD_MAX_S)
+            most_s = CREATED_HELD_MAX_S if turn.created else HELD_MAX_S
+            self._held[turn.key] = _Held(wanted, self._clock.monotonic() + most_s)
             for name in wanted:
                 self._holding.setdefault(name, set()).add(turn.key)
         else:

@@ -13,7 +13,7 @@ from raykube.client.core.listwatch import Change
 from raykube.controllers import runner
 from raykube.controllers.caches import resource_table
 from raykube.controllers.core import kinds
-from raykube.controllers.core.patches import create_write
+from raykube.controllers.core.patches import create_write, delete_write
 from raykube.controllers.core.plan import Event, Obj, Plan, Read, View, key_of
 from raykube.controllers.runner import Runner
 from raykube.pb import api_pb2
@@ -93,6 +93,7 @@ class Creates:
         self.reads: list[Read] = []
         self.answers: list[Any] = []
         self.copies = 1
+        self.deletes: set[str] = set()  # keys of which it deletes the ConfigMap
         self.observed: list[Obj] = []
 
     def observe(self, view: View, resource: str, old: Obj | None, new: Obj | None, now: float) -> Iterable[str]:
@@ -112,6 +113,8 @@ class Creates:
         done = Event({"metadata": {"name": key}}, "Normal", "Made", "made it")
         failed = Event({"metadata": {"name": key}}, "Warning", "NotMade", "why: {error}")
         body = {"metadata": {"name": key}}
+        if key in self.deletes:
+            return Plan([delete_write(kinds.CONFIG_MAPS, body)])
         return Plan([create_write(kinds.CONFIG_MAPS, body, done=done, failed=failed)] * self.copies)
 
 
@@ -174,6 +177,21 @@ async def test_a_key_waits_until_the_caches_show_its_write() -> None:
         bench.caches.seen = 11
         bench.change("c")
         await until(lambda: bench.controller.reconciled.count("a") == 2)
+
+
+async def test_who_created_something_waits_long_for_caches_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He would take it for missing, and create another one."""
+    monkeypatch.setattr(runner, "HELD_MAX_S", 0.01)
+    async with running() as bench:
+        bench.controller.deletes = {"gone"}
+        bench.change("made", "gone")
+        await until(lambda: bool(bench.api.requests))
+        bench.change("made", "gone")
+        await until(lambda: bench.controller.reconciled.count("gone") == 2)
+        assert bench.controller.reconciled.count("made") == 1
+        bench.caches.seen = 99
+        bench.change("other")
+        await until(lambda: bench.controller.reconciled.count("made") == 2)
 
 
 async def test_a_refusal_comes_back_with_its_reason() -> None:
