@@ -100,7 +100,7 @@ class ContainerActions:
         host = NO_DNS
         if self._resolv_conf is not None:
             try:
-                host = parse_resolv_conf(self._resolv_conf.read_text())
+                host = parse_resolv_conf(self._resolv_conf.read_text(errors="replace"))
             except OSError as error:
                 log.warning("%s is not there for pods: %s", self._resolv_conf, error.strerror)
         return pod_dns(pod, host, self._cluster_dns, self._settings.cluster_domain)

@@ -13,7 +13,7 @@ from raykube.kubelet.cri import Cri
 from raykube.pb import api_pb2, cri_pb2
 from raykube.runtime.containers import Runtime
 from tests.kit.waiting import until
-from tests.kubelet.conftest import PODS, Node, Object, container, shell, state
+from tests.kubelet.conftest import PODS, Node, Object, container, running_node, shell, state
 
 pytestmark = pytest.mark.integration
 
@@ -486,6 +486,20 @@ async def test_what_has_ended_stays_so_though_the_runtime_has_lost_it(node: Node
     pod = await node.phase("both", "Failed")
     assert [state(pod, index)["state"]["terminated"]["exitCode"] for index in (0, 1)] == [3, 137]
     assert len(runs.read_text().splitlines()) == 1
+
+
+async def test_files_of_the_machine_may_be_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator's name in a comment keeps no pod from starting."""
+    resolver, hosts = tmp_path / "resolv.conf", tmp_path / "hosts"
+    resolver.write_bytes(b"# J\xfcrgen\nnameserver 192.0.2.1\n")
+    hosts.write_bytes(b"192.0.2.2 old # J\xfcrgen\n")
+    monkeypatch.setattr("raykube.kubelet.volumes.pod_volumes.MACHINE_HOSTS", hosts)
+    async with running_node(resolv_conf=resolver) as node:
+        for name, on_host in (("own", False), ("host", True)):
+            await node.pod(name, shell("exec sleep 1000"), hostNetwork=on_host, dnsPolicy="Default")
+            await node.phase(name, "Running")
+        files = [path.read_bytes() for path in (node.root / "kubelet" / "pods").glob("*/etc-hosts")]
+        assert any(b"192.0.2.2 old # J\xfcrgen\n" in data for data in files)
 
 
 async def test_a_long_termination_message_ends_as_it_was_written(node: Node) -> None:

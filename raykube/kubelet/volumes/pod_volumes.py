@@ -153,10 +153,13 @@ class Volumes:
         return (volume.get("emptyDir") or {}).get("medium") == "Memory" and not self.may_mount
 
     def write_hosts(self, pod: Object, pod_ip: str, cluster_domain: str) -> None:
-        own = MACHINE_HOSTS.read_text() if pods.on_host_network(pod) and MACHINE_HOSTS.exists() else ""
+        # Comments of the machine's file may be in any encoding: its bytes are passed on.
+        has_own = pods.on_host_network(pod) and MACHINE_HOSTS.exists()
+        own = MACHINE_HOSTS.read_text(errors="surrogateescape") if has_own else ""
         path = self.pod_directory(pods.uid(pod)) / "etc-hosts"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(hosts_file(pod, (pod_ip,) if pod_ip else (), cluster_domain, own))
+        text = hosts_file(pod, (pod_ip,) if pod_ip else (), cluster_domain, own)
+        path.write_text(text, errors="surrogateescape")
         path.chmod(0o644)
 
     # -- what a container reads and mounts
