@@ -174,6 +174,7 @@ class TcpConnection(asyncio.Protocol):
         self._client = ""
         self._pending = 0
         self._writable = True
+        self._ended = False  # the client asks nothing more
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -217,6 +218,8 @@ class TcpConnection(asyncio.Protocol):
                 log.exception("cannot answer %s", message.hex())
                 self.close()
         del buffer[:position]
+        if self._ended and self._writable and not self._pending and self._transport is not None:
+            self._transport.close()
         if self._transport is not None and not self._transport.is_closing():
             # What is not taken stays in the kernel, and so with the client.
             if not self._writable or self._pending >= TCP_PIPELINE_MAX:
@@ -241,7 +244,9 @@ class TcpConnection(asyncio.Protocol):
         self._take()
 
     def eof_received(self) -> bool:
-        return self._pending > 0  # what is asked is answered first; the idle time ends it
+        self._ended = True
+        self._take()
+        return True  # what is asked is answered first
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None

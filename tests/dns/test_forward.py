@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from dnslib import CNAME, QTYPE, RCODE, RR, SOA, TXT, A, DNSRecord
 
+from raykube.dns import server
 from raykube.dns.config import Config
 from raykube.dns.forward import TOTAL_S
 from raykube.dns.service import Service
@@ -309,3 +310,18 @@ async def test_rubbish_does_no_harm() -> None:
         assert addresses(await ask_udp(at, "a.example")) == ["192.0.2.1"]
         assert await send_udp(at, query("b.example"))
         del reader
+
+
+async def test_a_client_that_ends_its_side_is_answered_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the end of the answers, which came with the idle time only."""
+    monkeypatch.setattr(server, "TCP_IDLE_S", 3600.0)
+    async with upstreams(answering("192.0.2.9")) as (one,), dns(one) as (_, at):
+        for asked in (["www.example.com"], ["www.example.com", "www.example.org"], []):
+            messages = [query(name) for name in asked]
+            async with asyncio.timeout(30):
+                reader, writer = await asyncio.open_connection(*at)
+                writer.write(b"".join(len(each).to_bytes(2, "big") + each for each in messages))
+                writer.write_eof()
+                answers = await reader.read()
+                writer.close()
+            assert answers.count(b"\xc0\x00\x02\x09") == len(asked)
