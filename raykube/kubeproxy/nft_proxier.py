@@ -208,7 +208,9 @@ class NftProxier:
             try:
                 self._metrics.flows_forgotten += int(await self._conntrack.ask({"flows": asked}))
             except KernelError as error:
-                log.warning("UDP flows to former endpoints may live on: %s", error)
+                log.warning("UDP flows to former endpoints live on until the next change: %s", error)
+                self._due = {(flow.address, flow.port): flow for flow in part} | self._due
+                return
 
     async def stop(self) -> None:
         """Ends the child processes; the rules stay."""

@@ -23,7 +23,7 @@ from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
 from raykube.nftables.core.listing import installed
 from raykube.nftables.core.objects import CHAIN
 from raykube.nftables.core.ruleset import difference
-from raykube.nftables.kernel import Child, Kernel
+from raykube.nftables.kernel import Child, Kernel, KernelError
 from raykube.rpc.clock import SystemClock
 from tests.kit.netns import Namespace, join, require_network_namespaces
 from tests.kit.require import require_program
@@ -321,6 +321,28 @@ async def test_flows_that_take_long_to_forget_hold_up_no_rules() -> None:
         flows.may.set()
         await eventually(lambda: len(flows.asked) == 2)
         assert flows.asked[-1]["keep"] == [("10.1.0.3", 8080)], "the newest word on an address counts"
+
+
+class Dying(Stuck):
+    """A child that ends before it answers for the first time."""
+
+    async def ask(self, request: dict[str, Any]) -> str:
+        self.asked += request["flows"]
+        if len(self.asked) == 1:
+            raise KernelError("it ended")
+        return "0"
+
+
+async def test_flows_that_could_not_be_forgotten_are_with_the_next_change() -> None:
+    async with node() as here:
+        flows = Dying()
+        here.restarted(flows)
+        udp = [{"port": 53, "protocol": "UDP"}]
+        await here.apply(service(ip="10.96.0.9", ports=udp), endpoint_slice(endpoint("10.1.0.1"), protocol="UDP"))
+        await eventually(lambda: len(flows.asked) == 1)
+        await here.apply(service("other", ip="10.96.0.8"))  # of TCP: no flows of its own
+        await eventually(lambda: len(flows.asked) == 2)
+        assert flows.asked[0] == flows.asked[1]
 
 
 async def test_what_nobody_can_read_is_replaced() -> None:
