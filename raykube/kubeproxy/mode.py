@@ -5,11 +5,12 @@ import os
 
 from raykube.kubeproxy.config import Config
 from raykube.kubeproxy.nft_proxier import cleanup, usable_families
-from raykube.nftables.kernel import Kernel, KernelError
+from raykube.nftables.kernel import ChildEnded, Kernel, KernelError
 
 log = logging.getLogger(__name__)
 
 NFTABLES, USERSPACE = "nftables", "userspace"
+ATTEMPTS = 3  # a machine that is short of memory or time once must not serve in user space, or without IPv6, ever after
 
 
 async def choose(config: Config, kernel: Kernel) -> list[str]:
@@ -20,10 +21,14 @@ async def choose(config: Config, kernel: Kernel) -> list[str]:
     if config.proxy_mode != USERSPACE:
         problem = _against(config)
         if not problem:
-            try:
-                return await usable_families(kernel)
-            except KernelError as error:
-                problem = f"this system takes no nftables rules: {error}"
+            for _ in range(ATTEMPTS):
+                try:
+                    return await usable_families(kernel)
+                except ChildEnded as error:
+                    problem = f"nftables cannot be asked: {error}"
+                except KernelError as error:
+                    problem = f"this system takes no nftables rules: {error}"
+                    break
         if config.proxy_mode == NFTABLES:
             raise OSError(f"--proxy-mode=nftables is not possible: {problem}")
         log.info("serving in user space: %s", problem.splitlines()[0])

@@ -23,7 +23,7 @@ from raykube.nftables.core.listing import Unreadable, installed
 from raykube.nftables.core.objects import Delta
 from raykube.nftables.core.ruleset import difference
 from raykube.nftables.core.text import removal, replacement, transaction
-from raykube.nftables.kernel import Child, Kernel, KernelError
+from raykube.nftables.kernel import Child, ChildEnded, Kernel, KernelError
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ FAILURES_MAX = 3  # syncs in a row, after which this proxy is not healthy
 
 
 async def usable_families(kernel: Kernel) -> list[str]:
-    """The families whose tables this kernel takes. Raises KernelError where it takes no IPv4."""
+    """The families whose tables this kernel takes. Raises KernelError where it takes no IPv4, or was not asked."""
     found = []
     for family in FAMILIES:
         try:
             await kernel.run(replacement(table_of(family), base(family, Options())), check=True)
             found.append(family)
         except KernelError as error:
-            if family == "ip":
+            if family == "ip" or isinstance(error, ChildEnded):
                 raise
             log.warning("no Services for IPv6: %s", str(error).splitlines()[0])
     return found

@@ -18,6 +18,10 @@ class KernelError(OSError):
     """The kernel, or the library in front of it, refused; nothing has changed."""
 
 
+class ChildEnded(KernelError):
+    """Nothing was refused: the process that was asked is gone, or does not answer, and the next one may."""
+
+
 class Child:
     """A process that runs `program`, a module that calls `child.serve`. Calls wait for each other."""
 
@@ -42,7 +46,7 @@ class Child:
                 # An answer that comes late must not be taken for the next one's.
                 self._end()
                 if isinstance(error, TimeoutError | OSError | asyncio.IncompleteReadError):
-                    raise KernelError(f"the process that talks to the kernel ended: {error!r}") from None
+                    raise ChildEnded(f"the process that talks to the kernel ended: {error!r}") from None
                 raise
         if answer["code"] != 0:
             raise KernelError(str(answer["error"]).strip()[:2000] or f"code {answer['code']}")

@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
+from raykube.kubeproxy.config import Config
 from raykube.kubeproxy.core.metrics import Metrics
 from raykube.kubeproxy.core.nftables.layout import TABLE, Options, table_of
 from raykube.kubeproxy.core.table import Table
+from raykube.kubeproxy.mode import choose
 from raykube.kubeproxy.nft_proxier import NftProxier, cleanup
 from raykube.nftables.core.listing import installed
 from raykube.nftables.core.objects import CHAIN
 from raykube.nftables.core.ruleset import difference
-from raykube.nftables.kernel import Child, Kernel, KernelError
+from raykube.nftables.kernel import Child, ChildEnded, Kernel, KernelError
 from raykube.rpc.clock import SystemClock
 from tests.kit.netns import Namespace, join, require_network_namespaces
 from tests.kit.require import require_program
@@ -343,6 +345,25 @@ async def test_flows_that_could_not_be_forgotten_are_with_the_next_change() -> N
         await here.apply(service("other", ip="10.96.0.8"))  # of TCP: no flows of its own
         await eventually(lambda: len(flows.asked) == 2)
         assert flows.asked[0] == flows.asked[1]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_child_that_ends_at_the_start_decides_no_mode(lost: int) -> None:
+    """The first or the second question, which is for IPv6, is not answered."""
+
+    class Losing(Kernel):
+        asked = 0
+
+        async def run(self, text: str, *, check: bool = False) -> None:
+            self.asked += 1
+            if self.asked == lost:
+                raise ChildEnded("out of memory")
+
+    require_network_namespaces()  # the mode is for root
+    kernel = Losing()
+    config = Config(api_servers=["127.0.0.1:9"], proxy_mode="nftables")  # which takes no rules away
+    assert await choose(config, kernel) == ["ip", "ip6"]
+    await kernel.stop()
 
 
 async def test_what_nobody_can_read_is_replaced() -> None:
