@@ -1,6 +1,7 @@
 """The steward's passes, one after the other, with a store and machines that are played."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from raykube.cluster import addresses
+from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import Placement
 from raykube.cluster.ray_nodes import MACHINE_LABEL
 from raykube.cluster.state import ClusterState, Machine
@@ -338,3 +340,32 @@ def test_a_member_that_was_slow_to_begin_is_not_given_up_in_the_moment_in_which_
     played.silent.discard("d")
     played.refusals.clear()
     assert played.passes(3, 2.0) == ["Promote d", "Remove c"]
+
+
+def test_the_copy_of_the_record_is_made_when_the_disk_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` finds the store again by it. It was not tried again before the record's next change, which may be years."""
+    path = tmp_path / cluster_state.FILE_NAME
+    path.write_text("{")
+    machine = Machine(name="a", address="127.9.9.1", index=1)
+    state = ClusterState(name="c", id="0" * 32, subnet=9, local=True, machines=[machine])
+    service = Service(Config(state=state, machine="a", data_dir=tmp_path))
+    new = state.model_copy(update={"generation": 7})
+    save = cluster_state.save
+    full = [OSError(errno.ENOSPC, "no space")] * 2
+
+    async def read(*_: object, **__: object) -> tuple[ClusterState, int]:
+        return new, 1
+
+    def saving(*arguments: Any) -> None:
+        if full:
+            raise full.pop()
+        save(*arguments)
+
+    monkeypatch.setattr(service, "_client", object())
+    monkeypatch.setattr("raykube.cluster.record.read", read)
+    monkeypatch.setattr(cluster_state, "save", saving)
+    for _ in range(2):
+        assert asyncio.run(service._read_record(linearizable=True)) == 1, "the pass goes on"
+        assert path.read_text() == "{"
+    asyncio.run(service._read_record(linearizable=True))
+    assert cluster_state.load(tmp_path) == new

@@ -14,7 +14,7 @@ from raykube.client.kv import KvClient, UnknownOutcome
 from raykube.cluster import addresses, placement, record
 from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import Folders, kv_placement
-from raykube.cluster.state import Machine
+from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward import decide
 from raykube.cluster.steward.aside import set_aside
 from raykube.cluster.steward.config import Config
@@ -40,6 +40,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._state = config.state  # the record, as it was read last
+        self._copied = -1  # the generation of it that this machine's disk has
         self._folders = Folders(config.data_dir, config.state, config.state.machine(config.machine))
         self._client: KvClient | None = None
         self._voices: Voices | None = None
@@ -168,12 +169,23 @@ class Service:
         found, revision = await record.read(self._client, serializable=not linearizable)
         if found is None:
             return 0
-        if found != self._state:
-            self._state = found
-            on_disk = cluster_state.load(self._config.data_dir)
-            if on_disk is None or on_disk.id != found.id or on_disk.generation < found.generation:
-                cluster_state.save(self._config.data_dir, found)
+        self._state = found
+        if self._copied != found.generation:
+            try:
+                self._copy(found)
+            except OSError as error:  # tried again with the next pass, and no reason to look after nothing meanwhile
+                log.info("the cluster's record is not copied to this machine's disk: %s", error)
         return revision
+
+    def _copy(self, found: ClusterState) -> None:
+        """Has this machine's copy be no older than `found`, one that cannot be read included. Raises OSError."""
+        try:
+            on_disk = cluster_state.load(self._config.data_dir)
+        except ValueError:
+            on_disk = None
+        if on_disk is None or on_disk.id != found.id or on_disk.generation < found.generation:
+            cluster_state.save(self._config.data_dir, found)
+        self._copied = found.generation
 
     async def _on_ray(self, call: Callable[[], T], timeout_s: float) -> T:
         """Runs `call`, which asks Ray, in the one thread for that. Raises TimeoutError, at once while another hangs."""
