@@ -181,18 +181,23 @@ def test_a_learner_that_is_not_promoted_stops_nothing_else(
     assert played.passes(1) == ["Promote c"]
 
 
-def test_a_step_that_fails_in_every_pass_stops_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"), [(OSError("no ca.key"), "no ca.key"), (RuntimeError("gcs"), "RuntimeError")]
+)
+def test_a_step_that_fails_in_every_pass_stops_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
     """Here an actor cannot be made: the machine's authority is damaged, or Ray refuses."""
     played = Played(tmp_path, monkeypatch, "abcd")
 
     def start(*_: object) -> None:
-        raise OSError("no ca.key")
+        raise error
 
     monkeypatch.setattr("raykube.cluster.placement.start", start)
     played.actors.discard("kv-c")
     played.passes(2, 1.0)
     assert played.tended == 2
-    assert played.steward.status()["detail"] == "host c: no ca.key"
+    assert played.steward.status()["detail"] == f"host c: {said}"
 
 
 def test_a_control_plane_machine_on_which_a_member_was_given_up_is_tried_after_all_others(

@@ -248,7 +248,11 @@ class Service:
             return await self._take(step, listed)
         except (RpcError, OSError, ValueError, UnknownOutcome) as error:
             log.info("the store: %s failed: %s", step, error or type(error).__name__)
-            return f"{type(step).__name__.lower()} {step.machine}: {error or type(error).__name__}"
+            reason = f"{error}" or type(error).__name__
+        except Exception as error:  # Ray has many
+            log.exception("the store: %s failed", step)
+            reason = type(error).__name__
+        return f"{type(step).__name__.lower()} {step.machine}: {reason}"
 
     async def _take(self, step: decide.Step, listed: Any) -> str:
         """Returns why the store does not promote a learner yet, "" when the step is done. Raises RpcError, OSError."""
