@@ -38,6 +38,7 @@ class Played:
         self.refused: dict[str, ApiError] = {}  # Node → what the apiservers say when it is written
         self.looked: list[str] = []
         self.labelled: list[str] = []
+        self.serves = False  # the apiservers
         self.renewed = 0
         self.told = 0
         self.steward = tending.Tending(Config(state=self.state, machine="m1", data_dir=folder), self._on_ray)
@@ -47,6 +48,10 @@ class Played:
         for name, value in {"look": self._look, "start": self._start, "renew": self._tell}.items():
             monkeypatch.setattr(placement, name, value)
         monkeypatch.setattr(placement, "renew_files", self._renew_files)
+        monkeypatch.setattr(
+            placement, "statuses", lambda items: {item.name: {"healthy": self.serves} for item in items}
+        )
+        monkeypatch.setattr(placement, "end_softly", self._end)
         for name, value in {"delete": self._delete, "drain": self._drain, "show_role": self._label}.items():
             monkeypatch.setattr(nodes, name, value)
         monkeypatch.setattr(record, "write", self._write)
@@ -82,6 +87,10 @@ class Played:
 
     def _start(self, item: placement.Placement, *_: object) -> None:
         self.actors.add(item.name)
+
+    def _end(self, names: list[str], *_: object, **__: object) -> dict[str, str]:
+        self.actors.difference_update(names)
+        return {}
 
     def _tell(self, *_: object) -> None:
         self.told += 1
@@ -178,3 +187,17 @@ def test_a_machine_is_gone_since_this_steward_has_seen_it_go(tmp_path: Path, mon
     clock.now += 601.0
     played.passes(1)
     assert played.names == {"m1", "m3"}
+
+
+def test_the_last_apiserver_goes_when_another_one_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients learn from it where the other is. Without it they would ask for it for ever where it was."""
+    played = Played(tmp_path, monkeypatch, 2)
+    played.actors |= {"apiserver-m2", "scheduler-m2"}
+    played.passes(3)
+    assert {"apiserver-m1", "apiserver-m2"} <= played.actors
+    assert "scheduler-m2" not in played.actors
+    played.serves = True
+    played.passes(1)
+    assert "apiserver-m2" in played.actors, "they have just begun to hear of it"
+    played.passes(1)
+    assert "apiserver-m2" not in played.actors

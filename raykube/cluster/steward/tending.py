@@ -28,6 +28,7 @@ STOP_TIMEOUT_S = 5.0
 RENEWAL_S = 3600.0  # between two looks at certificates' dates; machines that were away meanwhile get theirs then
 REFUSAL_S = 60.0  # before a machine that could not be taken is asked again
 NO_ANSWER = (503, 504)  # of an apiserver: there is none, or none in time
+APISERVERS = "apiserver-"  # of their actors' names
 TOLD_TO_END = 1  # Ray's reason of a node's death: it was asked to end
 
 
@@ -54,6 +55,7 @@ class Tending:
         self._renewed_at = -math.inf  # when all actors were given the certificates that there are
         self._told: tuple[Machine, ...] = ()  # the control plane that actors were told of
         self._unshown: set[str] = set()  # machines whose Nodes may not show their role yet
+        self._serves = False  # an apiserver that stays was healthy in the last pass in which others were to go
         self._details: list[str] = []
 
     async def close(self) -> None:
@@ -199,6 +201,16 @@ class Tending:
         placements = {item.name: item for item in plan(state, self._config.data_dir)}
         missing, surplus = fleet.amiss(placements, sight.actors, placement.STORE_PREFIX)
         missing = [name for name in missing if placements[name].machine.name in alive]
+        if any(name.startswith(APISERVERS) for name in surplus):
+            # Clients learn from apiservers who the apiservers are: from one that is to go, who comes.
+            coming = [item for item in placements.values() if item.component == "apiserver"]
+            found = await self._on_ray(lambda: placement.statuses(coming), START_TIMEOUT_S)
+            before, self._serves = self._serves, any(status.get("healthy") for status in found.values())
+            if not (before and self._serves):
+                surplus = [name for name in surplus if not name.startswith(APISERVERS)]
+                self._details.append("apiservers move")
+        else:
+            self._serves = False
         if surplus:
             log.info("ending %s", ", ".join(surplus))
             kept: set[str] = set()  # actors of machines on which pods may still run, and keep their network
