@@ -64,6 +64,7 @@ class StatusWriter:
         self._records: dict[str, _Record] = {}  # by uid, until `forget`
         self._mirrors: dict[str, str] = {}  # uid of a static pod → uid of the API object that shows it
         self._wanted: dict[str, _Wanted] = {}
+        self._retries: dict[str, asyncio.TimerHandle] = {}  # by uid, one at most: another look at what was refused
         self._wake = asyncio.Event()
 
     def observe(self, pod: Object) -> None:
@@ -123,6 +124,7 @@ class StatusWriter:
     def forget(self, uid: str) -> None:
         self._records.pop(uid, None)
         self._mirrors.pop(uid, None)
+        self._cancel_retry(uid)
         wanted = self._wanted.pop(uid, None)
         if wanted is not None:
             _finish(wanted.done)
@@ -192,13 +194,26 @@ class StatusWriter:
                 if result.code != 409:
                     log.error("status of %s/%s refused: %s", wanted.namespace, wanted.name, message_of(result.body))
                 self._land(uid, before[uid], 0)
-                delay_s = RETRY_S if result.code == 409 else REFUSED_S
-                asyncio.get_running_loop().call_later(delay_s, self._changed, uid)
+                self._retry(uid, RETRY_S if result.code == 409 else REFUSED_S)
             self._land(uid, None, result.resource_version)
             _finish(wanted.done)
         if failed:
             self._requeue(failed)
             await asyncio.sleep(RETRY_S)
+
+    def _retry(self, uid: str, delay_s: float) -> None:
+        """Has the pod looked at again, once: each look may be refused, and timers of their own would only add up."""
+        self._cancel_retry(uid)
+        self._retries[uid] = asyncio.get_running_loop().call_later(delay_s, self._look_again, uid)
+
+    def _look_again(self, uid: str) -> None:
+        self._retries.pop(uid, None)
+        self._changed(uid)
+
+    def _cancel_retry(self, uid: str) -> None:
+        retry = self._retries.pop(uid, None)
+        if retry is not None:
+            retry.cancel()
 
     def _land(self, uid: str, known: Object | None, revision: int) -> None:
         """A write is over: with `known` it counts as not done, else it is in `revision`."""
