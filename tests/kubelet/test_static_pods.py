@@ -87,6 +87,9 @@ def test_what_is_no_manifest(data: bytes, words: str) -> None:
     assert "\n" not in str(failure.value)
 
 
+FINE = "{containers: [{name: c, image: i}]}"
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -98,6 +101,10 @@ def test_what_is_no_manifest(data: bytes, words: str) -> None:
         'metadata: {name: a}\nspec: {containers: [{name: c, image: "\\ud800"}]}',
         f"metadata: {{name: a}}\nspec: {'[' * 3000 + ']' * 3000}",
         "metadata: {name: a, uid: ../../etc}\nspec: {containers: [{name: c, image: i}]}",
+        f"metadata: {{name: a, managedFields: [{{fieldsV1: {'{a: ' * 300 + '1' + '}' * 300}}}]}}\nspec: {FINE}",
+        f"metadata: {{name: a, annotations: {{b: !!bool maybe}}}}\nspec: {FINE}",
+        f"metadata: {{name: a, annotations: {{b: !!timestamp soon}}}}\nspec: {FINE}",
+        f"metadata: {{name: a, annotations: {{b: !!int ''}}}}\nspec: {FINE}",
         "kind: List\nitems: [text]",
         "kind: List\nitems: 5",
     ],

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable
 
+import orjson
 import yaml
 
 from raykube.api import defaults, schema, validation
@@ -45,9 +46,10 @@ def from_manifest(data: bytes, source: str, origin: str, node: str, now: float) 
         return _read(data, source, origin, node, now)
     except BadManifest:
         raise
-    except (TypeError, ValueError, RecursionError) as error:
-        # YAML says much that no object of the API can hold: values within themselves, keys that are no text.
-        raise BadManifest(f"couldn't parse as pod: {error}") from None
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        # YAML says much that no object of the API can hold: values within themselves, keys that are no text. And its
+        # parser fails in many ways where a tag does not fit its value (`!!bool maybe`).
+        raise BadManifest(f"couldn't parse as pod: {' '.join(str(error).split())}") from None
 
 
 def _read(data: bytes, source: str, origin: str, node: str, now: float) -> list[Object]:
@@ -97,6 +99,7 @@ def _complete(pod: Object, source: str, origin: str, node: str, now: float) -> O
         schema.conform(PODS, pod)
     except ApiError as error:
         raise BadManifest(f"couldn't parse as pod: {error}") from None
+    orjson.dumps(pod)  # what is too deep to be sent can have no mirror: TypeError
     defaults.apply_defaults(PODS, pod)
     causes = validation.validate_create(PODS, pod)
     if causes:
