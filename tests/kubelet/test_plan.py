@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykube.base.clock import rfc3339
 from raykube.kubelet.core import pod as pods
+from raykube.kubelet.core.lostruns import with_lost_runs
 from raykube.kubelet.core.observed import ObservedContainer, ObservedPod, ObservedSandbox, State
 from raykube.kubelet.core.plan import Plan, plan
 from raykube.kubelet.core.pod import Object
@@ -341,6 +343,20 @@ def test_back_off_message() -> None:
         world.end("c", 1)
     world.settle()
     assert world.last.waiting[0].message == "back-off 10s restarting failed container=c pod=p_ns(u)"
+
+
+def test_nobody_says_when_a_lost_run_ended() -> None:
+    """A Job takes the time for its failure's: one at the beginning of time is before any success, and waits for none."""
+    world = World(make_pod("Never"))
+    world.settle()
+    status = world.status()
+    for _ in range(2):
+        lost = with_lost_runs(ObservedPod(), status)
+        status = pod_status(Inputs(world.pod | {"status": status}, lost, world.probes), FACTS, world.now)
+        assert status["phase"] == "Failed"
+        (ended,) = [one["state"]["terminated"] for one in status["containerStatuses"]]
+        assert "finishedAt" not in ended
+        assert ended["startedAt"] == rfc3339(world.now)
 
 
 def test_a_lost_sandbox_starts_the_pod_anew() -> None:

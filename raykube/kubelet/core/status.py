@@ -67,9 +67,10 @@ def _terminated(inputs: Inputs, run: ObservedContainer, node: NodeFacts) -> Obje
         "exitCode": code,
         "reason": run.reason or ("Completed" if code == 0 else "Error"),
         "startedAt": _time(run.started_at),
-        "finishedAt": _time(run.finished_at),
         "containerID": f"{node.runtime_name}://{run.id}",
     }
+    if run.finished_at:  # nobody knows when a lost one did; a Job would reckon with any time that stood here
+        state["finishedAt"] = _time(run.finished_at)
     message = run.message or inputs.messages.get(run.id, "")
     if message:
         state["message"] = message
