@@ -38,6 +38,9 @@ class Prober:
         """
         before = found_before(status or {}) if self._adopted else {}
         wanted: set[tuple[str, str]] = set()
+        for (container_id, kind), result in before.items():
+            # A pod that ends has no startup probe run again, and is ready only if it has started.
+            self.results.set(container_id, kind, result)
         for run in observed.running:
             spec = pods.container(pod, run.name)
             if spec is None:

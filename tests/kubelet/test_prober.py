@@ -53,3 +53,19 @@ async def test_a_period_includes_the_attempt(
     await failed.wait()
     assert begun == expected
     found.stop()
+
+
+@pytest.mark.parametrize("terminating", [False, True])
+async def test_a_kubelet_that_begins_while_a_pod_ends_finds_it_ready_as_well(terminating: bool) -> None:
+    """Its startup probe does not run again: it must count as started, or it is not ready until it has ended."""
+    probe = {"exec": {"command": ["x"]}}
+    spec = {"name": "c", "startupProbe": probe, "readinessProbe": probe}
+    pod = {"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": {"containers": [spec]}}
+    told = {"name": "c", "containerID": "test://id", "started": True, "ready": True, "state": {"running": {}}}
+    found = prober.Prober(cast(Any, None), cast(Any, None), lambda: None)
+    run = ObservedContainer("id", "c", "s", 0, State.RUNNING, 1000.0, started_at=1000.0)
+    found.follow(pod, ObservedPod(containers=(run,)), "", terminating, {"containerStatuses": [told]})
+    assert found.results.ready(spec, "id")
+    found.follow(pod, ObservedPod(), "", terminating)
+    assert not found.results.results
+    found.stop()
