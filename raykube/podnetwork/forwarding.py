@@ -51,7 +51,8 @@ def _run(program: str, *arguments: str) -> str | None:
         return None
     command = [path, "-w", "5", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        # Comments of others' rules are bytes of any kind.
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         log.debug("%s: %s", program, error)
         return None
