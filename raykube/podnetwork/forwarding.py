@@ -6,6 +6,7 @@ blocks: call it in a thread.
 """
 
 import logging
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -31,13 +32,12 @@ def let_through(cidrs: Iterable[str]) -> None:
                 log.info("%s drops what is forwarded: accepted %s", program, " ".join(rule[:2]))
 
 
-def take_back(cidrs: Iterable[str]) -> None:
-    """Removes our rules; none is no error."""
-    for cidr in cidrs:
-        program = PROGRAMS[ip_network(cidr).version]
-        if COMMENT in (_run(program, "-S", "FORWARD") or ""):  # to remove what is not there would make a table
-            for rule in _rules(cidr):
-                _run(program, "-D", "FORWARD", *rule)
+def take_back() -> None:
+    """Removes what carries our mark, of whichever networks; none is no error."""
+    for program in PROGRAMS.values():
+        for line in (_run(program, "-S", "FORWARD") or "").splitlines():
+            if line.startswith("-A ") and f'"{COMMENT}"' in line:
+                _run(program, "-D", *shlex.split(line)[1:])
 
 
 def _rules(cidr: str) -> list[list[str]]:

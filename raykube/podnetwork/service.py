@@ -134,7 +134,7 @@ class Service:
         """Removes all that this machine holds of the pod network, but the bridge and what addresses its pods have only
         if no pod has a part in it."""
         await asyncio.to_thread(links.Links().remove)
-        await asyncio.to_thread(forwarding.take_back, self._config.cluster_cidr)
+        await asyncio.to_thread(forwarding.take_back)
         if await asyncio.to_thread(links.remove_idle_bridge, self._config.bridge):
             taken = self._config.cni_data_dir / NETWORK_NAME
             await asyncio.to_thread(shutil.rmtree, taken, ignore_errors=True)
