@@ -193,7 +193,7 @@ class Links:
                     problems.append(f"there is a route to {key} already, and it is not ours: remove it")
                 else:
                     problems.append(f"the kernel refused the route to {key} via {route.via}: {error}")
-        return len(to_set) + len(to_remove)
+        return len(to_set) + len(to_remove) - len(problems)
 
     def _sync_ends(self, kernel: IPRoute, wanted: Wanted, index: int, problems: list[str]) -> int:
         neighbours: dict[str, str] = {}
@@ -225,6 +225,7 @@ class Links:
                 kernel.fdb("append", ifindex=index, lladdr=mac, dst=wanted.forwarding[mac])
             except NetlinkError as error:  # an address of the other family
                 problems.append(f"the kernel refused the tunnel to {wanted.forwarding[mac]}: {error}")
+                done -= 1
         return done + len(to_set) + len(to_remove)
 
 

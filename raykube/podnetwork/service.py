@@ -60,6 +60,7 @@ class Service:
         self._policy_news = asyncio.Event()
         self._ready = asyncio.Event()
         self._failures: dict[str, str] = {}
+        self._refused = ""  # why some peers have no route, while all else is done
         self._tasks: list[asyncio.Task[None]] = []
         self._client: ApiClient | None = None
         self._watch = RouteWatch(self._routes_news.set)
@@ -224,8 +225,11 @@ class Service:
         mtu = config.mtu or links.pod_mtu(own_mtu, tunnels=config.backend != "direct")
         if self._guarded:
             await self._attach(own, mtu)
-        if problems:  # of some peers; tried again
-            raise OSError(problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more")
+        # No failure, or the next Node would wait as long as one that is odd; `_watch_over` has it tried again.
+        refused = f"{problems[0]}, and {len(problems) - 1} more" if len(problems) > 1 else "".join(problems)
+        if refused and refused != self._refused:
+            log.warning("routes: %s", refused)
+        self._refused = refused
 
     async def _attach(self, own: Peer, mtu: int) -> None:
         """Masquerading and the CNI file, which says to the runtime that pods may come: last, and not before the
@@ -263,7 +267,8 @@ class Service:
 
     async def _watch_over(self) -> None:
         """Looks now and then whether the tables are still there: whoever flushes the ruleset (a firewall that is loaded
-        anew) opens all pods to all, and tells nobody. Nor does who starts to drop what is forwarded."""
+        anew) opens all pods to all, and tells nobody. Nor does who starts to drop what is forwarded. What the kernel
+        refused is tried again here."""
         while True:
             await asyncio.sleep(self._config.sync_period)
             if self._known and not await self._has_chains(TABLE, HOOKS):
@@ -277,6 +282,8 @@ class Service:
                 self._routes_news.set()
             if self._written is not None and self._config.forward_rules:
                 await asyncio.to_thread(forwarding.let_through, self._config.cluster_cidr)
+            if self._refused:
+                self._routes_news.set()
 
     async def _has_chains(self, table: str, chains: tuple[str, ...]) -> bool:
         try:
@@ -291,7 +298,7 @@ class Service:
     def _problem(self) -> str | None:
         if any(task.done() for task in self._tasks):
             return "a part of it has ended"
-        return "; ".join(self._failures.values()) or (
+        return "; ".join(filter(None, [*self._failures.values(), self._refused])) or (
             None if self._ready.is_set() else "waiting for this node's pod CIDR, or for NetworkPolicies"
         )
 
