@@ -16,7 +16,7 @@ from raykube.cluster.plan import Placement
 from raykube.cluster.ray_nodes import MACHINE_LABEL
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
-from raykube.cluster.steward.decide import Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
+from raykube.cluster.steward.decide import LEARNED_S, Add, Dismiss, Host, Member, Promote, Remove, Step, View, next_step
 from raykube.cluster.steward.service import Service
 from raykube.pb import etcd_pb2
 
@@ -120,6 +120,18 @@ def test_members_move_to_the_machines_that_may_have_one_once_there_are_enough() 
     found = list(steps(seen))
     assert {member.machine for member in found[-1].members} == found[-1].hosted == set("cde")
     assert min(len([m for m in each.members if not m.learner]) for each in found) == 3, "one after the other"
+
+
+def test_who_answers_is_not_removed_before_clients_can_know_who_came_in_its_place() -> None:
+    """Of a store of one, the only member that they know would be gone."""
+    new = Member(4, "d")
+    seen = replace(view({"a": math.inf}, A, new, wanted=1), answering=frozenset({1, 4}))
+    assert next_step(replace(seen, settled_s=LEARNED_S - 1), PATIENCE_S) is None
+    assert next_step(replace(seen, settled_s=LEARNED_S), PATIENCE_S) == Remove(1, "a")
+    silent = replace(seen, settled_s=0.0, answering=frozenset({4}))
+    assert next_step(silent, PATIENCE_S) == Remove(1, "a"), "nobody can be asking that one"
+    half = replace(view({"a": math.inf, "c": LOST_S, "d": LOST_S, "e": LOST_S}, A, B), answering=frozenset({1, 2}))
+    assert next_step(replace(half, settled_s=0.0), PATIENCE_S) is None
 
 
 def test_a_member_that_is_silent_on_a_live_machine_is_replaced_on_another() -> None:

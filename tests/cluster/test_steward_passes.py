@@ -15,6 +15,7 @@ from raykube.cluster.plan import Placement
 from raykube.cluster.ray_nodes import MACHINE_LABEL
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steward.config import Config
+from raykube.cluster.steward.decide import LEARNED_S
 from raykube.cluster.steward.service import Service
 from raykube.cluster.steward.voices import Voices
 from raykube.kv.core.member_changes import NO_ROOM
@@ -315,6 +316,16 @@ def test_a_member_that_was_silent_for_long_and_is_back_stays(tmp_path: Path, mon
     assert played.passes(40, 2.0) == []
     played.silent.add("c")
     assert played.passes(20, 2.0) == [], "what was before is forgotten"
+
+
+def test_clients_have_time_to_learn_of_a_promoted_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(tmp_path, monkeypatch, "ab", members="a")
+    played.state.machines[0] = played.state.machines[0].model_copy(update={"phase": "draining"})
+    assert played.passes(8, 2.0) == ["Add b", "Promote b"]
+    begun = played.now
+    while not (done := played.passes(1, 2.0)):
+        assert played.now < begun + 2 * LEARNED_S
+    assert done == ["Remove a"]
 
 
 def test_a_steward_whose_member_does_not_lead_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -346,7 +346,8 @@ def test_back_off_message() -> None:
 
 
 def test_nobody_says_when_a_lost_run_ended() -> None:
-    """A Job takes the time for its failure's: one at the beginning of time is before any success, and waits for none."""
+    """A Job takes the time for its failure's: one at the beginning of time is before any success, and waits for
+    none."""
     world = World(make_pod("Never"))
     world.settle()
     status = world.status()

@@ -1,11 +1,14 @@
 """The steward's next step for the store's members, from what it sees. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # A new member has as long to begin as its actor has: on a machine with much to do, each that is given up before it
 # answers would only make room for another that is as slow.
 START_S = 120.0
+# In which the store's clients have heard of a member that was promoted: they ask every MEMBERS_PERIOD_S (client/kv.py).
+LEARNED_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class View:
     # For how long the store has refused to promote a learner for want of room on its disk, by id.
     full_s: Mapping[int, float] = field(default_factory=dict)
     answering: frozenset[int] = frozenset()  # members that answer; one on a machine that leaves may, though given up
+    settled_s: float = math.inf  # for how long no member was promoted, as far as is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,10 @@ def next_step(view: View, patience_s: float) -> Step | None:
             patience_s, start_s
         )
 
+    def is_asked(member: Member) -> bool:
+        """Whether clients may still know nobody else: taken out now, it would leave them with nobody to ask."""
+        return member.id in view.answering and view.settled_s < LEARNED_S
+
     def is_away(member: Member) -> bool:
         return view.lost_s.get(member.machine, patience_s) > 0 or member.id in view.silent_s
 
@@ -130,13 +138,13 @@ def next_step(view: View, patience_s: float) -> Step | None:
         # steward found it lost, and this one's patience begins only now: who does not answer goes before who does.
         places = list(view.lost_s)
         surplus = lost[0] if lost else max(voters, key=lambda each: (is_away(each), places.index(each.machine)))
-        return Remove(surplus.id, surplus.machine)
+        return None if is_asked(surplus) else Remove(surplus.id, surplus.machine)
     if not is_enough:
         if spare:
             return Add(spare)
         for member in lost:
             # An even number of voters survives no more than one less.
-            if member.id in view.answering and len(voters) % 2 == 0:
+            if member.id in view.answering and len(voters) % 2 == 0 and not is_asked(member):
                 return Remove(member.id, member.machine)
             # Its own machine is the spare one, once the store has forgotten it: no fewer failures are survived then.
             lives = view.lost_s.get(member.machine, patience_s) == 0 and member.machine not in view.barred

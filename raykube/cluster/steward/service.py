@@ -49,6 +49,7 @@ class Service:
         self._missing_since: dict[str, float] = {}
         self._given_up: dict[str, float] = {}  # machine → when a member of it was removed, until one is promoted there
         self._full_since: dict[int, float] = {}  # learner → since when the store does not promote it for want of room
+        self._settled_from: float | None = None  # since when this steward leads, and no member was promoted
         self._held_until = 0.0
         self._detail = ""
         # One thread for Ray, as its calls do not return while its head is dead: then all others would wait in vain.
@@ -133,11 +134,14 @@ class Service:
         revision = await self._read_record(linearizable=is_leader)
         if not is_leader:
             self._missing_since.clear()  # this member cannot tell; a new leader is patient anew
+            self._settled_from = None
             self._full_since.clear()
             self._tending.rest()
             await self._voices.forget()
             self._detail = ""
             return None
+        if self._settled_from is None:
+            self._settled_from = time.monotonic()
         if time.monotonic() < self._held_until:
             self._full_since.clear()  # nobody asks meanwhile whether there is room
             return None
@@ -230,6 +234,7 @@ class Service:
             silent_s,
             {member: now - since for member, since in self._full_since.items()},
             frozenset(answering),
+            now - (now if self._settled_from is None else self._settled_from),
         )
 
     def _preference(self, machine: Machine) -> tuple[float, bool]:
@@ -291,6 +296,7 @@ class Service:
             return f"promote {name}: {error.message}"
         self._given_up.pop(name, None)
         self._full_since.clear()
+        self._settled_from = time.monotonic()
         return ""
 
     async def _change(self, method: str, request: Any) -> None:
