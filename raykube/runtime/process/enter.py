@@ -56,8 +56,9 @@ def main(
             import termios
 
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        is_root = os.getuid() == 0  # here: in a user namespace, where an ordinary user may be root, nobody can be another
         namespaces.enter(pid)
-        if os.getuid() == 0 and (uid, gid, groups) != ("-", "-", "-"):
+        if is_root and (uid, gid, groups) != ("-", "-", "-"):
             os.setgroups([] if groups == "-" else [int(group) for group in groups.split(",")])
             os.setgid(0 if gid == "-" else int(gid))
             os.setuid(0 if uid == "-" else int(uid))
