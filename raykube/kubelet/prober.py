@@ -36,11 +36,11 @@ class Prober:
         What `status` (the API's) says of the first containers seen holds until their probes find something else: a
         kubelet that begins anew takes no pod out of service.
         """
-        before = found_before(status or {}) if self._adopted else {}
+        if self._adopted:
+            for (container_id, kind), result in found_before(status or {}).items():
+                # Of all kinds: a pod that ends has no startup probe run again, and is ready only if it has started.
+                self.results.set(container_id, kind, result)
         wanted: set[tuple[str, str]] = set()
-        for (container_id, kind), result in before.items():
-            # A pod that ends has no startup probe run again, and is ready only if it has started.
-            self.results.set(container_id, kind, result)
         for run in observed.running:
             spec = pods.container(pod, run.name)
             if spec is None:
@@ -49,7 +49,8 @@ class Prober:
                 if spec.get(kind) and not (terminating and kind != "readinessProbe"):
                     wanted.add((run.id, kind))
                     if (run.id, kind) not in self._tasks:
-                        threshold = Threshold.of(kind, spec[kind], before.get((run.id, kind)))
+                        # There are results already where a kubelet, or a worker that failed, begins anew.
+                        threshold = Threshold.of(kind, spec[kind], self.results.results.get((run.id, kind)))
                         self.results.set(run.id, kind, threshold.result)
                         work = self._probe(pod, spec, kind, threshold, run.id, pod_ip, run.started_at, self._adopted)
                         self._tasks[run.id, kind] = asyncio.get_running_loop().create_task(work)

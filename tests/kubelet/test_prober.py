@@ -69,3 +69,18 @@ async def test_a_kubelet_that_begins_while_a_pod_ends_finds_it_ready_as_well(ter
     found.follow(pod, ObservedPod(), "", terminating)
     assert not found.results.results
     found.stop()
+
+
+async def test_a_worker_that_begins_anew_goes_on_with_what_its_probes_have_found() -> None:
+    probe = {"exec": {"command": ["x"]}}
+    spec = {"name": "c", "startupProbe": probe, "readinessProbe": probe}
+    pod = {"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": {"containers": [spec]}}
+    found = prober.Prober(cast(Any, None), cast(Any, None), lambda: None)
+    observed = ObservedPod(containers=(ObservedContainer("id", "c", "s", 0, State.RUNNING, 1000.0, started_at=1000.0),))
+    found.follow(pod, observed, "", terminating=False)
+    for kind in ("startupProbe", "readinessProbe"):
+        found.results.set("id", kind, True)
+    found.stop()
+    found.follow(pod, observed, "", terminating=False)
+    assert found.results.ready(spec, "id")
+    found.stop()
