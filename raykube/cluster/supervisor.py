@@ -165,7 +165,7 @@ def _bring_up(state: ClusterState, wish: Settings, listener: Listener) -> Cluste
         hollow.end_others(state, wish.data_dir)
     for attempt in range(STORE_MOVES_MAX):
         try:
-            state = _start_placements(state, wish, listener)
+            state = _start_placements(state, wish, listener, renewed)
             break
         except OSError:
             # Machines that come back make room for members of lost ones: the stewards may be moving them just now.
@@ -233,12 +233,21 @@ def _ray_runs(state: ClusterState) -> bool:
     return any(True for _ in processes.find(state.id, state.machines[0].name, processes.ROLE_RAY))
 
 
-def _start_placements(state: ClusterState, wish: Settings, listener: Listener) -> ClusterState:
-    """Starts what is missing, and waits for it; returns the record, which the store has then."""
+def _start_placements(state: ClusterState, wish: Settings, listener: Listener, renewed: list[str]) -> ClusterState:
+    """Starts what is missing, and waits for it; returns the record, which the store has then.
+
+    Certificates that are new for what the record says besides are named in `renewed`.
+    """
     alive = _present(state, wish.data_dir)
     placements = [item for item in plan(state, wish.data_dir) if item.machine.name in alive]
-    # All processes start now, on all machines: the first thing each does, loading Python, needs none of the others.
-    handles = {item.name: placement.start(item, state, wish.data_dir) for item in placements}
+    # All processes start now, on all machines: the first thing each does, loading Python, needs none of the others. But
+    # where stewards may have taken a new machine meanwhile, its name and its index are what the record says.
+    is_certain = state.local or not state.generation
+    begun = [item for item in placements if is_certain or item.component == "kv"]
+    if not any(item.component == "kv" for item in begun):
+        away = ", ".join(f"{machine.name} ({machine.address})" for machine in state.control_plane)
+        raise OSError(f"no machine with a member of the store is in this Ray: start Ray on {away}")
+    handles = {item.name: placement.start(item, state, wish.data_dir) for item in begun}
     for component, row in COMPONENTS.items():
         mine = [item for item in placements if item.component == component]
         if not mine:
@@ -254,6 +263,8 @@ def _start_placements(state: ClusterState, wish: Settings, listener: Listener) -
             placement.ask(state, "kv", "hold", str(HOLD_S))
             state = asyncio.run(_record(state, wish.data_dir))
             cluster_state.save(wish.data_dir, state)
+            renewed += certify(state, wish.data_dir / "pki")
+            alive = _present(state, wish.data_dir)
             placements = [item for item in plan(state, wish.data_dir) if item.machine.name in alive]
             others = [item for item in placements if item.component != "kv"]
             handles = {item.name: placement.start(item, state, wish.data_dir) for item in others}
