@@ -13,6 +13,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from raykube.cluster import facts as host
 from raykube.cluster import leftovers, ray_nodes, settings
 from raykube.cluster.actor import ComponentHost, HostSpec
@@ -150,11 +152,15 @@ def look(live: Iterable[dict[str, Any]], data_dir: Path) -> tuple[list[Facts], d
     by_address = {node["NodeManagerAddress"]: node for node in live}
     found, failed = [], {}
     for address, answer in call_at(by_address, host.look, "{address}", str(data_dir)).items():
-        if isinstance(answer, str):
-            facts, node = Facts.model_validate_json(answer), by_address[address]
-            found.append(facts.model_copy(update={"labels": node["Labels"], "resources": node["Resources"]}))
-        else:
+        if not isinstance(answer, str):
             failed[address] = _reason(answer)
+            continue
+        try:
+            facts, node = Facts.model_validate_json(answer), by_address[address]
+        except ValidationError:
+            failed[address] = "speaks as another version of raykube does: install the same on all machines"
+            continue
+        found.append(facts.model_copy(update={"labels": node["Labels"], "resources": node["Resources"]}))
     return found, failed
 
 

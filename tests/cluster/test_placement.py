@@ -1,11 +1,13 @@
 """Waiting for an actor, with a Ray that says what the test wants."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from raykube.cluster import placement
+from raykube.cluster.facts import Facts
 from raykube.cluster.placement import RayError
 
 
@@ -58,3 +60,17 @@ def test_what_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, answer: An
     with pytest.raises(RayError) as caught:
         placement.wait_ready("kv-1", HANDLE, 0.3)
     assert str(caught.value) == words
+
+
+def test_a_machine_whose_version_speaks_otherwise_keeps_no_other_from_being_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a later version says of its machine may be more than this one knows."""
+    mine = Facts(address="10.0.0.1", hostname="a", version="1", is_root=True, runtimes=[]).model_dump_json()
+    said = {"10.0.0.1": mine, "10.0.0.2": mine.replace('"version"', '"disks":[],"version"'), "10.0.0.3": "?"}
+    monkeypatch.setattr(placement, "call_at", lambda *_: said)
+    rows = [{"NodeManagerAddress": address, "Labels": {}, "Resources": {}} for address in said]
+    found, failed = placement.look(rows, Path("/nowhere"))
+    assert [facts.address for facts in found] == ["10.0.0.1"]
+    assert sorted(failed) == ["10.0.0.2", "10.0.0.3"]
+    assert all("install the same" in reason for reason in failed.values())
