@@ -201,3 +201,22 @@ def test_the_last_apiserver_goes_when_another_one_has_come(tmp_path: Path, monke
     assert "apiserver-m2" in played.actors, "they have just begun to hear of it"
     played.passes(1)
     assert "apiserver-m2" not in played.actors
+
+
+@pytest.mark.parametrize(("answer", "phase"), [(DENIED, "drained"), (NOBODY, "draining")])
+def test_a_machine_that_may_not_be_drained_has_no_longer_than_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: ApiError, phase: str
+) -> None:
+    """Who refuses does so for ever; who does not answer may yet."""
+    played = Played(tmp_path, monkeypatch, 3, m2="draining")
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(tending, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    played.refused["m2"] = answer
+    for now in (0.0, 299.0):
+        clock.now = now
+        played.passes(1)
+        assert played.state.machine("m2").phase == "draining"
+        assert "drain m2" in played.steward.detail
+    clock.now = 301.0
+    played.passes(1)
+    assert played.state.machine("m2").phase == phase

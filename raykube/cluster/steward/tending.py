@@ -166,8 +166,14 @@ class Tending:
     async def _drain(self, name: str, state: ClusterState) -> bool:
         """One try at moving the pods away; True when none is left, or their time is over."""
         since = self._draining_since.setdefault(name, time.monotonic())
-        left = await nodes.drain(self._client(state), name)
-        if left and time.monotonic() - since < self._config.drain_timeout:
+        is_over = time.monotonic() - since >= self._config.drain_timeout
+        try:
+            left = await nodes.drain(self._client(state), name)
+        except ApiError as error:
+            if not is_over or error.code >= 500:
+                raise
+            left = 0  # who is refused now is so for ever
+        if left and not is_over:
             self._details.append(f"drain {name}: {left} pods to go")
             return False
         self._draining_since.pop(name)
