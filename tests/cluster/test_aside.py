@@ -7,6 +7,7 @@ import pytest
 
 from raykube.cluster.steward.aside import set_aside
 from raykube.kv import joins, recall
+from raykube.kv.core.raft.messages import Entry, EntryKind, Write
 from raykube.kv.core.wal_codec import Meta
 from raykube.kv.wal import Wal
 
@@ -76,3 +77,21 @@ def test_of_what_was_set_aside_the_last_is_kept(tmp_path: Path, monkeypatch: pyt
     assert ends(6, has_snapshot=True) == {"5", "6"}
     assert all(path.exists() for path in others), "what somebody else put there is nobody's to remove"
     assert (tmp_path / "kv.9.1700000000").is_symlink()
+
+
+def test_a_learner_that_got_little_of_a_young_store_does_not_push_out_what_there_was(tmp_path: Path) -> None:
+    """No member has a snapshot before its store's first ten thousand entries."""
+    folder = tmp_path / "kv"
+
+    def ends(member: int, entries: int) -> set[str]:
+        wal, _ = Wal.open(folder / "wal", Meta(7, member, 9))
+        wal.append(Write(None, [Entry(1, index + 1, EntryKind.NORMAL, b"x") for index in range(entries)], None, []))
+        wal.close()
+        set_aside(folder, 99)
+        return {path.name.split(".")[1] for path in tmp_path.glob("kv.*")}
+
+    assert ends(1, 500) == {"1"}
+    assert ends(2, 10) == {"1", "2"}
+    assert ends(3, 20) == {"1", "3"}
+    assert ends(4, 5) == {"1", "4"}
+    assert ends(5, 900) == {"5"}

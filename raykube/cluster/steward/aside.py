@@ -5,8 +5,9 @@ nothing, and not all that was ever moved is kept.
     kv.<its id>.<when>/         a former one's; on a disk of its own, it lies inside kv/
 
 A store whose machines come and go would fill their disks else, and a learner that fails where it has no room takes up
-more with each attempt. What was moved last is kept, in case it is needed after all, and the last that has a snapshot: a
-learner that got little of the store does not push out what its predecessor had of it.
+more with each attempt. What was moved last is kept, in case it is needed after all, the last that has a snapshot, and
+of those that have none, as in a young store, the one with the longest log: a learner that got little of the store does
+not push out what its predecessor had of it.
 """
 
 import logging
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from raykube.kv import joins
-from raykube.kv.wal import owner
+from raykube.kv.wal import owner, segments
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,20 @@ def kept(folder: Path) -> list[Path]:
 
 
 def superfluous(newest: Path, there: Iterable[Path]) -> list[Path]:
-    """Those of `there` that need not be kept beside `newest`: the ones that have a snapshot as it has, or have none."""
-    return sorted(each for each in there if each != newest and has_snapshot(each) == has_snapshot(newest))
+    """Those of `there` that need not be kept beside `newest`: the ones that have a snapshot as it has, or have none and
+    no longer log than another."""
+    alike = [each for each in there if each != newest and has_snapshot(each) == has_snapshot(newest)]
+    if has_snapshot(newest):
+        return sorted(alike)
+    longest = max([newest, *alike], key=log_bytes)
+    return sorted(each for each in alike if each != longest)
 
 
 def has_snapshot(folder: Path) -> bool:
     """Whether a member's folder has a snapshot, whole or damaged."""
     return any(path.suffix != ".tmp" for path in folder.glob("snap/*"))
+
+
+def log_bytes(folder: Path) -> int:
+    """How much is written in a member's log; what is only allocated does not count."""
+    return sum(len(path.read_bytes().rstrip(b"\0")) for path in segments(folder / "wal"))
