@@ -88,10 +88,11 @@ def _await_drained(state: ClusterState, machine: Machine, deadline: float) -> bo
         mine = placement.names() & {f"{component}-{machine.name}" for component in COMPONENTS}
         if phase == "drained" and not mine:
             return True
-        if all(each.name != machine.name for each in state.machines):
+        known = next((each for each in state.machines if each.name == machine.name), None)
+        if known is None:
             return False
         if time.monotonic() > deadline:
-            why = NO_PLACE if machine.control_plane else f"it is {phase!r}"
+            why = NO_PLACE if known.control_plane else f"it is {phase!r}"
             raise ClusterError(f"{machine.name} is not drained in time: {why}; 'raykube leave' again goes on")
         time.sleep(POLL_S)
 

@@ -34,6 +34,18 @@ def test_where_there_is_no_place_for_its_member_the_way_out_is_said(monkeypatch:
         departure._await_drained(state, machine, deadline=0.0)
 
 
+def test_whose_member_has_moved_is_not_told_to_have_a_smaller_control_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pods are what takes the time."""
+    machine = Machine(name="m1", address="10.0.0.1", index=1, control_plane=True)
+    before = ClusterState(name="c", id="0" * 32, subnet=0, local=False, machines=[machine])
+    after = before.model_copy(update={"machines": [machine.model_copy(update={"control_plane": False})]})
+    monkeypatch.setattr(placement, "ask", lambda *_: ["draining"])
+    monkeypatch.setattr(placement, "handed_over", lambda _: after)
+    monkeypatch.setattr(placement, "names", lambda: {"kubelet-m1"})
+    with pytest.raises(ClusterError, match="in time: it is 'draining'"):
+        departure._await_drained(before, machine, deadline=0.0)
+
+
 def test_a_machine_that_is_forgotten_while_it_leaves_is_waited_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """It died. Its actors may still have their names, until Ray has ended them."""
     dead, other = (Machine(name=f"m{n}", address=f"10.0.0.{n}", index=n) for n in (1, 2))
