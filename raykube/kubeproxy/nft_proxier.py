@@ -87,7 +87,7 @@ class NftProxier:
         self._failures = 0
         self._retry_at: float | None = None
         self._stale: list[StaleFlows] = []  # once the rules are installed
-        self._due: dict[tuple[str, int], StaleFlows] = {}  # now; the newest word on an address
+        self._due: dict[tuple[str, int], StaleFlows] = {}  # now; the newest word on an address, and last
         self._forgetting: asyncio.Task[None] | None = None
 
     @property
@@ -129,7 +129,9 @@ class NftProxier:
         now = self._clock.monotonic()
         self._metrics.on_sync(now - started, self._clock.now(), full=full)
         self._metrics.frontends = len(rules)
-        self._due |= {(flow.address, flow.port): flow for flow in self._stale}
+        for flow in self._stale:
+            self._due.pop((flow.address, flow.port), None)
+            self._due[flow.address, flow.port] = flow
         self._stale = []
         if self._due and (self._forgetting is None or self._forgetting.done()):
             self._forgetting = asyncio.get_running_loop().create_task(self._forget())
@@ -192,9 +194,10 @@ class NftProxier:
 
     async def _forget(self) -> None:
         """Beside the rules, and in pieces: a table of a hundred thousand flows, or a thousand Services of which a proxy
-        that has just started cannot know what they were, must not hold up rules."""
+        that has just started cannot know what they were, must not hold up rules. The newest go first: an endpoint
+        went just now, while most of the others have nothing to forget."""
         while self._due:
-            part = [self._due.pop(key) for key in list(self._due)[:FLOWS_AT_ONCE]]
+            part = [self._due.popitem()[1] for _ in range(min(FLOWS_AT_ONCE, len(self._due)))]
             asked = [
                 {
                     "family": family_of(flow.address),

@@ -366,6 +366,28 @@ async def test_a_child_that_ends_at_the_start_decides_no_mode(lost: int) -> None
     await kernel.stop()
 
 
+async def test_flows_of_a_service_that_changes_wait_for_no_others() -> None:
+    """After a restart there are as many to look at as there are addresses, and a client waits for the one that went."""
+    async with node() as here:
+        flows = Stuck()
+        here.restarted(flows)
+        udp = [{"port": 53, "protocol": "UDP"}]
+        for each in range(2, 250):
+            name = f"web{each}"
+            here.table.set_service(("n", name), service(name, ip=f"10.96.0.{each}", ports=udp))
+            found = endpoint_slice(endpoint("10.1.0.1"), protocol="UDP", name=name, service=name)
+            here.table.set_slice(("n", name), found)
+        await here.apply()
+        await eventually(lambda: bool(flows.asked))
+        waiting = ({f"10.96.0.{each}" for each in range(2, 250)} - {flow["address"] for flow in flows.asked}).pop()
+        asked, name = len(flows.asked), f"web{waiting.rpartition('.')[2]}"
+        await here.apply(endpoint_slice(endpoint("10.1.0.2"), protocol="UDP", name=name, service=name))
+        flows.may.set()
+        await eventually(lambda: len(flows.asked) == 248)
+        assert flows.asked[asked]["address"] == waiting
+        assert flows.asked[asked]["keep"] == [("10.1.0.2", 8080)]
+
+
 async def test_what_nobody_can_read_is_replaced() -> None:
     async with node() as here:
         here.nft("add", "table", "ip", TABLE)
