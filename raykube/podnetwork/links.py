@@ -108,11 +108,11 @@ class Links:
         with _kernel() as kernel:
             done = 0
             index = self._device(kernel)
-            if wanted.has_tunnel:
-                index, made = self._make_tunnel(kernel, index, tunnel)
-                done += made
             problems: list[str] = []
             try:
+                if wanted.has_tunnel:
+                    index, made = self._make_tunnel(kernel, index, tunnel)
+                    done += made
                 done += self._sync_routes(kernel, wanted.routes, index, problems)
                 if index:
                     done += self._sync_ends(kernel, wanted, index, problems)
@@ -120,7 +120,7 @@ class Links:
                         kernel.link("del", index=index)
                         done += 1
             except NetlinkError as error:
-                raise OSError(f"the kernel refused a route of the pod network: {error}") from None
+                raise OSError(f"the kernel refused a part of the pod network: {error}") from None
             return done, problems
 
     def remove(self) -> None:
@@ -213,8 +213,11 @@ class Links:
                 kernel.neigh("del", dst=address, ifindex=index)
         for address in to_set:
             mac = wanted.neighbours[address]
-            kernel.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=PERMANENT)
-        done += len(to_set)
+            try:
+                kernel.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=PERMANENT)
+                done += 1
+            except NetlinkError as error:  # IPv6 is switched off here, and a peer has a CIDR of it
+                problems.append(f"the kernel refused the neighbour {address}: {error}")
         to_set, to_remove = differing(wanted.forwarding, forwarding)
         for mac in to_remove:
             kernel.fdb("del", ifindex=index, lladdr=mac, dst=forwarding[mac])
