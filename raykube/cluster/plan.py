@@ -104,7 +104,7 @@ COMPONENTS = {
         ("kube-proxy", "dns"),
         rider=("dns", "raykube.dns"),
         port=at.KUBE_PROXY_HEALTH_PORT,
-        page="http:/healthz",
+        page="http:/livez",  # /healthz speaks of its node, too
     ),
     "hollow": Component("raykube.hollow", "Hollow machines", "shares", ("hollow",), page="https:/healthz"),
 }

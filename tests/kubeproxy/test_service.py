@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from raykube.cluster.plan import COMPONENTS
 from raykube.kubeproxy.config import Config
 from raykube.kubeproxy.service import Service
 from tests.kit import pki
@@ -219,6 +220,8 @@ async def test_a_node_that_is_about_to_go_is_drained_by_load_balancers(sign: str
                     await asyncio.sleep(0.02)
             assert '"nodeEligible": false' in answer[1]
             assert (await http(service, "/livez"))[0] == 200  # nothing is wrong with the proxy
+            own_page = COMPONENTS["kube-proxy"].page.partition(":")[2]
+            assert (await http(service, own_page))[0] == 200, "what the cluster's own status asks"
             api.put(node("m1", "127.0.0.2"))
             async with asyncio.timeout(10):
                 while (await http(service, "/healthz"))[0] != 200:  # noqa: ASYNC110
