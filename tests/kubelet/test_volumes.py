@@ -100,6 +100,24 @@ async def test_what_the_apiserver_refuses_for_a_volume_is_told(
     await node.phase("asks", "Running")
 
 
+async def test_an_object_is_read_once_however_many_volumes_show_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    get, read = node.parts.objects.client.get, []
+
+    async def gets(resource: Any, *more: Any, **options: Any) -> Object:
+        if resource.kind == "ConfigMap":
+            read.append(more)
+        return await get(resource, *more, **options)
+
+    monkeypatch.setattr(node.parts.objects.client, "get", gets)
+    await node.client.create(config_map("shared", k="x"))
+    plain = {"configMap": {"name": "shared"}}
+    volumes = [{"name": f"v{number}"} | plain for number in range(3)]
+    volumes.append({"name": "all", "projected": {"sources": [plain, {"downwardAPI": {"items": []}}]}})
+    await node.pod("reads", shell("exec sleep 1000", volumeMounts=[mounted("all", "/all")]), volumes=volumes)
+    await node.phase("reads", "Running")
+    assert read == [("default", "shared")]
+
+
 async def test_a_missing_key_and_a_missing_variable(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     # What did not start is tried again only in an hour, if nothing wakes it.
     monkeypatch.setattr("raykube.kubelet.worker.VOLUME_RETRY", Backoff(initial_s=3600, max_s=3600))

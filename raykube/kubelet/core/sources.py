@@ -1,6 +1,7 @@
 """The ConfigMaps, Secrets and files of variables that a pod refers to, as they were fetched."""
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,6 +58,16 @@ class Sources:
         if value is None and not optional:
             raise SourceMissing(f'environment variable key "{key}" not found in file "{path}"')
         return value
+
+
+def joined(namespace: str, parts: Iterable[Sources | BaseException]) -> Sources:
+    """One out of several; raises the first that could not be read."""
+    objects: dict[Reference, Object | None] = {}
+    for part in parts:
+        if isinstance(part, BaseException):
+            raise part
+        objects |= part.objects
+    return Sources(namespace, objects)
 
 
 def references_of(volume: Object) -> set[Reference]:

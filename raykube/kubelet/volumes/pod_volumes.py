@@ -16,7 +16,7 @@ from raykube.kubelet.core.hosts import hosts_file
 from raykube.kubelet.core.ownership import fs_group, only_on_mismatch
 from raykube.kubelet.core.payload import PodFacts, payload, token_requests
 from raykube.kubelet.core.pod import Object
-from raykube.kubelet.core.sources import SourceMissing, Sources, references_of
+from raykube.kubelet.core.sources import SourceMissing, Sources, joined, references_of, volume_references
 from raykube.kubelet.core.volumespec import EMPTY_DIR, IN_MEMORY, OF_OBJECTS, NotUsable, Resolved
 from raykube.kubelet.objects import Objects
 from raykube.kubelet.volumes import atomicwriter, emptydir, hostpath, mounts, ownership, removal, safepath, subpath
@@ -71,15 +71,15 @@ class Volumes:
         """
         self._objects.follow(pod)
         volumes = pod["spec"].get("volumes") or ()
-        reads = (self._objects.sources(pod, references_of(volume)) for volume in volumes)
-        found_sources = await asyncio.gather(*reads, return_exceptions=True)
+        wanted = volume_references(pod)  # each once, however many volumes show it
+        reads = (self._objects.sources(pod, {reference}) for reference in wanted)
+        read = dict(zip(wanted, await asyncio.gather(*reads, return_exceptions=True), strict=True))
         await self._claims.resolve(pod)
         failure: VolumeFailed | None = None
-        for volume, sources in zip(volumes, found_sources, strict=True):
+        for volume in volumes:
             found = self._claims.known(pod, volume)
             try:
-                if isinstance(sources, BaseException):
-                    raise sources
+                sources = joined(pods.namespace(pod), [read[reference] for reference in sorted(references_of(volume))])
                 await self._prepare(pod, volume, found, sources, facts)
             except ApiError as error:
                 if error.code >= 500:
