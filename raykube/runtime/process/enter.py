@@ -56,7 +56,7 @@ def main(
             import termios
 
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        is_root = os.getuid() == 0  # here: in a user namespace, where an ordinary user may be root, nobody can be another
+        is_root = os.getuid() == 0  # asked here: in the user namespace of an ordinary user root cannot become another
         namespaces.enter(pid)
         if is_root and (uid, gid, groups) != ("-", "-", "-"):
             os.setgroups([] if groups == "-" else [int(group) for group in groups.split(",")])
