@@ -39,6 +39,7 @@ class Played:
         self.looked: list[str] = []
         self.labelled: list[str] = []
         self.serves = False  # the apiservers
+        self.labels_tried = 0
         self.renewed = 0
         self.told = 0
         self.steward = tending.Tending(Config(state=self.state, machine="m1", data_dir=folder), self._on_ray)
@@ -116,6 +117,7 @@ class Played:
         return 0
 
     async def _label(self, _client: object, name: str, _is_control_plane: bool) -> bool:
+        self.labels_tried += 1
         self._check(name)
         self.labelled.append(name)
         return True
@@ -170,6 +172,25 @@ def test_a_node_that_cannot_be_labelled_keeps_no_certificate_from_being_renewed(
     played.refused.clear()
     played.passes(1)
     assert played.labelled == ["m1", "m3", "m2"]
+
+
+def test_nodes_that_cannot_be_labelled_take_the_time_of_one_in_each_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook may take ten seconds to refuse each, and the store's members wait for the next pass."""
+    played = Played(tmp_path, monkeypatch, 9)
+    played.refused = dict.fromkeys(played.names - {"m9"}, DENIED)
+    for count in range(1, 9):
+        played.passes(1)
+        assert played.labels_tried == count
+    played.passes(1)
+    assert played.labelled == ["m9"], "none is kept from it by those"
+    played.state = played.state.model_copy(update={"machines": played.state.machines[:1]})
+    played.alive = {"10.0.0.1": True}
+    played.actors = {name for name in played.actors if name.endswith("-m1")}
+    played.refused.clear()
+    played.passes(1)
+    assert played.labelled == ["m9", "m1"], "one that was forgotten is asked no more"
 
 
 def test_a_machine_is_gone_since_this_steward_has_seen_it_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

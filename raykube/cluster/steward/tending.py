@@ -54,8 +54,8 @@ class Tending:
         self._certified = 0  # generation of the record for whose machines there are certificates
         self._renewed_at = -math.inf  # when all actors were given the certificates that there are
         self._told: tuple[Machine, ...] = ()  # the control plane that actors were told of
-        self._unshown: set[str] = set()  # machines whose Nodes may not show their role yet
         self._serves = False  # an apiserver that stays was healthy in the last pass in which others were to go
+        self._unshown: list[str] = []  # machines whose Nodes may not show their role yet; who was refused comes last
         self._details: list[str] = []
 
     async def close(self) -> None:
@@ -250,25 +250,26 @@ class Tending:
             placement.renew(clients, state, self._config.data_dir)
 
         await self._on_ray(tell, START_TIMEOUT_S)
-        self._unshown = {machine.name for machine in state.machines}
+        self._unshown = [machine.name for machine in state.machines]
         await self._show_roles(state)
         self._told = seats
 
     async def _show_roles(self, state: ClusterState) -> None:
         """Labels the Nodes. A kubelet that is just starting may register later, as what it was made for.
 
-        It is for the eye, and keeps nothing from being done: one Node may be refused, or no apiserver may answer.
+        It is for the eye, and keeps nothing from being done: a refusal may take its time, so there is one in a pass.
         """
-        for machine in state.machines:
-            if machine.name not in self._unshown:
-                continue
+        there = {machine.name: machine for machine in state.machines}
+        self._unshown = [name for name in self._unshown if name in there]
+        for name in list(self._unshown):
             try:
-                if await nodes.show_role(self._client(state), machine.name, machine.control_plane):
-                    self._unshown.discard(machine.name)
+                if await nodes.show_role(self._client(state), name, there[name].control_plane):
+                    self._unshown.remove(name)
             except ApiError as error:
-                self._details.append(f"label {machine.name}: {error}")
-                if error.code in NO_ANSWER:
-                    return
+                self._details.append(f"label {name}: {error}")
+                self._unshown.remove(name)
+                self._unshown.append(name)
+                return
 
     async def renew_certificates(self, items: list[Placement], state: ClusterState) -> None:
         """Renews certificates long before they end, and gives all actors those that there are, now and then."""
