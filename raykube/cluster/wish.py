@@ -138,11 +138,12 @@ def _joined_state(wish: Settings, known: ClusterState | None) -> tuple[ClusterSt
             if not wish.existing or facts.address in known_addresses:
                 raise ClusterError(f"the machine {facts.hostname} ({facts.address}) {reason}")
             found.remove(facts)  # the cluster did without it before; its stewards say why they do not take it
-    machines.choose_eligible(state, found)
+    if wish.control_plane_selector or not wish.existing:  # nobody is there to hear that machines lost their labels
+        machines.choose_eligible(state, found)
     machines.admit(state, found)
     if not all(facts.is_root for facts in found):
         state.kubernetes_service_port = addresses.API_PORT  # an ordinary user's kube-proxy cannot have 443
-    if not any(machine.eligible for machine in state.machines):
+    if not wish.existing and not any(machine.eligible for machine in state.machines):
         raise ClusterError("--control-plane-selector chooses no Ray node: 'ray start --labels' sets labels")
     if is_new:
         machines.set_control_plane(state, machines.first_control_plane(state))

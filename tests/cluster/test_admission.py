@@ -270,3 +270,19 @@ def test_a_selector_that_chooses_no_machine_is_refused_for_a_cluster_that_there_
         state, is_new = wish._joined_state(wished, None)
         assert [machine.eligible for machine in state.machines] == eligible
         assert not is_new
+
+
+def test_a_cluster_that_there_is_starts_again_though_its_machines_have_lost_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody started their Ray without. Who starts the cluster asks for no selector, and has nobody to tell."""
+    there_is(monkeypatch, [1, 2], [])
+    record, _, found = wish._look(wish_of(tmp_path), None, cluster())
+    record.control_plane_selector = {"zone": "a"}
+    record.machines = [machine.model_copy(update={"eligible": machine.index == 1}) for machine in record.machines]
+    bare = [each.model_copy(update={"labels": {}}) for each in found]
+    monkeypatch.setattr(wish, "_look", lambda *_: (record, "", bare))
+    state, _ = wish._joined_state(wish_of(tmp_path, existing=True), None)
+    assert [machine.eligible for machine in state.machines] == [True, False], "as it was"
+    with pytest.raises(wish.ClusterError, match="chooses no Ray node"):
+        wish._joined_state(wish_of(tmp_path), None)
