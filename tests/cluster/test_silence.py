@@ -11,7 +11,7 @@ HOUR_S = 3600.0
 
 def longest(pattern: str) -> float:
     """The longest silence of one that answers (+) or not (-) by this pattern, for an hour."""
-    silence: Silence[int] = Silence()
+    silence: Silence[int] = Silence(60.0)
     now, longest_s = 0.0, 0.0
     while now < HOUR_S:
         for look in pattern:
@@ -32,7 +32,7 @@ def test_who_is_away_for_a_quarter_of_its_time_is_silent_in_the_end(pattern: str
 
 
 def test_who_answers_has_no_silence_but_is_named_until_it_is_steady() -> None:
-    silence: Silence[int] = Silence()
+    silence: Silence[int] = Silence(60.0)
     assert silence.on_heard(0.0, {1: False, 2: True}) == {1: 0.0}
     assert silence.on_heard(1000.0, {1: False, 2: True}) == {1: 1000.0}
     assert silence.on_heard(1001.0, {1: True, 2: True}) == {1: 0.0}

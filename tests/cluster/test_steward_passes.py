@@ -57,7 +57,7 @@ class Played:
         monkeypatch.setattr("raykube.cluster.placement.names", lambda: set(self.actors))
         monkeypatch.setattr("raykube.cluster.placement.start", self._start)
         monkeypatch.setattr("raykube.cluster.placement.end", self.actors.discard)
-        voices = Voices(Tls(folder / "crt", folder / "key", folder / "ca"))
+        voices = Voices(Tls(folder / "crt", folder / "key", folder / "ca"), 60.0)
         monkeypatch.setattr(
             "raykube.cluster.steward.voices.Channel",
             lambda name, _: SimpleNamespace(stub=self._at(name), close=self._close),
@@ -326,6 +326,18 @@ def test_clients_have_time_to_learn_of_a_promoted_member(tmp_path: Path, monkeyp
     while not (done := played.passes(1, 2.0)):
         assert played.now < begun + 2 * LEARNED_S
     assert done == ["Remove a"]
+
+
+def test_a_member_that_was_silent_for_an_hour_may_miss_a_question_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(tmp_path, monkeypatch, "abc")
+    played.silent.update("bc")
+    assert played.passes(60) == []
+    played.newcomer = "d"
+    for turn in range(400):
+        played.silent = {"c"} if turn % 20 == 19 else set()
+        assert played.passes(1, 2.0) == []
 
 
 def test_a_steward_whose_member_does_not_lead_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

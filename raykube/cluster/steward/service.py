@@ -64,7 +64,7 @@ class Service:
         pki = self._folders.pki
         tls = Tls(pki / "apiserver-etcd-client.crt", pki / "apiserver-etcd-client.key", pki / "ca.crt")
         self._client = KvClient([f"{self._folders.machine.address}:{addresses.KV_CLIENT_PORT}"], tls)
-        self._voices = Voices(tls)
+        self._voices = Voices(tls, self._config.replace_after)
         self._task = asyncio.create_task(self._run())
 
     async def wait(self) -> None:

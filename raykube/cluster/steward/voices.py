@@ -17,10 +17,10 @@ MAINTENANCE = etcd_pb2.DESCRIPTOR.services_by_name["Maintenance"]
 class Voices:
     """Remembers for how long each member is silent, as heard by this one."""
 
-    def __init__(self, tls: Tls) -> None:
+    def __init__(self, tls: Tls, patience_s: float) -> None:
         self._tls = tls
         self._channels: dict[str, Channel] = {}
-        self._silence: Silence[tuple[int, bool]] = Silence()  # of a member, before it began and after
+        self._silence: Silence[tuple[int, bool]] = Silence(patience_s)  # of a member, before it began and after
 
     async def answering(self, members: Iterable[Any]) -> set[int]:
         """The ids of those of etcd's `members` that answer now.
