@@ -84,6 +84,10 @@ class Service:
         if config.healthz_bind_address:
             host, port = split_address(config.healthz_bind_address, 10257)
             self._health_address = join_address(host, await self._health.start(host, port))
+        switches = {TABLE: config.network_policy, MASQUERADE_TABLE: config.masquerade}
+        if off := "".join(removal(table) for table, on in switches.items() if not on):
+            with suppress(KernelError):  # without nftables nothing was left
+                await self._kernel.run(off)
         if config.network_policy and not await self._has_chains(TABLE, HOOKS):
             # The machine was started anew: the file outlived the rules, and the runtime waits for nothing else.
             (config.cni_conf_dir / FILE_NAME).unlink(missing_ok=True)

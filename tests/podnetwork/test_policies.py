@@ -181,6 +181,17 @@ async def test_no_pod_starts_before_the_policies_are_there(world: World) -> None
     assert "drop" not in world.kernel("m1", "nft", "list", "table", "inet", "raykube-pods"), "no pod is isolated yet"
 
 
+async def test_what_is_switched_off_leaves_no_rules(world: World) -> None:
+    """Policies that nobody follows any more would shut out pods that are not even the ones they were for."""
+    world.twin.put(namespace("default"), node("m1", HOSTS["m1"], CIDRS["m1"]), policy("deny"))
+    world.serve("m1")
+    await until((world.home("m1") / "cni" / FILE_NAME).exists, SLOW_S)
+    assert world.kernel("m1", "nft", "list", "tables").count("inet raykube-") == 2
+    world.stop("m1")
+    world.serve("m1", network_policy="false", masquerade="false")
+    await until(lambda: "raykube-" not in world.kernel("m1", "nft", "list", "tables"), SLOW_S)
+
+
 async def test_rules_that_somebody_flushes_come_back(world: World) -> None:
     """No object changes: nothing but a look at the kernel tells that all pods are open to all."""
     world.twin.put(namespace("default"), node("m1", HOSTS["m1"], CIDRS["m1"]), policy("deny"))
