@@ -188,7 +188,9 @@ class NftProxier:
                 raise KernelError(f"table {table_of(family)}: {error}") from None
             deltas[family] = difference(items, self.desired.items(family))
             if not self._started:
-                self._stale += gone_while_away(deltas[family], family, self._node_ips)
+                served = {(flow.address, flow.port) for flow in self._stale}  # it may be in another map than before
+                gone = gone_while_away(deltas[family], family, self._node_ips)
+                self._stale += [flow for flow in gone if (flow.address, flow.port) not in served]
         self._started = True
         return deltas
 

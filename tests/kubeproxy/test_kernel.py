@@ -388,6 +388,28 @@ async def test_flows_of_a_service_that_changes_wait_for_no_others() -> None:
         assert flows.asked[asked]["keep"] == [("10.1.0.2", 8080)]
 
 
+@pytest.mark.parametrize("goes", [True, False])
+async def test_flows_of_clients_inside_are_looked_at_after_a_restart(goes: bool) -> None:
+    """With externalTrafficPolicy Local and no endpoint here, only pods of this node were served: no map but theirs
+    tells of the Service. One that became another one keeps what it still has."""
+    spec = {"type": "NodePort", "ports": [{"port": 53, "nodePort": 30053, "protocol": "UDP"}]}
+    local = service(ip="10.96.0.9", externalTrafficPolicy="Local", **spec)
+    there = endpoint_slice(endpoint("10.1.0.9", "m2"), protocol="UDP")
+    async with node() as here:
+        first, flows = Stuck(), Stuck()
+        first.may.set()
+        flows.may.set()
+        here.restarted(first)
+        await here.apply(local, there)
+        assert "30053" in here.nft("list", "map", "ip", TABLE, "node-inside")
+        here.table = Table("m1")
+        here.restarted(flows)
+        await here.apply(*(() if goes else (service(ip="10.96.0.9", **spec), there)))
+        await eventually(lambda: bool(flows.asked))
+        keep = {(flow["address"], flow["port"]): flow["keep"] for flow in flows.asked}
+        assert keep.get((NODE_IP, 30053)) == ([] if goes else [("10.1.0.9", 8080)])
+
+
 async def test_what_nobody_can_read_is_replaced() -> None:
     async with node() as here:
         here.nft("add", "table", "ip", TABLE)

@@ -307,12 +307,17 @@ def test_udp_flows_to_what_went_while_nobody_looked() -> None:
         ("services", "10.96.0.9 . 6 . 53"): ("goto cluster-1", None),
         ("services", "10.96.0.8 . 17 . 53"): ("goto cluster-1", "goto cluster-2"),
         ("node-ports", "17 . 30053"): ("goto node-outside-1", None),
+        ("inside", "192.0.2.77 . 17 . 53"): ("goto inside-1", None),
+        ("node-inside", "17 . 30054"): ("goto node-inside-1", None),
         ("endpoints-0", "10.96.0.9 . 17 . 53"): ("10.1.0.1 . 53", None),
     }
     assert list(gone_while_away(delta, "ip", ["192.0.2.1", "fd00::1", "192.0.2.2"])) == [
         StaleFlows("10.96.0.9", 53, frozenset()),
         StaleFlows("192.0.2.1", 30053, frozenset()),
         StaleFlows("192.0.2.2", 30053, frozenset()),
+        StaleFlows("192.0.2.77", 53, frozenset()),
+        StaleFlows("192.0.2.1", 30054, frozenset()),
+        StaleFlows("192.0.2.2", 30054, frozenset()),
     ]
     six: Delta = {("services", "fd00::9 . 17 . 53"): ("goto cluster-1", None)}
     assert list(gone_while_away(six, "ip6", [])) == [StaleFlows("fd00::9", 53, frozenset())]

@@ -11,6 +11,8 @@ from raykube.kubeproxy.core.nftables.layout import PROTOCOL_NUMBERS, family_of
 from raykube.kubeproxy.core.rules import Endpoint, Frontend, Rule
 from raykube.nftables.core.objects import Delta
 
+LOOKUPS = ("services", "inside", "node-ports", "node-inside")  # where rules find a frontend
+
 
 @dataclass(frozen=True, slots=True)
 class StaleFlows:
@@ -44,7 +46,7 @@ def stale(frontend: Frontend, old: Rule | None, new: Rule | None, node_ips: Iter
 def gone_while_away(delta: Delta, family: str, node_ips: Iterable[str]) -> Iterator[StaleFlows]:
     """Flows to the UDP frontends that were installed when this proxy started, and are no more."""
     for (container, key), (_, new) in delta.items():
-        if new is not None or container not in ("services", "node-ports"):
+        if new is not None or container not in LOOKUPS:
             continue
         *address, protocol, port = key.split(" . ")
         if protocol == str(PROTOCOL_NUMBERS["UDP"]):
