@@ -561,6 +561,21 @@ async def test_extended_resources_that_an_administrator_states(node: Node) -> No
     await until(lambda: stated() == [None, None], what="the kubelet offers it no more")
 
 
+async def test_a_node_is_not_written_for_the_order_of_its_conditions(node: Node) -> None:
+    """A cloud's or a network's condition may be the first: a patch leaves each where it stands."""
+    nodes = builtin("v1", "Node")
+    await until(lambda: node.store.objects["nodes", "", "n1"].get("status", {}).get("conditions"))
+    conditions = node.store.objects["nodes", "", "n1"]["status"]["conditions"]
+    change = {"conditions": [{"type": "NetworkUnavailable", "status": "False"}, *reversed(conditions)]}
+    await node.client.patch(nodes, "", "n1", {"status": change}, api_pb2.MERGE, "status")
+    for _ in range(2):
+        await node.parts.node._report()  # the first may have begun before
+        before = sum(op.resource.plural == "nodes" for op in node.store.operations)
+    for _ in range(3):
+        await node.parts.node._report()
+    assert sum(op.resource.plural == "nodes" for op in node.store.operations) == before
+
+
 async def test_events_of_a_node_that_is_cordoned(node: Node) -> None:
     for is_set in (True, False):
         change = {"spec": {"unschedulable": is_set}}

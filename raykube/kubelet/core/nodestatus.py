@@ -231,11 +231,11 @@ def new_node(config: NodeConfig, machine: MachineFacts, health: Health, now: flo
 
 
 def significant(status: Object) -> Object:
-    """A status without its heartbeats: what a change of is worth writing at once."""
-    conditions = [
-        {name: value for name, value in one.items() if name != "lastHeartbeatTime"}
+    """A status without its heartbeats, conditions by type: what a change of is worth writing at once."""
+    conditions = {
+        one["type"]: {name: value for name, value in one.items() if name != "lastHeartbeatTime"}
         for one in status.get("conditions") or ()
-    ]
+    }  # not in their order: a patch leaves each where it stands, and that may be another than ours
     return {**status, "conditions": conditions}
 
 
