@@ -288,7 +288,9 @@ class ContainerActions:
 
     async def remove_all(self, pod: Object, observed: ObservedPod) -> None:
         """Removes the stopped containers, sandboxes and the control group of a pod that is leaving."""
-        await asyncio.gather(*(self._cri.remove_container(run.id) for run in observed.containers))
+        # Not what a status alone tells of (lostruns.py): whoever may write one could name another pod's container.
+        shown = [run for run in observed.containers if run.sandbox_id]
+        await asyncio.gather(*(self._cri.remove_container(run.id) for run in shown))
         await asyncio.gather(*(self._cri.remove_sandbox(sandbox.id) for sandbox in observed.sandboxes))
         self._cgroups.remove(pod)
 

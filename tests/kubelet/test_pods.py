@@ -475,6 +475,20 @@ async def test_a_container_that_the_runtime_has_lost_counts_as_ended(node: Node,
         await node.gone(name)
 
 
+async def test_a_status_names_no_container_to_be_removed(node: Node) -> None:
+    await node.pod("other", shell("exec sleep 1000"))
+    await node.phase("other", "Running")
+    await node.pod("ends", shell("exit 0"), restartPolicy="Never")
+    await node.phase("ends", "Succeeded")
+    foreign = {"name": "x", "containerID": state(await node.client.get(PODS, "default", "other"))["containerID"]}
+    change = {"status": {"ephemeralContainerStatuses": [foreign]}}
+    await node.client.patch(PODS, "default", "ends", change, api_pb2.MERGE, "status")
+    await node.client.delete(PODS, "default", "ends")
+    await node.gone("ends")
+    (live,) = runtime_of(node).containers()
+    assert (live.config.metadata.name, live.state) == ("c", cri_pb2.CONTAINER_RUNNING)
+
+
 async def test_what_has_ended_stays_so_though_the_runtime_has_lost_it(node: Node) -> None:
     """A kubelet that begins knows by the status alone that the first container is done, and the second was not."""
     runs = node.root / "runs"
