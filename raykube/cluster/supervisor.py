@@ -391,9 +391,9 @@ def _take_down(state: ClusterState, data_dir: Path, listener: Listener, *, with_
 
 def _end_components(state: ClusterState, data_dir: Path) -> dict[str, str]:
     """Ends all actors, and what they left on purpose on machines that are there; returns why that stays, by actor."""
-    placements, actors = plan(state, data_dir), placement.names()
+    placements = plan(state, data_dir)
     # A learner is of no plan, and has left its spec all the same.
-    learners = placement.store_hosts(state, actors) - {machine.name for machine in state.control_plane}
+    learners = placement.store_hosts(state, placement.names()) - {machine.name for machine in state.control_plane}
     placements += [kv_placement(state, state.machine(name), data_dir) for name in sorted(learners)]
     stays: dict[str, str] = {}
     # Who decides stops first, so that nothing is healed while it is taken down; the store stops last.
@@ -417,10 +417,10 @@ def _end_components(state: ClusterState, data_dir: Path) -> dict[str, str]:
         placement.end(name)  # of machines that are away, or that came just now
     if state.local:
         return {}
-    # What an actor could not do, because it did not run, or because there is none any more: a second try.
-    again = {item.machine.name for item in placements if item.name in stays or item.name not in actors}
+    # What an actor could not do, because it did not run, or because there is none any more, as where the control plane
+    # was before it moved: a second try, on each machine. Its specs say what is to be done there, and mostly nothing is.
     live = placement.live_nodes()
-    machines = [each for each in state.machines if each.name in again and placement.is_alive(each, state, live)]
+    machines = [each for each in state.machines if placement.is_alive(each, state, live)]
     left = placement.clear_leftovers(state, data_dir, machines)
     tried = {machine.name for machine in machines}
     unseen = {

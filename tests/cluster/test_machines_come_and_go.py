@@ -157,6 +157,7 @@ def test_down_leaves_nothing(joined: Joined) -> None:
     done = joined.raykube("down")
     assert done.returncode == 0, done.stderr
     assert [process for process in processes.find(found.id) if process.role != processes.ROLE_RAY] == []
+    assert list(joined.folder.glob("data/machines/*/specs/*.json")) == [], "another cluster would refuse the machine"
     until("nothing listens", lambda: not listening(joined.ray.subnet, OUR_PORTS), 5)
 
 
