@@ -80,6 +80,28 @@ async def test_an_answer_of_any_kind_is_good_for_a_hook(handlers: Handlers, web_
     assert not (await handlers.run({"httpGet": {"port": 1}}, SPEC, "id", HERE, 5.0, hook=True)).success
 
 
+async def test_a_hook_reaches_a_server_without_tls(handlers: Handlers) -> None:
+    """A probe does not; and nobody who listens on the way learns a password."""
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append({name.lower(): value for name, value in request.headers.items()})
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, HERE, 0).start()
+    headers = [{"name": "authorization", "value": "secret"}, {"name": "X-One", "value": "1"}]
+    action = {"httpGet": {"port": runner.addresses[0][1], "scheme": "HTTPS", "httpHeaders": headers}}
+    assert not (await attempt(handlers, action)).success
+    assert (await handlers.run(action, SPEC, "id", HERE, 5.0, hook=True)).success
+    (one,) = asked
+    assert (one["x-one"], "authorization" in one) == ("1", False)
+    await runner.cleanup()
+
+
 async def test_headers_of_a_probe(handlers: Handlers, web_port: int) -> None:
     asked = [("user-agent", "mine"), ("X-Two", "1"), ("X-Two", "2"), ("X-Empty", None)]
     headers = [{"name": name} | ({} if value is None else {"value": value}) for name, value in asked]
