@@ -28,7 +28,7 @@ from raykube.runtime.core.cdi import Unresolvable, inject
 from raykube.runtime.core.records import Container, Sandbox, Started
 from raykube.runtime.events import Events
 from raykube.runtime.live import Live
-from raykube.runtime.programs import Programs
+from raykube.runtime.programs import START_WAIT_S, Programs
 from raykube.runtime.store import Store
 
 
@@ -230,14 +230,22 @@ class Runtime:
             await self._stop(live, grace_s)
 
     async def _stop(self, live: Live, grace_s: float) -> None:
-        async with live.starting:
-            pass  # what is about to run can be stopped once it does
+        """What is about to run can be stopped once it does."""
+        try:
+            async with asyncio.timeout(START_WAIT_S), live.starting:
+                pass
+        except TimeoutError:
+            # It hangs, on a dead disk perhaps: then it has waited long enough.
+            processes.kill_marked(launch.CONTAINER_VARIABLE, live.record.id, 0)
+            async with live.starting:
+                pass
         await self._programs.stop(live, grace_s)
 
     async def remove_container(self, container_id: str) -> None:
         live = self._containers.get(container_id)
         if live is None:
             return
+        await self._stop(live, 0)
         async with live.starting:
             await self._programs.stop(live, 0)
             if self._containers.pop(container_id, None) is None:

@@ -11,7 +11,7 @@ import pytest
 
 from raykube.pb import cri_pb2
 from raykube.rpc import Code, RpcError
-from raykube.runtime import processes
+from raykube.runtime import containers, processes
 from tests.kit.require import missing
 from tests.kit.waiting import until
 from tests.runtime.conftest import Machine, leftovers
@@ -212,6 +212,23 @@ async def test_what_is_stopped_while_it_starts_does_not_run(
         assert (await machine.status(container)).state == cri_pb2.CONTAINER_EXITED
     else:
         assert not list((machine.root / "state" / "containers").iterdir())
+
+
+@pytest.mark.parametrize("how", ["StopContainer", "RemovePodSandbox"])
+async def test_a_start_that_hangs_holds_up_no_end(machine: Machine, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "START_WAIT_S", 0.5)
+    sandbox = await machine.sandbox()
+    container = await machine.create(sandbox, "sleep", "1000")
+    log = Path((await machine.status(container)).log_path)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(log)  # to open it never ends
+    starting = asyncio.ensure_future(machine.start_container(container))
+    await until((machine.root / "state" / "containers" / container / "claim").exists)
+    subject = {"pod_sandbox_id": sandbox} if how.endswith("Sandbox") else {"container_id": container}
+    await getattr(machine.cri, how)(getattr(cri_pb2, f"{how}Request")(**subject), timeout=10)
+    with pytest.raises(RpcError):
+        await starting
+    assert not leftovers(machine.root.name)
 
 
 async def test_exec(machine: Machine) -> None:
