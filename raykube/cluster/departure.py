@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from raykube.cluster import placement
+from raykube.cluster import state as cluster_state
 from raykube.cluster.plan import COMPONENTS
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.steps import Listener, step
@@ -28,13 +29,18 @@ NO_PLACE = (
 
 def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: Listener, timeout_s: float) -> None:
     """Takes a machine, this one if `machine_name` is empty, out of cluster `name`. Raises ClusterError, OSError."""
+    known = None
+    with suppress(ValueError):  # the steward's word counts; this is only to tell at once what it would
+        known = cluster_state.load(data_dir)
+    if known is not None and known.name == name and known.local:
+        raise _is_local(name)  # whose Ray has a token of its own, and would be asked in vain
     unknown = ClusterState(name=name, id="", subnet=0, local=False, machines=[], gcs_address=address)
     placement.connect(unknown, data_dir)
     state = placement.handed_over(unknown)
     if state is None:
         raise ClusterError(f"no steward of cluster {name!r} answers: see 'raykube status' on its control plane")
     if state.local:
-        raise ClusterError(f"cluster {name!r} is on one computer: 'raykube down' ends it")
+        raise _is_local(name)
     machine = _machine(state, machine_name)
     if _has_head(machine):
         raise ClusterError(f"{machine.name} has Ray's head: 'raykube down' ends the cluster")
@@ -49,6 +55,10 @@ def leave(name: str, machine_name: str, address: str, data_dir: Path, listener: 
     if is_own(machine.address):
         with step(listener, "Ray") as running:
             running.detail = f"{end_ray(machine.address, gcs_address)} processes ended"
+
+
+def _is_local(name: str) -> ClusterError:
+    return ClusterError(f"cluster {name!r} is on one computer: 'raykube down' ends it")
 
 
 def what_stays(problems: Mapping[str, str], command: str) -> str:

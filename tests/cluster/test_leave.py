@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from raykube.cli.cluster import leave
 from raykube.cluster import departure, placement
+from raykube.cluster import state as cluster_state
 from raykube.cluster.state import ClusterState, Machine
 from raykube.cluster.wish import ClusterError
 
@@ -56,3 +57,13 @@ def test_a_machine_that_is_forgotten_while_it_leaves_is_waited_for_no_more(monke
     monkeypatch.setattr(placement, "handed_over", lambda _: records.pop(0) if len(records) > 1 else records[0])
     monkeypatch.setattr(placement, "names", lambda: {"kubelet-m1"})
     assert not departure._await_drained(before, dead, deadline=time.monotonic() + 10.0)
+
+
+def test_a_cluster_on_one_computer_is_not_left_and_its_ray_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a token of its own, without which Ray answers nobody: after half a minute, and not what is wrong."""
+    cluster_state.save(tmp_path, ClusterState(name="c", id="0" * 32, subnet=9, local=True, machines=[]))
+    monkeypatch.setattr(placement, "connect", lambda *_: pytest.fail("Ray was asked"))
+    done = CliRunner().invoke(leave, ["--name", "c", "--data-dir", str(tmp_path), "m1"])
+    assert (done.exit_code, "'raykube down' ends it" in done.output) == (1, True)
