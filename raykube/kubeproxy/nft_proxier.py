@@ -143,9 +143,7 @@ class NftProxier:
     async def intact(self) -> bool:
         """Whether the tables are still there; if not (`nft flush ruleset`), the next sync installs them again."""
         try:
-            # Only tried: nft would read every element of every table before it lists the names of the tables.
-            probe = "".join(f"flush chain {table_of(family)} services\n" for family in self.desired.families)
-            await self._kernel.run(probe, check=True)
+            await self._kernel.require_chains(f"{table_of(family)} services" for family in self.desired.families)
         except KernelError as error:
             log.warning("the table %s is not as it was, comparing: %s", TABLE, str(error).splitlines()[0])
             self._lost = True

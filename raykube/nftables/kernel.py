@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -99,6 +100,11 @@ class Kernel(Child):
         except ValueError as error:
             raise KernelError(f"unreadable listing: {error}") from None
         return found
+
+    async def require_chains(self, chains: Iterable[str]) -> None:
+        """Raises KernelError unless all are there; each as `FAMILY TABLE CHAIN`."""
+        # Only tried: nft would read every element of every table before it lists the names of the tables.
+        await self.run("".join(f"flush chain {chain}\n" for chain in chains), check=True)
 
     async def has_table(self, table: str) -> bool:
         """Whether there is such a table. Raises KernelError."""

@@ -291,8 +291,7 @@ class Service:
 
     async def _has_chains(self, table: str, chains: tuple[str, ...]) -> bool:
         try:
-            # Only tried: nft would read every element of every table before it lists the names of the tables.
-            await self._kernel.run("".join(f"flush chain {table} {chain}\n" for chain in chains), check=True)
+            await self._kernel.require_chains(f"{table} {chain}" for chain in chains)
         except KernelError:
             return False
         return True

@@ -63,7 +63,7 @@ class Operation:
     node: str = ""  # bind
     pristine: bytes | None = None  # `body` as it came, once a plan has changed it
     guard: Callable[[Object | None, Object | None], None] | None = None  # may refuse (new, old) by raising ApiError
-    may_create: Callable[[], None] | None = None  # of what makes an object that is not there: raises ApiError if not
+    may_create: Callable[[], None] | None = None  # raises ApiError; None: an apply may, an UPDATE makes nothing
     hears: bool = False  # whether whoever asks can be told warnings
     may_be_blind: bool = True  # whether an UPDATE needs no version where upstream asks for one
     is_quiet: bool = False  # the client does not want the object as it was stored
